@@ -1,0 +1,46 @@
+//! The queue topology, as data: what both RabbitMQ 3.10 and 4.x accept.
+//!
+//! Batches go through the default exchange into one durable quorum queue. What a consumer rejects is moved to the
+//! dead-letter queue at least once: the broker keeps it in the first until the second has confirmed it.
+
+/// The queue of batches.
+pub const READINGS: &str = "gridwatch.readings";
+/// The exchange that rejected messages go through.
+pub const DEAD_LETTER_EXCHANGE: &str = "gridwatch.dead-letters";
+/// The queue that keeps them, whole.
+pub const DEAD_LETTERS: &str = "gridwatch.dead-letters";
+
+/// Bound of the queue of batches in bytes; past it the broker refuses and the front end answers 503. At 20 bytes a
+/// reading this is more than a day of the load that Gridwatch was asked to carry (3,300 readings/s).
+const MAX_QUEUE_BYTES: i64 = 8 * 1024 * 1024 * 1024;
+
+/// Redeliveries before the broker dead-letters by itself. RabbitMQ 4 counts to 20 unless told: a worker that loses its
+/// connection 20 times would have its readings taken away. Poison is found by decoding it, not by counting.
+const DELIVERY_LIMIT: i64 = 1_000_000;
+
+/// Value of a queue argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Argument {
+    /// A string.
+    Text(&'static str),
+    /// An integer.
+    Integer(i64),
+}
+
+/// Arguments of [`READINGS`]. At-least-once dead-lettering needs `reject-publish`.
+pub const READINGS_ARGUMENTS: &[(&str, Argument)] = &[
+    ("x-queue-type", Argument::Text("quorum")),
+    ("x-dead-letter-exchange", Argument::Text(DEAD_LETTER_EXCHANGE)),
+    ("x-dead-letter-routing-key", Argument::Text(DEAD_LETTERS)),
+    ("x-dead-letter-strategy", Argument::Text("at-least-once")),
+    ("x-overflow", Argument::Text("reject-publish")),
+    ("x-max-length-bytes", Argument::Integer(MAX_QUEUE_BYTES)),
+    ("x-delivery-limit", Argument::Integer(DELIVERY_LIMIT)),
+];
+
+/// Arguments of [`DEAD_LETTERS`].
+pub const DEAD_LETTERS_ARGUMENTS: &[(&str, Argument)] = &[
+    ("x-queue-type", Argument::Text("quorum")),
+    ("x-overflow", Argument::Text("reject-publish")),
+    ("x-max-length-bytes", Argument::Integer(MAX_QUEUE_BYTES)),
+];

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Installs what Gridwatch's tests and demo need and this machine lacks: PostgreSQL, RabbitMQ and a C compiler.
+# Only Debian-like systems are installed on; elsewhere the sentence says what to install by hand.
+# The packages' own services are kept from starting: Gridwatch starts private nodes on free ports.
+set -euo pipefail
+
+missing=()
+has_postgres() { command -v initdb >/dev/null 2>&1 || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+has_rabbitmq() { [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null 2>&1; }
+has_postgres || missing+=(postgresql)
+has_rabbitmq || missing+=(rabbitmq-server)
+command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "setup: cargo was not found. Install Rust 1.92 or newer (https://rustup.rs) and run this again." >&2
+    exit 2
+fi
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "setup: missing: ${missing[*]}. This system has no apt-get: install them with its own package manager and run this again." >&2
+    exit 2
+fi
+sudo=()
+if [ "$(id -u)" -ne 0 ]; then
+    if ! sudo -n true 2>/dev/null; then
+        echo "setup: missing: ${missing[*]}. Installing needs root: run 'sudo apt-get install ${missing[*]}' and run this again." >&2
+        exit 2
+    fi
+    sudo=(sudo -n)
+fi
+
+echo "setup: installing ${missing[*]} (their system services stay off)"
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee "$policy" >/dev/null
+    "${sudo[@]}" chmod +x "$policy"
+    trap '"${sudo[@]}" rm -f "$policy"' EXIT
+fi
+"${sudo[@]}" apt-get update -q
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
