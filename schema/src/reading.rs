@@ -31,7 +31,7 @@ pub struct Reading {
 }
 
 /// Why a reading is not taken. [`Rejection::code`] is stable: programs and dashboards rely on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum Rejection {
     /// The registry has no device of this name.
     #[error("no device of this name is registered")]

@@ -1,0 +1,140 @@
+//! The sink in front of RabbitMQ: a batch is a persistent message, durable when the broker has confirmed it.
+//!
+//! In: batches. Out: only an `Ack` without a return counts as durable. A supervisor keeps one connection: it makes
+//! another when this one breaks, as often as it takes. A batch whose connection broke is sent once more on the next one,
+//! under the same id, which the ledger makes harmless; after the deadline it is given up as unconfirmed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use lapin::options::BasicPublishOptions;
+use lapin::{BasicProperties, Confirmation};
+use schema::{Batch, metric, topology};
+use service::amqp::{Broker, Link};
+use service::health::Part;
+use service::sink::{Sink, SinkError};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often the supervisor looks at its connection.
+const LOOK: Duration = Duration::from_millis(100);
+/// Pause between two attempts to connect.
+const RECONNECT: Duration = Duration::from_millis(500);
+
+/// AMQP's delivery mode of a message that is written to disk.
+const PERSISTENT: u8 = 2;
+
+type Current = Option<Arc<Link>>;
+
+/// See the module.
+pub struct AmqpSink {
+    current: watch::Receiver<Current>,
+    broken: Arc<tokio::sync::Notify>,
+}
+
+impl AmqpSink {
+    /// Starts the supervisor; it closes its connection and ends at `stop`.
+    pub fn start(broker: Broker, health: Part, stop: CancellationToken) -> (Self, tokio::task::JoinHandle<()>) {
+        let (sender, current) = watch::channel(None);
+        let broken = Arc::new(tokio::sync::Notify::new());
+        let supervisor = tokio::spawn(supervise(broker, health, sender, broken.clone(), stop));
+        (Self { current, broken }, supervisor)
+    }
+
+    /// A connection other than the one that has failed; none once the supervisor has ended.
+    async fn link(&self, failed: Option<&Arc<Link>>) -> Option<Arc<Link>> {
+        let fit = |link: &Arc<Link>| failed.is_none_or(|failed| !Arc::ptr_eq(failed, link));
+        let mut current = self.current.clone();
+        let link = current.wait_for(|link| link.as_ref().is_some_and(fit)).await.ok()?;
+        link.clone()
+    }
+
+    async fn send(&self, batch: &Batch, deadline: Instant) -> Result<(), SinkError> {
+        let message_id = batch.id.to_string();
+        let payload = batch.encode();
+        let mut failed: Option<(Arc<Link>, String)> = None;
+        loop {
+            let waiting = self.link(failed.as_ref().map(|(link, _)| link));
+            let Ok(Some(link)) = tokio::time::timeout_at(deadline, waiting).await else {
+                return Err(match failed {
+                    None => SinkError::Refused("the broker cannot be reached".into()),
+                    Some((_, reason)) => SinkError::Unconfirmed(reason),
+                });
+            };
+            match publish(&link, &message_id, &payload).await {
+                Ok(Confirmation::Ack(None)) => return Ok(()),
+                Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => {
+                    // The queue is gone. Connecting anew declares it.
+                    self.broken.notify_one();
+                    return Err(SinkError::Refused("the broker has no queue for readings".into()));
+                }
+                Ok(Confirmation::Nack(None)) => {
+                    return Err(SinkError::Refused("the broker refused the message: the queue is full".into()));
+                }
+                Ok(Confirmation::NotRequested) => {
+                    return Err(SinkError::Unconfirmed("the broker does not confirm messages".into()));
+                }
+                Err(error) => {
+                    self.broken.notify_one();
+                    metrics::counter!(metric::SINK_RETRIES.name).increment(1);
+                    failed = Some((link, error.to_string()));
+                }
+            }
+        }
+    }
+}
+
+impl Sink for AmqpSink {
+    fn deliver(&self, batch: Arc<Batch>, deadline: Instant) -> BoxFuture<'_, Result<(), SinkError>> {
+        async move { self.send(&batch, deadline).await }.boxed()
+    }
+}
+
+async fn publish(link: &Link, message_id: &str, payload: &[u8]) -> Result<Confirmation, lapin::Error> {
+    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+    let properties = BasicProperties::default().with_delivery_mode(PERSISTENT).with_message_id(message_id.into());
+    let queue = topology::READINGS.into();
+    link.channel.basic_publish("".into(), queue, options, payload, properties).await?.await
+}
+
+async fn supervise(
+    broker: Broker,
+    health: Part,
+    current: watch::Sender<Current>,
+    broken: Arc<tokio::sync::Notify>,
+    stop: CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        let link = match broker.link("gridwatch ingest-api").await {
+            Ok(link) => Arc::new(link),
+            Err(error) => {
+                health.unready(format!("cannot connect to {broker}: {error}"));
+                stop.run_until_cancelled(tokio::time::sleep(RECONNECT)).await;
+                continue;
+            }
+        };
+        health.ready();
+        current.send_replace(Some(link.clone()));
+        while link.usable() {
+            if link.blocked() {
+                health.unready("the broker is out of memory or disk and takes nothing");
+            } else {
+                health.ready();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = broken.notified() => break,
+                () = stop.cancelled() => break,
+            }
+        }
+        if !stop.is_cancelled() {
+            health.unready(format!("the connection to {broker} broke"));
+        }
+        current.send_replace(None);
+        // Whatever waits for a confirmation on it is told that none will come.
+        link.close().await;
+    }
+}

@@ -1,0 +1,224 @@
+//! Coalescing: the readings of requests into batches, and batches to the sink.
+//!
+//! In: submissions, one or more a request. Out: each submission's outcome, once its batch is durable or is known not to
+//! be. At most so many batches are in flight; while they are, the submissions that arrive join the next batch, which
+//! leaves as soon as one comes back. There is no timer: a lone request leaves at once, a thousand concurrent ones share a
+//! message. What waits is bounded in readings; past that a submission is refused. The counters of the books move here,
+//! when the outcome is known, so that a client that goes away changes nothing in them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::Counter;
+use schema::batch::{MAX_READINGS, Receipt};
+use schema::clock::{self, Stage};
+use schema::metric;
+use schema::reading::{Micros, Reading};
+use schema::Batch;
+use service::histogram::Tally;
+use service::metrics::Histograms;
+use service::sink::{Sink, SinkError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// Submissions that may wait. Most hold many readings, so that the bound on readings is met first; this one is for
+/// requests of a single reading.
+const QUEUE: usize = 16_384;
+
+/// What became of a submission.
+pub type Outcome = Result<(), SinkError>;
+
+/// Readings of one request, at most [`MAX_READINGS`].
+#[derive(Debug)]
+struct Submission {
+    readings: Vec<Reading>,
+    received_at: Micros,
+    reply: oneshot::Sender<Outcome>,
+    _share: OwnedSemaphorePermit,
+}
+
+/// There is no room: as many readings wait as may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+/// How the coalescer behaves.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Most batches in flight.
+    pub max_in_flight: usize,
+    /// Most readings that wait for their outcome.
+    pub max_pending: usize,
+    /// How long the sink may try.
+    pub deliver_timeout: Duration,
+}
+
+/// Where requests hand in their readings. The coalescer ends, everything delivered, when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct Coalescer {
+    queue: mpsc::Sender<Submission>,
+    room: Arc<Semaphore>,
+}
+
+impl Coalescer {
+    /// Starts the coalescer as a task of `tasks`.
+    pub fn start(config: Config, sink: Arc<dyn Sink>, histograms: Arc<Histograms>, tasks: &TaskTracker) -> Self {
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        let room = Arc::new(Semaphore::new(config.max_pending.min(Semaphore::MAX_PERMITS)));
+        let delivery = Arc::new(Delivery::new(config.deliver_timeout, sink, histograms));
+        tasks.spawn(run(receiver, config.max_in_flight, delivery));
+        Self { queue, room }
+    }
+
+    /// Hands in the readings of one request, all of them or none. The receivers resolve when their part is decided.
+    ///
+    /// # Errors
+    /// [`Full`]: none of them was taken.
+    pub fn submit(&self, readings: Vec<Reading>, received_at: Micros) -> Result<Vec<oneshot::Receiver<Outcome>>, Full> {
+        let parts = readings.len().div_ceil(MAX_READINGS);
+        let slots = self.queue.try_reserve_many(parts).map_err(|_| Full)?;
+        let count = u32::try_from(readings.len()).map_err(|_| Full)?;
+        let mut share = self.room.clone().try_acquire_many_owned(count).map_err(|_| Full)?;
+        let mut rest = readings;
+        let mut outcomes = Vec::with_capacity(parts);
+        for slot in slots {
+            let tail = rest.split_off(rest.len().min(MAX_READINGS));
+            let part = std::mem::replace(&mut rest, tail);
+            let (reply, outcome) = oneshot::channel();
+            // Never none: the parts sum up to what was acquired.
+            let Some(own) = share.split(part.len()) else { return Err(Full) };
+            slot.send(Submission { readings: part, received_at, reply, _share: own });
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
+    }
+}
+
+async fn run(mut queue: mpsc::Receiver<Submission>, max_in_flight: usize, delivery: Arc<Delivery>) {
+    let slots = Arc::new(Semaphore::new(max_in_flight));
+    let deliveries = TaskTracker::new();
+    let mut next = None;
+    loop {
+        let first = match next.take() {
+            Some(first) => first,
+            None => match queue.recv().await {
+                Some(first) => first,
+                None => break,
+            },
+        };
+        // Closed by nobody.
+        let Ok(slot) = slots.clone().acquire_owned().await else { break };
+        let mut submissions = Vec::new();
+        let mut readings = 0;
+        next = Some(first);
+        while let Some(submission) = next.take().or_else(|| queue.try_recv().ok()) {
+            if submission.reply.is_closed() {
+                // The client has been told that its readings were not taken, or has gone: nobody was promised anything.
+                delivery.not_sent.increment(submission.readings.len() as u64);
+                continue;
+            }
+            if readings + submission.readings.len() > MAX_READINGS {
+                next = Some(submission);
+                break;
+            }
+            readings += submission.readings.len();
+            submissions.push(submission);
+        }
+        if submissions.is_empty() {
+            continue;
+        }
+        let delivery = delivery.clone();
+        deliveries.spawn(async move {
+            delivery.deliver(submissions).await;
+            drop(slot);
+        });
+    }
+    deliveries.close();
+    deliveries.wait().await;
+}
+
+/// Takes one batch to the sink and does the books.
+struct Delivery {
+    timeout: Duration,
+    sink: Arc<dyn Sink>,
+    histograms: Arc<Histograms>,
+    accepted: Counter,
+    not_sent: Counter,
+    unconfirmed: Counter,
+    batches: Counter,
+}
+
+impl Delivery {
+    fn new(timeout: Duration, sink: Arc<dyn Sink>, histograms: Arc<Histograms>) -> Self {
+        let unavailable =
+            |reason: &'static str| metrics::counter!(metric::UNAVAILABLE.name, metric::LABEL_REASON => reason);
+        Self {
+            timeout,
+            sink,
+            histograms,
+            accepted: metrics::counter!(metric::ACCEPTED.name),
+            not_sent: unavailable("not_sent"),
+            unconfirmed: unavailable("unconfirmed"),
+            batches: metrics::counter!(metric::SINK_BATCHES.name),
+        }
+    }
+
+    async fn deliver(&self, submissions: Vec<Submission>) {
+        let mut batch = Batch::new();
+        for submission in &submissions {
+            let count = submission.readings.len() as u32;
+            batch.receipts.push(Receipt { received_at: submission.received_at, count });
+            for &reading in &submission.readings {
+                batch.push(reading);
+            }
+        }
+        batch.enqueued_at = clock::now();
+        let batch = Arc::new(batch);
+        let readings = batch.len() as u64;
+
+        let in_flight = metrics::gauge!(metric::SINK_IN_FLIGHT.name);
+        let pending = metrics::gauge!(metric::PENDING.name);
+        in_flight.increment(1.0);
+        pending.increment(readings as f64);
+        let handed_over = Instant::now();
+        let outcome = self.sink.deliver(batch.clone(), handed_over + self.timeout).await;
+        in_flight.decrement(1.0);
+        pending.decrement(readings as f64);
+
+        match &outcome {
+            Ok(()) => {
+                self.accepted.increment(readings);
+                self.batches.increment(1);
+                let micros = u64::try_from(handed_over.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.histograms.confirm.record(micros, 1);
+                self.clock(&batch);
+            }
+            Err(SinkError::Refused(reason)) => {
+                tracing::warn!(readings, reason, "the sink refused a batch");
+                self.not_sent.increment(readings);
+            }
+            Err(SinkError::Unconfirmed(reason)) => {
+                tracing::warn!(readings, reason, batch = %batch.id, "no confirmation of a batch");
+                self.unconfirmed.increment(readings);
+            }
+        }
+        for submission in submissions {
+            // A client that has gone does not hear it.
+            let _ = submission.reply.send(outcome.clone());
+        }
+    }
+
+    fn clock(&self, batch: &Batch) {
+        let mut measured = Tally::default();
+        let mut received = Tally::default();
+        let mut times = batch.measured_at.iter();
+        for receipt in &batch.receipts {
+            received.between(receipt.received_at, batch.enqueued_at, u64::from(receipt.count));
+            for &measured_at in times.by_ref().take(receipt.count as usize) {
+                measured.between(measured_at, receipt.received_at, 1);
+            }
+        }
+        self.histograms.merge_stage(Stage::MeasuredToReceived, &measured);
+        self.histograms.merge_stage(Stage::ReceivedToEnqueued, &received);
+    }
+}

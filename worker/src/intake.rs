@@ -1,0 +1,148 @@
+//! Intake: deliveries into loads, loads to writers, and acknowledgements back, in one loop.
+//!
+//! In: deliveries. Out: every delivery is acknowledged after its commit, or rejected after its reason was committed, or
+//! given back. What is held is bounded by the source's prefetch and by the rows of a load; at the bound nothing more is taken.
+
+use std::sync::Arc;
+
+use schema::{Batch, clock, metric};
+use service::health::Health;
+use service::source::{Delivery, Source, Token};
+use sha2::{Digest as _, Sha256};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::Config;
+use crate::settle::{Run, Settlement};
+use crate::store::{Poison, Taken};
+use crate::writer::{WriteError, Writer};
+
+/// Deliveries that are written together.
+#[derive(Debug, Default)]
+struct Load {
+    taken: Vec<Taken>,
+    poison: Vec<Poison>,
+    poisoned: Vec<Token>,
+    rows: usize,
+    /// The last delivery that is a batch.
+    last: Option<Token>,
+    generation: u64,
+}
+
+impl Load {
+    fn is_empty(&self) -> bool {
+        self.taken.is_empty() && self.poison.is_empty()
+    }
+
+    fn add(&mut self, delivery: Delivery) {
+        if delivery.token.generation > self.generation {
+            // What was gathered came over a connection that is gone: the broker delivers it again.
+            *self = Self { generation: delivery.token.generation, ..Self::default() };
+        }
+        match Batch::decode(&delivery.payload) {
+            Ok(batch) => {
+                self.rows += batch.len();
+                self.last = Some(delivery.token);
+                self.taken.push(Taken { batch, dequeued_at: clock::now() });
+            }
+            Err(error) => {
+                let digest = Sha256::digest(&delivery.payload).into();
+                tracing::warn!(code = error.code(), reason = %error, "a message is no batch; it becomes a dead letter");
+                self.poison.push(Poison { digest, code: error.code(), detail: error.to_string() });
+                self.poisoned.push(delivery.token);
+            }
+        }
+    }
+}
+
+/// A load that was written.
+struct Written {
+    run: Run,
+    rows: usize,
+    poison: Vec<(Token, &'static str)>,
+    result: Result<(), WriteError>,
+}
+
+/// Works until `stop` or a fatal failure, then drains.
+///
+/// # Errors
+/// [`WriteError::Fatal`].
+pub async fn run(
+    config: Config,
+    mut source: Box<dyn Source>,
+    writer: Arc<Writer>,
+    health: &Health,
+    stop: CancellationToken,
+) -> Result<(), WriteError> {
+    let mut settlement = Settlement::default();
+    let mut writing: JoinSet<Written> = JoinSet::new();
+    let mut load = Load::default();
+    let mut fatal = None;
+    let unsettled = metrics::gauge!(metric::WORKER_UNSETTLED.name);
+    while fatal.is_none() {
+        if !load.is_empty() && writing.len() < config.writers {
+            let generation = load.generation;
+            let next = std::mem::replace(&mut load, Load { generation, ..Load::default() });
+            unsettled.increment(next.rows as f64);
+            let run = settlement.begin(next.last);
+            writing.spawn(write(writer.clone(), next, run));
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(written) = writing.join_next() => {
+                fatal = settle(&mut *source, &mut settlement, &unsettled, written).await.err();
+            }
+            delivery = source.next(), if load.rows < config.max_rows => {
+                load.add(delivery);
+                while load.rows < config.max_rows && let Some(delivery) = source.ready() {
+                    load.add(delivery);
+                }
+            }
+        }
+    }
+    health.drain();
+    let drain = async {
+        while let Some(written) = writing.join_next().await {
+            let result = settle(&mut *source, &mut settlement, &unsettled, written).await;
+            fatal = fatal.take().or(result.err());
+        }
+    };
+    if tokio::time::timeout(config.grace, drain).await.is_err() {
+        tracing::warn!("transactions were still open at the end of the grace period; the broker delivers them again");
+    }
+    source.close().await;
+    fatal.map_or(Ok(()), Err)
+}
+
+async fn write(writer: Arc<Writer>, load: Load, run: Run) -> Written {
+    let result = writer.write(&load.taken, &load.poison).await;
+    let poison = load.poisoned.into_iter().zip(load.poison.iter().map(|poison| poison.code)).collect();
+    Written { run, rows: load.rows, poison, result }
+}
+
+/// Acknowledges what a finished load allows to acknowledge. Returns the failure that ends the process.
+async fn settle(
+    source: &mut dyn Source,
+    settlement: &mut Settlement,
+    unsettled: &metrics::Gauge,
+    written: Result<Written, tokio::task::JoinError>,
+) -> Result<(), WriteError> {
+    let written = written.map_err(|error| WriteError::Fatal(format!("a writer panicked: {error}")))?;
+    unsettled.decrement(written.rows as f64);
+    match written.result {
+        Ok(()) => {
+            for (token, code) in written.poison {
+                metrics::counter!(metric::POISON_MESSAGES.name, metric::LABEL_CODE => code).increment(1);
+                source.reject(token).await;
+            }
+            if let Some(token) = settlement.done(written.run) {
+                source.acknowledge_through(token).await;
+            }
+            Ok(())
+        }
+        // Not done in the settlement: nothing from here on is acknowledged on this connection.
+        Err(WriteError::Stopped) => Ok(()),
+        Err(fatal) => Err(fatal),
+    }
+}

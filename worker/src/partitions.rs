@@ -1,0 +1,71 @@
+//! Partitions: the days that readings are about to be stored under, made before the transaction.
+//!
+//! In: the days of a transaction. Out: each of them has its partition. What was made or seen is remembered; a partition
+//! that was dropped since shows as an error of the transaction, and then the memory is read anew. Days that readings come in
+//! for are made ahead.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use schema::clock;
+use schema::partition::{self, Day};
+use service::postgres::words;
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, Error};
+use tokio_util::sync::CancellationToken;
+
+/// Days made ahead of today.
+const AHEAD: i32 = 3;
+/// How often it is looked whether days have to be made ahead.
+const INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// The days that are known to have a partition. The lock is held while one is made, so that two transactions of this
+/// process never make the same.
+#[derive(Debug, Default)]
+pub struct Partitions(Mutex<HashSet<Day>>);
+
+impl Partitions {
+    /// Makes what is missing for these days.
+    ///
+    /// # Errors
+    /// PostgreSQL's; the days before the failing one have their partitions.
+    pub async fn ensure(&self, client: &Client, days: BTreeSet<Day>) -> Result<(), Error> {
+        let mut known = self.0.lock().await;
+        for day in days {
+            if day.has_partition() && !known.contains(&day) {
+                partition::create(client, day).await?;
+                known.insert(day);
+                tracing::debug!(day = day.0, "partition made or found");
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads from PostgreSQL which days have a partition.
+    ///
+    /// # Errors
+    /// PostgreSQL's; what was known stays known.
+    pub async fn refresh(&self, client: &Client) -> Result<(), Error> {
+        let mut known = self.0.lock().await;
+        *known = partition::existing(client).await?;
+        Ok(())
+    }
+}
+
+/// Makes today's partition and the next days', now and every hour, until `stop`.
+pub async fn make_ahead(partitions: Arc<Partitions>, pool: Pool, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let today = Day::of(clock::now()).0;
+        let days = (today..=today + AHEAD).map(Day).collect();
+        let made = async {
+            let client = pool.get().await.map_err(|error| words(&error))?;
+            partitions.ensure(&client, days).await.map_err(|error| words(&error))
+        };
+        if let Err(reason) = made.await {
+            tracing::warn!(reason, "cannot make partitions ahead; they are made when readings need them");
+        }
+        stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await;
+    }
+}
