@@ -1,0 +1,140 @@
+//! A process under test: started, watched, and ended with its owner.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+
+use crate::node::tail;
+use crate::wait;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A process whose output goes to a file.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+    log: PathBuf,
+    /// Where `/readyz` is.
+    admin: String,
+}
+
+impl Process {
+    /// Starts a program. `admin` is the address of its admin port, `folder` where its log goes.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(program: &Path, arguments: &[&str], admin: &str, folder: &Path) -> anyhow::Result<Self> {
+        let name = arguments.first().copied().unwrap_or_default().to_owned();
+        let log = folder.join(format!("{name}-{}.log", admin.replace(':', "-")));
+        let file = File::options().create(true).append(true).open(&log)?;
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| program.display().to_string())?;
+        Ok(Self { child, name, log, admin: admin.to_owned() })
+    }
+
+    /// Waits until `/readyz` says yes.
+    ///
+    /// # Panics
+    /// The process ends before, or takes a minute.
+    pub fn wait_ready(&mut self) {
+        let what = format!("{} is ready", self.name);
+        wait::until(&what, LIMIT, || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("{} ended with {status} before it was ready:\n{}", self.name, tail(&self.log));
+            }
+            self.ready()
+        });
+    }
+
+    /// Whether `/readyz` says yes now.
+    pub fn ready(&self) -> bool {
+        self.admin("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    /// What the admin port answers, head and body.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn admin(&self, path: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(&self.admin)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// The sum of a metric over its labels; 0 where there is none. `name` may go on with a part of the labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.admin("/metrics").unwrap_or_default();
+        text.lines()
+            .filter(|line| line.starts_with(name))
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Sends a signal, by its name.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status()?;
+        ensure!(status.success(), "{} is gone", self.name);
+        Ok(())
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It does not end within a minute.
+    pub fn wait_end(&mut self) -> anyhow::Result<ExitStatus> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(begun.elapsed() < LIMIT, "{} does not end:\n{}", self.name, tail(&self.log));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// SIGTERM, and the end of it.
+    ///
+    /// # Errors
+    /// It is gone, or does not end.
+    pub fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        self.signal("TERM")?;
+        self.wait_end()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The last lines it wrote.
+    pub fn log(&self) -> String {
+        tail(&self.log)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of {}\n{}", self.name, self.log());
+        }
+    }
+}
