@@ -254,7 +254,8 @@ fn with_file(command: clap::Command, path: &Path) -> Result<clap::Command, Strin
     let (sections, settings): (Vec<_>, Vec<_>) = table.into_iter().partition(|(_, value)| value.is_table());
     let mut command = command;
     for (key, value) in settings {
-        let value = text_of(&value).ok_or_else(|| format!("{name}: '{key}' must be a string, a number or a boolean"))?;
+        let value =
+            text_of(&value).ok_or_else(|| format!("{name}: '{key}' must be a string, a number or a boolean"))?;
         let mut known = false;
         command = set(command, &key, &value, &mut known);
         if !known {
@@ -271,7 +272,9 @@ fn with_file(command: clap::Command, path: &Path) -> Result<clap::Command, Strin
             let mut known = false;
             command = command.mut_subcommand(&section, |subcommand| set(subcommand, key, &value, &mut known));
             if !known {
-                return Err(format!("{name}: unknown key '{key}' in [{section}]; 'gridwatch {section} --help' lists them"));
+                return Err(format!(
+                    "{name}: unknown key '{key}' in [{section}]; 'gridwatch {section} --help' lists them"
+                ));
             }
         }
     }
@@ -326,7 +329,10 @@ mod tests {
         fn check(command: &clap::Command) {
             for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
                 let name = argument.get_env().expect("no name in the environment").to_string_lossy();
-                assert_eq!(name, format!("GRIDWATCH_{}", argument.get_id().as_str().to_uppercase()).replace("METRICS", "METRIC"));
+                assert_eq!(
+                    name,
+                    format!("GRIDWATCH_{}", argument.get_id().as_str().to_uppercase()).replace("METRICS", "METRIC")
+                );
                 assert!(argument.is_hide_env_values_set(), "{name} may hold a secret");
             }
             command.get_subcommands().for_each(check);

@@ -32,5 +32,8 @@ pub async fn run(arguments: Migrate) -> anyhow::Result<()> {
 /// # Errors
 /// [`Usage`]: the URL leads nowhere.
 pub async fn connect(database: &Database) -> Result<Client, Usage> {
-    database.connect().await.map_err(|error| Usage(format!("cannot connect to PostgreSQL at {database}: {}", words(&error))))
+    database
+        .connect()
+        .await
+        .map_err(|error| Usage(format!("cannot connect to PostgreSQL at {database}: {}", words(&error))))
 }

@@ -97,18 +97,11 @@ pub async fn worker(arguments: Worker) -> anyhow::Result<()> {
     let process = Process::start(arguments.admin).await?;
     let pool = database.pool(arguments.writers + worker::SPARE_CONNECTIONS)?;
     let source = AmqpSource::new(broker, arguments.prefetch, process.health.part("broker"));
-    let config =
-        worker::Config { writers: arguments.writers, max_rows: arguments.max_rows, grace: arguments.grace };
+    let config = worker::Config { writers: arguments.writers, max_rows: arguments.max_rows, grace: arguments.grace };
     let histograms = process.metrics.histograms.clone();
-    let result = worker::run(
-        config,
-        Box::new(source),
-        pool.clone(),
-        process.health.clone(),
-        histograms,
-        process.stop.clone(),
-    )
-    .await;
+    let result =
+        worker::run(config, Box::new(source), pool.clone(), process.health.clone(), histograms, process.stop.clone())
+            .await;
     pool.close();
     process.end().await;
     result

@@ -32,16 +32,14 @@ type Current = Option<Arc<Link>>;
 /// See the module.
 pub struct AmqpSink {
     current: watch::Receiver<Current>,
-    broken: Arc<tokio::sync::Notify>,
 }
 
 impl AmqpSink {
     /// Starts the supervisor; it closes its connection and ends at `stop`.
     pub fn start(broker: Broker, health: Part, stop: CancellationToken) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, current) = watch::channel(None);
-        let broken = Arc::new(tokio::sync::Notify::new());
-        let supervisor = tokio::spawn(supervise(broker, health, sender, broken.clone(), stop));
-        (Self { current, broken }, supervisor)
+        let supervisor = tokio::spawn(supervise(broker, health, sender, stop));
+        (Self { current }, supervisor)
     }
 
     /// A connection other than the one that has failed; none once the supervisor has ended.
@@ -68,7 +66,7 @@ impl AmqpSink {
                 Ok(Confirmation::Ack(None)) => return Ok(()),
                 Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => {
                     // The queue is gone. Connecting anew declares it.
-                    self.broken.notify_one();
+                    link.broken.cancel();
                     return Err(SinkError::Refused("the broker has no queue for readings".into()));
                 }
                 Ok(Confirmation::Nack(None)) => {
@@ -78,7 +76,7 @@ impl AmqpSink {
                     return Err(SinkError::Unconfirmed("the broker does not confirm messages".into()));
                 }
                 Err(error) => {
-                    self.broken.notify_one();
+                    link.broken.cancel();
                     metrics::counter!(metric::SINK_RETRIES.name).increment(1);
                     failed = Some((link, error.to_string()));
                 }
@@ -100,13 +98,7 @@ async fn publish(link: &Link, message_id: &str, payload: &[u8]) -> Result<Confir
     link.channel.basic_publish("".into(), queue, options, payload, properties).await?.await
 }
 
-async fn supervise(
-    broker: Broker,
-    health: Part,
-    current: watch::Sender<Current>,
-    broken: Arc<tokio::sync::Notify>,
-    stop: CancellationToken,
-) {
+async fn supervise(broker: Broker, health: Part, current: watch::Sender<Current>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let link = match broker.link("gridwatch ingest-api").await {
             Ok(link) => Arc::new(link),
@@ -126,7 +118,7 @@ async fn supervise(
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
-                () = broken.notified() => break,
+                () = link.broken.cancelled() => {}
                 () = stop.cancelled() => break,
             }
         }

@@ -92,7 +92,9 @@ impl Bodies {
                 let detail = format!("the body broke off: {error}");
                 Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", detail)
             })?;
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
             if whole.len() + data.len() > self.max_bytes {
                 return Err(self.too_large());
             }

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Counter;
+use schema::Batch;
 use schema::batch::{MAX_READINGS, Receipt};
 use schema::clock::{self, Stage};
 use schema::metric;
 use schema::reading::{Micros, Reading};
-use schema::Batch;
 use service::histogram::Tally;
 use service::metrics::Histograms;
 use service::sink::{Sink, SinkError};
@@ -86,7 +86,9 @@ impl Coalescer {
             let part = std::mem::replace(&mut rest, tail);
             let (reply, outcome) = oneshot::channel();
             // Never none: the parts sum up to what was acquired.
-            let Some(own) = share.split(part.len()) else { return Err(Full) };
+            let Some(own) = share.split(part.len()) else {
+                return Err(Full);
+            };
             slot.send(Submission { readings: part, received_at, reply, _share: own });
             outcomes.push(outcome);
         }
@@ -107,7 +109,9 @@ async fn run(mut queue: mpsc::Receiver<Submission>, max_in_flight: usize, delive
             },
         };
         // Closed by nobody.
-        let Ok(slot) = slots.clone().acquire_owned().await else { break };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            break;
+        };
         let mut submissions = Vec::new();
         let mut readings = 0;
         next = Some(first);

@@ -96,7 +96,9 @@ fn read_json(text: &str) -> Result<Entries<'_>, FormatError> {
         },
         Some(b'{') if is_envelope(text) => match serde_json::from_str::<Envelope<Capped<RawReading<'_>>>>(text) {
             Ok(typed) => Shape::Typed(typed.readings),
-            Err(_) => Shape::Raw(serde_json::from_str::<Envelope<Capped<&RawValue>>>(text).map_err(malformed)?.readings),
+            Err(_) => {
+                Shape::Raw(serde_json::from_str::<Envelope<Capped<&RawValue>>>(text).map_err(malformed)?.readings)
+            }
         },
         Some(b'{') => {
             // The outermost shape must be whole before a single reading can be judged.
@@ -151,9 +153,7 @@ fn read_one(text: &str) -> Result<RawReading<'_>, Unreadable> {
         let value = serde_json::from_str::<Unread<'_>>(text).map(|unread| unread.value.get());
         let number = value.ok().and_then(|value| value.parse::<f64>().ok());
         match number {
-            Some(number) if !number.is_finite() => {
-                (Rejection::ValueNotFinite, Rejection::ValueNotFinite.to_string())
-            }
+            Some(number) if !number.is_finite() => (Rejection::ValueNotFinite, Rejection::ValueNotFinite.to_string()),
             _ => (Rejection::BadReading, cut(&error.to_string())),
         }
     })
@@ -235,7 +235,8 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str = r#"{"device": "meter-1", "metric": "active_power", "value": 1.5, "measured_at": "2026-11-20T10:00:00Z"}"#;
+    const GOOD: &str =
+        r#"{"device": "meter-1", "metric": "active_power", "value": 1.5, "measured_at": "2026-11-20T10:00:00Z"}"#;
 
     fn codes(entries: &Entries<'_>) -> Vec<Option<Rejection>> {
         entries.iter().map(|entry| entry.as_ref().err().map(|(rejection, _)| *rejection)).collect()
@@ -267,12 +268,9 @@ mod tests {
             "17",
             "[]",
         ];
-        let expected = [
-            vec![None, Some(Rejection::ValueNotFinite)],
-            vec![Some(Rejection::BadReading); bad.len() - 1],
-            vec![None],
-        ]
-        .concat();
+        let expected =
+            [vec![None, Some(Rejection::ValueNotFinite)], vec![Some(Rejection::BadReading); bad.len() - 1], vec![None]]
+                .concat();
         let json = format!("[{GOOD},{},{GOOD}]", bad.join(","));
         assert_eq!(codes(&read(Format::Json, &json).unwrap()), expected);
         let lines = format!("{GOOD}\n{}\n{GOOD}", bad.join("\n"));

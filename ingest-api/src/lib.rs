@@ -103,8 +103,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let registry = Arc::new(Registry::default());
     let followed = CancellationToken::new();
-    let follower =
-        tokio::spawn(follow::run(registry.clone(), pool.clone(), health.part("database"), followed.clone()));
+    let follower = tokio::spawn(follow::run(registry.clone(), pool.clone(), health.part("database"), followed.clone()));
 
     let tasks = TaskTracker::new();
     let coalescer = Coalescer::start(config.coalesce.clone(), sink, histograms.clone(), &tasks);
@@ -147,12 +146,9 @@ pub async fn run(
 }
 
 fn router(readings: Arc<Readings>) -> Router {
-    let not_allowed = || async {
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "readings are sent with POST")
-    };
-    let not_found = || async {
-        Problem::new(StatusCode::NOT_FOUND, "not_found", "readings are sent to /v1/readings")
-    };
+    let not_allowed =
+        || async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "readings are sent with POST") };
+    let not_found = || async { Problem::new(StatusCode::NOT_FOUND, "not_found", "readings are sent to /v1/readings") };
     Router::new()
         .route("/v1/readings", post(readings::post).fallback(not_allowed))
         .fallback(not_found)

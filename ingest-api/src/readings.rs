@@ -154,9 +154,7 @@ impl Readings {
     ) -> Result<(Sorted, Vec<Unknown>), Problem> {
         let entries = format::read(format, text).map_err(|error| match &error {
             FormatError::Malformed(_) => Problem::new(StatusCode::BAD_REQUEST, "malformed_json", error.to_string()),
-            FormatError::TooMany => {
-                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_readings", error.to_string())
-            }
+            FormatError::TooMany => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_readings", error.to_string()),
         })?;
         let bounds = TimeBounds::around(received_at, self.future_tolerance, self.horizon);
         let mut sorted = Sorted { good: Vec::with_capacity(entries.len()), ..Sorted::default() };
@@ -289,7 +287,8 @@ impl Readings {
                 Err(unavailable("unconfirmed", &detail))
             }
             Err(_) => {
-                let detail = "no confirmation in time; the readings may be stored or not: retry, that stores nothing twice";
+                let detail =
+                    "no confirmation in time; the readings may be stored or not: retry, that stores nothing twice";
                 Err(unavailable("unconfirmed", detail))
             }
         }
@@ -332,7 +331,9 @@ fn check(
 }
 
 fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Format::Json) };
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(Format::Json);
+    };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
         "application/json" => Ok(Format::Json),

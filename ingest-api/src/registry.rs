@@ -70,7 +70,9 @@ struct Entry {
 impl Names {
     /// The series of a device and a metric, or why there is none.
     pub fn find(&self, device: &str, metric: &str) -> Known {
-        let Some(entry) = self.devices.get(device) else { return Known::NoDevice };
+        let Some(entry) = self.devices.get(device) else {
+            return Known::NoDevice;
+        };
         if !entry.active {
             return Known::Inactive;
         }

@@ -160,8 +160,7 @@ impl Batch {
             Some(&VERSION) => {}
             Some(&version) => return Err(DecodeError::Version(version)),
         }
-        let message =
-            wire::Batch::decode(&bytes[1..]).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+        let message = wire::Batch::decode(&bytes[1..]).map_err(|error| DecodeError::Malformed(error.to_string()))?;
         let id = Uuid::from_slice(&message.id).map_err(|_| DecodeError::Id(message.id.len()))?;
         let receipts_sum: u64 = message.received_count.iter().map(|&n| u64::from(n)).sum();
         let readings = message.series_id.len();

@@ -13,6 +13,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use schema::topology::{self, Argument};
+use tokio_util::sync::CancellationToken;
 
 /// How long connecting and declaring may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -64,6 +65,8 @@ pub struct Link {
     connection: Connection,
     /// The channel; in confirm mode.
     pub channel: Channel,
+    /// Cancelled by whoever finds that the link does not work.
+    pub broken: CancellationToken,
 }
 
 impl Broker {
@@ -79,7 +82,7 @@ impl Broker {
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             declare(&channel).await?;
             metrics::counter!(schema::metric::CONNECTS.name).increment(1);
-            Ok(Link { connection, channel })
+            Ok(Link { connection, channel, broken: CancellationToken::new() })
         };
         tokio::time::timeout(CONNECT, making).await.map_err(|_| LinkError::TimedOut)?
     }
@@ -88,7 +91,7 @@ impl Broker {
 impl Link {
     /// Whether it can still carry anything.
     pub fn usable(&self) -> bool {
-        self.connection.status().connected() && self.channel.status().connected()
+        !self.broken.is_cancelled() && self.connection.status().connected() && self.channel.status().connected()
     }
 
     /// Whether the broker has stopped reading from it, by an alarm on memory or disk.
@@ -109,13 +112,10 @@ async fn declare(channel: &Channel) -> Result<(), lapin::Error> {
     let durable_exchange = ExchangeDeclareOptions { durable: true, ..Default::default() };
     let dead_letter_exchange = topology::DEAD_LETTER_EXCHANGE;
     let none = FieldTable::default;
-    channel
-        .exchange_declare(dead_letter_exchange.into(), ExchangeKind::Direct, durable_exchange, none())
-        .await?;
-    for (queue, arguments) in [
-        (topology::DEAD_LETTERS, topology::DEAD_LETTERS_ARGUMENTS),
-        (topology::READINGS, topology::READINGS_ARGUMENTS),
-    ] {
+    channel.exchange_declare(dead_letter_exchange.into(), ExchangeKind::Direct, durable_exchange, none()).await?;
+    for (queue, arguments) in
+        [(topology::DEAD_LETTERS, topology::DEAD_LETTERS_ARGUMENTS), (topology::READINGS, topology::READINGS_ARGUMENTS)]
+    {
         let mut table = FieldTable::default();
         for &(key, value) in arguments {
             let value = match value {

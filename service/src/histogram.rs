@@ -80,11 +80,7 @@ impl Tally {
 }
 
 /// Appends one family: its head, then each member under its labels.
-pub fn render_family<'a>(
-    out: &mut String,
-    metric: Metric,
-    members: impl IntoIterator<Item = (String, &'a Histogram)>,
-) {
+pub fn render_family<'a>(out: &mut String, metric: Metric, members: impl IntoIterator<Item = (String, &'a Histogram)>) {
     let _ = writeln!(out, "# HELP {} {}\n# TYPE {} histogram", metric.name, metric.help, metric.name);
     for (labels, histogram) in members {
         histogram.render(out, metric.name, &labels);

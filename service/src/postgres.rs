@@ -55,7 +55,9 @@ impl FromStr for Database {
             format!("not a PostgreSQL URL such as postgres://user@host:5432/database ({cause})")
         })?;
         if config.get_hosts().is_empty() {
-            return Err("the PostgreSQL URL names no host; it should look like postgres://user@host:5432/database".into());
+            return Err(
+                "the PostgreSQL URL names no host; it should look like postgres://user@host:5432/database".into()
+            );
         }
         config.connect_timeout(CONNECT).tcp_user_timeout(SILENCE);
         config.keepalives_idle(SILENCE).keepalives_interval(SILENCE / 3).keepalives_retries(3);

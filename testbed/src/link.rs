@@ -69,7 +69,9 @@ impl Drop for Link {
 }
 
 async fn connect(client: TcpStream, server: String, condition: watch::Receiver<Condition>) {
-    let Ok(server) = TcpStream::connect(server).await else { return };
+    let Ok(server) = TcpStream::connect(server).await else {
+        return;
+    };
     let (_, _) = (client.set_nodelay(true), server.set_nodelay(true));
     let (client_in, client_out) = client.into_split();
     let (server_in, server_out) = server.into_split();
@@ -87,10 +89,11 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut condition: w
         let Ok(passing) = condition.wait_for(|condition| *condition != Condition::Silent).await.map(|now| *now) else {
             return;
         };
-        if let Condition::Delayed(delay) = passing
-            && !delay.is_zero()
-        {
-            tokio::time::sleep(delay).await;
+        match passing {
+            // What was held back while the link was silent is lost with it.
+            Condition::Cut => return,
+            Condition::Delayed(delay) if !delay.is_zero() => tokio::time::sleep(delay).await,
+            _ => {}
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;

@@ -95,7 +95,9 @@ impl Source for AmqpSource {
 
     fn acknowledge_through(&mut self, token: Token) -> BoxFuture<'_, ()> {
         async move {
-            let Some(link) = self.current(token) else { return };
+            let Some(link) = self.current(token) else {
+                return;
+            };
             let options = BasicAckOptions { multiple: true };
             if let Err(error) = link.channel.basic_ack(token.tag, options).await {
                 tracing::warn!(%error, "cannot acknowledge; the broker will deliver again");
@@ -106,7 +108,9 @@ impl Source for AmqpSource {
 
     fn reject(&mut self, token: Token) -> BoxFuture<'_, ()> {
         async move {
-            let Some(link) = self.current(token) else { return };
+            let Some(link) = self.current(token) else {
+                return;
+            };
             let options = BasicNackOptions { multiple: false, requeue: false };
             if let Err(error) = link.channel.basic_nack(token.tag, options).await {
                 tracing::warn!(%error, "cannot reject; the broker will deliver again");

@@ -250,12 +250,7 @@ fn refuse(assembled: &mut Assembled, index: usize, error: &Error) {
     assembled.dead_letters.push(DeadLetter { row, code: format!("sqlstate_{code}"), detail });
 }
 
-async fn keep(
-    client: &ClientWrapper,
-    assembled: &Assembled,
-    ids: &[Uuid],
-    poison: &[Poison],
-) -> Result<(), Error> {
+async fn keep(client: &ClientWrapper, assembled: &Assembled, ids: &[Uuid], poison: &[Poison]) -> Result<(), Error> {
     let conflicts = &assembled.conflicts;
     if !conflicts.is_empty() {
         let series: Vec<i32> = conflicts.iter().map(|conflict| conflict.row.series_id).collect();

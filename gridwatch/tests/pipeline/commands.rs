@@ -1,0 +1,108 @@
+//! The operator's command: what it says, and what it ends with.
+
+use std::io::Write as _;
+
+use crate::support::*;
+
+#[test]
+fn a_wrong_flag_file_or_url_gives_one_sentence_and_exit_code_2() {
+    let mut config = tempfile::NamedTempFile::new().unwrap();
+    config.write_all(b"[worker]\nwritters = 3\n").unwrap();
+    let config = config.path().to_str().unwrap();
+    let amqp = "amqp://guest:guest@127.0.0.1:1/t";
+    let database = "postgres://nobody:hunter2@127.0.0.1:1/none";
+    for (arguments, expected) in [
+        (&["worker", "--writters", "3"][..], "unexpected argument '--writters'"),
+        (&["worker"], "--amqp-url"),
+        (&["--config", config, "worker"], "unknown key 'writters' in [worker]"),
+        (&["--config", "/nowhere.toml", "worker"], "cannot read /nowhere.toml"),
+        (&["ingest-api", "--listen", "here", "--amqp-url", amqp, "--database-url", database], "--listen"),
+        (&["ingest-api", "--amqp-url", "http://x", "--database-url", database], "not an AMQP URL"),
+        (&["worker", "--amqp-url", amqp, "--database-url", "postgres//x:hunter2"], "not a PostgreSQL URL"),
+        (&["--log", "a=b=c", "worker", "--amqp-url", amqp, "--database-url", database], "--log"),
+        (&["migrate", "--database-url", database], "cannot connect to PostgreSQL at 127.0.0.1:1/none"),
+        (&["devices", "add", "a\tb", "--metric", "p", "--database-url", database], "no control characters"),
+        (&["replay", "/nowhere.csv", "--device", "d", "--metric", "m"], "/nowhere.csv: cannot be read"),
+        (&["replay", config, "--device", "d", "--metric", "m", "--url", "ftp://x"], "expected http://HOST:PORT"),
+        (&["replay", config, "--device", "d", "--metric", "m"], "at least two columns"),
+    ] {
+        let output = gridwatch(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: expected {expected:?}, got {said:?}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn migrating_twice_at_once_and_again_is_harmless() {
+    let site = Site::new();
+    let migrate = || gridwatch(&["migrate", "--database-url", &site.database_url]);
+    let (first, second) = std::thread::scope(|scope| {
+        let (a, b) = (scope.spawn(migrate), scope.spawn(migrate));
+        (a.join().unwrap(), b.join().unwrap())
+    });
+    for output in [first, second] {
+        assert!(output.status.success(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("up to date"), "{output:?}");
+    }
+}
+
+#[test]
+fn processes_without_tables_say_what_to_do() {
+    let mut site = Site::new();
+    site.database_url = SHARED.postgres.url("postgres");
+    let admin = format!("127.0.0.1:{}", testbed::free_port().unwrap());
+    let arguments = ["worker", "--admin", &admin, "--amqp-url", &site.amqp_url, "--database-url", &site.database_url];
+    let worker = testbed::process::Process::start(program(), &arguments, &admin, site.folder.path()).unwrap();
+    testbed::wait::until("it says to migrate", LIMIT, || {
+        worker.admin("/readyz").is_ok_and(|answer| answer.contains("run 'gridwatch migrate'"))
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_replayed_and_what_is_rejected_is_listed_by_line() {
+    let site = Site::running();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    write!(
+        file,
+        "id,when,usage\n1,2019-01-01 00:15:00,55.09\n2,2019-01-01T00:30:00Z,NaN\n3,then,1\n4,2019-01-01 00:45:00,55\n"
+    )
+    .unwrap();
+    let url = format!("http://{}", site.listen);
+    let path = file.path().to_str().unwrap();
+    let replay = ["replay", path, "--device", "meter", "--metric", "energy", "--url", &url];
+    let columns = ["--time-column", "when", "--value-column", "usage", "--batch", "3"];
+    let output = gridwatch(&[&replay[..], &columns].concat());
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    for expected in ["2 accepted, 2 rejected", "line 3: value_not_finite", "line 4: bad_timestamp"] {
+        assert!(said.contains(expected), "expected {expected:?}, got {said}");
+    }
+    site.wait_settled(2).await;
+    let expected = "SELECT count(*) FROM reading WHERE (measured_at, value) IN
+        (('2019-01-01 00:15:00+00', 55.09), ('2019-01-01 00:45:00+00', 55))";
+    assert_eq!(site.number(expected).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_month_of_a_real_meter_is_replayed() {
+    let Some(file) = meter_file() else {
+        eprintln!("the meter's file is not beside this checkout; nothing to replay");
+        return;
+    };
+    let site = Site::running();
+    let url = format!("http://{}", site.listen);
+    let output =
+        gridwatch(&["replay", file.to_str().unwrap(), "--device", "meter", "--metric", "energy", "--url", &url]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("2974 accepted, 1 rejected") && said.contains("value_not_finite: 1"), "{said} {output:?}");
+    site.wait_settled(2_974).await;
+    assert_eq!(site.number("SELECT count(*) FROM reading").await, 2_974);
+    assert_eq!(
+        site.number("SELECT count(*) FROM gridwatch_reading_days() WHERE day < '2019-02-02' AND day >= '2019-01-01'")
+            .await,
+        31
+    );
+    site.assert_books().await;
+}

@@ -1,0 +1,185 @@
+//! The effect is once, whatever is delivered twice; and the checks that say so can fail.
+
+use schema::batch::Receipt;
+use schema::{Batch, Reading};
+use serde_json::json;
+use testbed::link::{Condition, Link};
+use testbed::wait::until_async;
+
+use crate::support::*;
+
+fn batch(series_id: i32, values: &[f64]) -> Batch {
+    let mut batch = Batch { enqueued_at: BEGIN, ..Batch::new() };
+    batch.receipts = vec![Receipt { received_at: BEGIN, count: values.len() as u32 }];
+    for (at, &value) in values.iter().enumerate() {
+        batch.push(Reading { series_id, measured_at: BEGIN + at as i64 * 1_000_000, value });
+    }
+    batch
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_on_the_queue_twice_is_stored_once() {
+    let mut site = Site::new();
+    site.start_worker(&[]);
+    let message = batch(1, &[1.0, 2.0, 3.0]).encode();
+    site.publish(&message).await;
+    site.wait_settled(3).await;
+    site.publish(&message).await;
+    let worker = site.worker();
+    until_async("the second is skipped", LIMIT, async || worker.metric("gridwatch_redelivered_batches_total") == 1.0)
+        .await;
+    assert_eq!(site.number("SELECT count(*) FROM reading").await, 3);
+    assert_eq!(worker.metric("gridwatch_readings_persisted_total"), 3.0);
+    assert_eq!(worker.metric("gridwatch_readings_duplicate_total"), 0.0);
+
+    // The control: without the ledger's row the same message has an effect, and the counters show it.
+    site.sql().await.batch_execute("DELETE FROM batch").await.unwrap();
+    site.publish(&message).await;
+    until_async("counted as duplicates", LIMIT, async || worker.metric("gridwatch_readings_duplicate_total") == 3.0)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_redelivered_after_commit_is_not_stored_twice() {
+    let mut site = Site::new();
+    site.start_ingest(&["--unknown-devices", "register"]);
+    let direct = site.amqp_url.clone();
+    let link = Link::to(SHARED.rabbitmq.address()).await.unwrap();
+    site.amqp_url = direct.replace(&SHARED.rabbitmq.address(), &link.address().to_string());
+    site.start_worker(&[]);
+    site.amqp_url = direct;
+
+    // The worker has the message and waits for the ledger; then its link to the broker falls silent, it commits, and is
+    // killed before its acknowledgement can arrive.
+    let holder = site.sql().await;
+    holder.batch_execute("BEGIN; LOCK TABLE batch IN EXCLUSIVE MODE").await.unwrap();
+    let readings: Vec<_> = (0..50).map(|at| reading("m", "p", at, at as f64)).collect();
+    assert_eq!(site.post(json!(readings)).await.status, 202);
+    until_async("the worker waits for the ledger", LIMIT, async || {
+        site.number("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'batch'::regclass").await == 1
+    })
+    .await;
+    link.set(Condition::Silent);
+    holder.batch_execute("COMMIT").await.unwrap();
+    site.wait_settled(50).await;
+    site.worker().signal("KILL").unwrap();
+    site.worker.take().unwrap().wait_end().unwrap();
+    link.set(Condition::Cut);
+
+    site.start_worker(&[]);
+    let worker = site.worker();
+    until_async("it is delivered again and skipped", LIMIT, async || {
+        worker.metric("gridwatch_redelivered_batches_total") == 1.0
+    })
+    .await;
+    assert_eq!(site.number("SELECT count(*) FROM reading").await, 50);
+    assert_eq!(worker.metric("gridwatch_readings_persisted_total"), 0.0);
+    site.wait_queue_empty().await;
+    site.assert_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeats_are_duplicates_and_other_values_are_conflicts_that_are_kept() {
+    let site = Site::running();
+    let send = async |values: [f64; 3]| {
+        let readings: Vec<_> = values.iter().enumerate().map(|(at, &v)| reading("m", "p", at as i64, v)).collect();
+        assert_eq!(site.post(json!(readings)).await.status, 202);
+    };
+    send([1.0, 2.0, 3.0]).await;
+    site.wait_settled(3).await;
+    send([1.0, 2.0, 30.0]).await;
+    site.wait_settled(6).await;
+    // Within one request, and so within one transaction.
+    let twice = json!([reading("m", "p", 9, 5.0), reading("m", "p", 9, 5.0), reading("m", "p", 9, 6.0)]);
+    assert_eq!(site.post(twice).await.status, 202);
+    site.wait_settled(9).await;
+
+    let row = site
+        .sql()
+        .await
+        .query_one("SELECT sum(stored), sum(duplicates), sum(conflicts) FROM batch", &[])
+        .await
+        .unwrap();
+    let sums: (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    assert_eq!(sums, (4, 3, 2));
+    let conflicts =
+        site.sql().await.query("SELECT stored_value, offered_value FROM conflict ORDER BY 1", &[]).await.unwrap();
+    let conflicts: Vec<(f64, f64)> = conflicts.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(conflicts, [(3.0, 30.0), (5.0, 6.0)]);
+    let worker = site.worker();
+    until_async("the counters agree", LIMIT, async || {
+        let [p, d, c] = ["persisted", "duplicate", "conflict"]
+            .map(|which| worker.metric(&format!("gridwatch_readings_{which}_total")));
+        (p, d, c) == (4.0, 3.0, 2.0)
+    })
+    .await;
+    site.assert_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn poison_and_bad_rows_are_dead_lettered_with_their_reason_and_block_nobody() {
+    let mut site = Site::new();
+    site.sql().await.batch_execute("ALTER TABLE reading ADD CONSTRAINT plausible CHECK (value < 1000)").await.unwrap();
+    site.start_worker(&[]);
+    let mut unknown_version = batch(1, &[1.0]).encode();
+    unknown_version[0] = 77;
+    let values: Vec<f64> = (0..100).map(|n| if n == 13 || n == 77 { 5_000.0 } else { f64::from(n) }).collect();
+    let mut not_finite = batch(2, &[7.0, f64::NAN]);
+    not_finite.measured_at[0] = i64::MAX;
+    for message in [
+        b"not a batch".to_vec(),
+        unknown_version.clone(),
+        unknown_version,
+        batch(1, &values).encode(),
+        not_finite.encode(),
+        batch(3, &[1.0]).encode(),
+    ] {
+        site.publish(&message).await;
+    }
+    site.wait_settled(103).await;
+    site.wait_queue_empty().await;
+    assert_eq!(site.number("SELECT count(*) FROM reading").await, 99);
+    let letters = site
+        .sql()
+        .await
+        .query("SELECT code, count(*), count(DISTINCT detail) FROM dead_letter GROUP BY code ORDER BY code", &[])
+        .await
+        .unwrap();
+    let letters: Vec<(String, i64)> = letters.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let expected = [("bad_timestamp", 1), ("sqlstate_23514", 2), ("unknown_version", 2), ("value_not_finite", 1)];
+    assert_eq!(letters, expected.map(|(code, count)| (code.to_owned(), count)));
+    // The messages themselves are kept, each as often as it came.
+    until_async("three messages in the dead-letter queue", LIMIT, async || {
+        site.queue_length("gridwatch.dead-letters").await == 3
+    })
+    .await;
+    assert_eq!(site.worker().metric("gridwatch_poison_messages_total"), 3.0);
+    assert_eq!(site.worker().metric("gridwatch_readings_dead_lettered_total"), 4.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_checks_of_these_tests_see_a_lost_a_changed_and_an_invented_reading() {
+    let site = Site::running();
+    let load = Load::start(&site, 2, 10);
+    load.wait_accepted(40).await;
+    let sent = load.finish().await;
+    assert_stored(&site, &sent).await;
+    site.assert_books().await;
+    let sql = site.sql().await;
+    for (damage, mended) in [
+        ("DELETE FROM reading WHERE value = 3", "accepted and not stored"),
+        ("UPDATE reading SET value = 0.5 WHERE value = 4", "is stored as 0.5"),
+    ] {
+        sql.batch_execute(&format!("BEGIN; CREATE TEMP TABLE kept AS TABLE reading; COMMIT; {damage}")).await.unwrap();
+        let seen = check_stored(&site, &sent).await.unwrap_err();
+        assert!(seen.contains(mended), "{seen}");
+        sql.batch_execute("TRUNCATE reading; INSERT INTO reading TABLE kept; DROP TABLE kept").await.unwrap();
+    }
+    check_stored(&site, &sent).await.unwrap();
+    sql.batch_execute("DELETE FROM reading WHERE value = 3").await.unwrap();
+    let seen = site.check_books().await.unwrap_err();
+    assert!(seen.contains("rows in reading"), "{seen}");
+    sql.batch_execute("DELETE FROM batch WHERE id = (SELECT id FROM batch LIMIT 1)").await.unwrap();
+    let seen = site.check_books().await.unwrap_err();
+    assert!(seen.contains("but the ledger has"), "{seen}");
+}

@@ -1,0 +1,10 @@
+//! The pipeline end to end: the real binary, real servers, real faults.
+
+mod commands;
+mod exactly_once;
+mod faults;
+mod http;
+mod registry;
+mod shutdown;
+mod support;
+mod way;
