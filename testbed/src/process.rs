@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ impl Process {
         let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
+            // Ctrl-C is its owner's, who stops things in order.
+            .process_group(0)
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()

@@ -1,0 +1,25 @@
+# The commands of the project. Each does all of its own set-up and works twice in a row.
+
+.PHONY: demo test bench lint
+
+# The whole pipeline on private nodes, with real and generated readings; stays up until Ctrl-C.
+demo:
+	@scripts/setup.sh
+	@cargo build --locked --release -p gridwatch --bins --examples
+	@target/release/examples/demo
+
+# Every test, on real servers.
+test:
+	@scripts/setup.sh
+	cargo test --locked --workspace
+
+# What the pipeline carries, as ratios to what this machine can do; JSON in target/bench/.
+bench:
+	@scripts/setup.sh
+	cargo bench --locked -p gridwatch --bench pipeline
+
+# What the tests do not see: format, lints, documentation.
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
