@@ -27,6 +27,8 @@ const INGEST_STATEMENT: Duration = Duration::from_secs(10);
 const WORKER_STATEMENT: Duration = Duration::from_secs(300);
 /// Connections at a time on the admin port.
 const ADMIN_CONNECTIONS: usize = 64;
+/// What a process needs to be ready.
+const PARTS: [&str; 2] = ["broker", "database"];
 /// How long a scrape under way may take at the end.
 const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
@@ -120,7 +122,7 @@ impl Process {
     async fn start(admin: SocketAddr) -> anyhow::Result<Self> {
         let listener = bind("--admin", admin).await?;
         let metrics = Metrics::install()?;
-        let health = Health::default();
+        let health = Health::of(&PARTS);
         let stop = service::shutdown::on_signal()?;
         // Ended last, so that the way down can be watched.
         let admin_stop = CancellationToken::new();

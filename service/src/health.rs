@@ -24,11 +24,17 @@ pub struct Part {
 }
 
 impl Health {
-    /// Adds a part, unready until it says otherwise.
+    /// The health of a process with these parts, none of which is ready before it says so. All are named here, before the
+    /// admin port opens: a process that asked for its parts one by one would be ready before the first.
+    pub fn of(parts: &[&'static str]) -> Self {
+        let health = Self::default();
+        health.lock(|state| state.parts = parts.iter().map(|&name| (name, Some("starting".to_owned()))).collect());
+        health
+    }
+
+    /// The side of one part.
     pub fn part(&self, name: &'static str) -> Part {
-        let part = Part { health: self.clone(), name };
-        part.unready("starting");
-        part
+        Part { health: self.clone(), name }
     }
 
     /// Says for good that the process is on its way out.
@@ -62,7 +68,7 @@ impl Health {
 
 impl State {
     fn ready(&self) -> bool {
-        !self.draining && self.parts.values().all(Option::is_none)
+        !self.draining && !self.parts.is_empty() && self.parts.values().all(Option::is_none)
     }
 }
 
@@ -91,7 +97,8 @@ mod tests {
 
     #[test]
     fn ready_is_every_part_and_not_draining() {
-        let health = Health::default();
+        let health = Health::of(&["broker"]);
+        assert!(!health.report().0, "ready before any part has said so");
         let broker = health.part("broker");
         assert!(!health.report().0);
         broker.ready();
