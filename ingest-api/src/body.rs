@@ -20,6 +20,8 @@ const ARRIVAL: Duration = Duration::from_secs(30);
 const SHARE_PER_BYTE: usize = 3;
 /// Largest window of a zstd body, as a power of two: what a decoder must hold besides the output.
 const ZSTD_WINDOW_LOG: u32 = 23;
+/// Compressed bodies above this many bytes are opened while another thread takes over whoever else waits for this one.
+const LARGE: usize = 16 * 1024;
 /// How much is decompressed between two looks at the budget, in bytes.
 const CHUNK: usize = 64 * 1024;
 
@@ -74,12 +76,8 @@ impl Bodies {
         })??;
         let bytes = match encoding {
             Encoding::Identity => bytes,
-            Encoding::Gzip => self.inflate(flate2::read::MultiGzDecoder::new(&bytes[..]), &mut share)?,
-            Encoding::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(&bytes[..]).map_err(|e| broken(&e))?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|e| broken(&e))?;
-                self.inflate(decoder, &mut share)?
-            }
+            _ if bytes.len() > LARGE => tokio::task::block_in_place(|| self.decompress(encoding, bytes, &mut share))?,
+            _ => self.decompress(encoding, bytes, &mut share)?,
         };
         Ok(Text { bytes, _share: share })
     }
@@ -102,6 +100,18 @@ impl Bodies {
             whole.extend_from_slice(&data);
         }
         Ok((whole.freeze(), share))
+    }
+
+    fn decompress(&self, encoding: Encoding, bytes: Bytes, share: &mut OwnedSemaphorePermit) -> Result<Bytes, Problem> {
+        match encoding {
+            Encoding::Identity => Ok(bytes),
+            Encoding::Gzip => self.inflate(flate2::read::MultiGzDecoder::new(&bytes[..]), share),
+            Encoding::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(&bytes[..]).map_err(|e| broken(&e))?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|e| broken(&e))?;
+                self.inflate(decoder, share)
+            }
+        }
     }
 
     fn inflate(&self, mut decoder: impl Read, share: &mut OwnedSemaphorePermit) -> Result<Bytes, Problem> {

@@ -42,6 +42,9 @@ use crate::readings::Readings;
 use crate::registry::register::Registrar;
 use crate::registry::{Registry, follow};
 
+/// How long batches of clients that have gone may still take at the end, beyond the grace period.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// What happens to readings of devices that are not registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnknownDevices {
@@ -137,8 +140,9 @@ pub async fn run(
 
     // The last coalescer went with the router: what it holds is delivered, and then its task ends.
     tasks.close();
-    if tokio::time::timeout(config.grace, tasks.wait()).await.is_err() {
-        tracing::warn!("batches were still unconfirmed at the end of the grace period; no one was told 202 for them");
+    // Every request that could be answered was: what is still unconfirmed was promised to nobody.
+    if tokio::time::timeout(SETTLE, tasks.wait()).await.is_err() {
+        tracing::warn!("batches were still unconfirmed at the end; no one was told 202 for them");
     }
     followed.cancel();
     let _ = follower.await;

@@ -112,6 +112,8 @@ struct Report {
     unix_time: u64,
     end_to_end: Comparison,
     singles: Comparison,
+    /// The same while no worker empties the queue: front end and broker alone.
+    singles_queued_only: Comparison,
     singles_p50_ms: f64,
     singles_p99_ms: f64,
     cpu_seconds_per_million_readings: Cpu,
@@ -168,12 +170,14 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     drop(requests);
 
     let mut singles = Comparison::new("single readings", "requests/s", 0.4);
+    let mut queued_only = Comparison::new("single readings, no worker", "requests/s", 0.4);
     let (mut p50, mut p99) = (Vec::new(), Vec::new());
     println!("requests of one reading on {SINGLES} connections, confirmed by the broker, the worker running");
     for round in 0..arguments.rounds {
         let duration = Duration::from_secs(arguments.seconds);
         let limit = stage.bare(duration).await?;
-        let _ = stage.singles(&format!("queued{round}"), duration, false).await?;
+        let queued = stage.singles(&format!("queued{round}"), duration, false).await?;
+        queued_only.round(limit.per_second, queued.per_second);
         let own = stage.singles(&format!("singles{round}"), duration, true).await?;
         singles.round(limit.per_second, own.per_second);
         p50.push(own.p50_ms);
@@ -188,6 +192,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         unix_time: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
         end_to_end,
         singles,
+        singles_queued_only: queued_only,
         singles_p50_ms: median(p50),
         singles_p99_ms: median(p99),
         cpu_seconds_per_million_readings: cpu,
@@ -204,11 +209,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 fn print(report: &Report) {
     println!("\n{}", report.machine);
-    println!("{:<34} {:>12} {:>12} {:>7} {:>6}", "", "limit", "gridwatch", "ratio", "goal");
-    for comparison in [&report.end_to_end, &report.singles] {
+    println!("{:<42} {:>12} {:>12} {:>7} {:>6}", "", "limit", "gridwatch", "ratio", "goal");
+    for comparison in [&report.end_to_end, &report.singles, &report.singles_queued_only] {
         let what = format!("{} ({})", comparison.what, comparison.unit);
         println!(
-            "{what:<34} {:>12.0} {:>12.0} {:>7.2} {:>6.2}",
+            "{what:<42} {:>12.0} {:>12.0} {:>7.2} {:>6.2}",
             median(comparison.limit.clone()),
             median(comparison.gridwatch.clone()),
             comparison.ratio,
