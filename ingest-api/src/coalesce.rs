@@ -14,6 +14,7 @@ use schema::Batch;
 use schema::batch::{MAX_READINGS, Receipt};
 use schema::clock::{self, Stage};
 use schema::metric;
+use schema::partition::{Days, MAX_DAYS};
 use schema::reading::{Micros, Reading};
 use service::histogram::Tally;
 use service::metrics::Histograms;
@@ -37,6 +38,7 @@ pub type Outcome = Result<(), SinkError>;
 #[derive(Debug)]
 struct Submission {
     readings: Vec<Reading>,
+    days: Days,
     received_at: Micros,
     reply: oneshot::Sender<Outcome>,
     _share: OwnedSemaphorePermit,
@@ -79,25 +81,37 @@ impl Coalescer {
     /// # Errors
     /// [`Full`]: none of them was taken.
     pub fn submit(&self, readings: Vec<Reading>, received_at: Micros) -> Result<Vec<oneshot::Receiver<Outcome>>, Full> {
-        let parts = readings.len().div_ceil(MAX_READINGS);
-        let slots = self.queue.try_reserve_many(parts).map_err(|_| Full)?;
         let count = u32::try_from(readings.len()).map_err(|_| Full)?;
+        let parts = split(readings);
+        let slots = self.queue.try_reserve_many(parts.len()).map_err(|_| Full)?;
         let mut share = self.room.clone().try_acquire_many_owned(count).map_err(|_| Full)?;
-        let mut rest = readings;
-        let mut outcomes = Vec::with_capacity(parts);
-        for slot in slots {
-            let tail = rest.split_off(rest.len().min(MAX_READINGS));
-            let part = std::mem::replace(&mut rest, tail);
+        let mut outcomes = Vec::with_capacity(parts.len());
+        for (slot, (readings, days)) in slots.zip(parts) {
             let (reply, outcome) = oneshot::channel();
             // Never none: the parts sum up to what was acquired.
-            let Some(own) = share.split(part.len()) else {
-                return Err(Full);
-            };
-            slot.send(Submission { readings: part, received_at, reply, _share: own });
+            let Some(own) = share.split(readings.len()) else { return Err(Full) };
+            slot.send(Submission { readings, days, received_at, reply, _share: own });
             outcomes.push(outcome);
         }
         Ok(outcomes)
     }
+}
+
+/// The readings of a request in parts that fit a batch, in their order, each with its days.
+fn split(readings: Vec<Reading>) -> Vec<(Vec<Reading>, Days)> {
+    let mut parts = Vec::new();
+    let mut rest = readings;
+    while !rest.is_empty() {
+        let mut days = Days::default();
+        let mut end = 0;
+        while end < rest.len().min(MAX_READINGS) && days.len() < MAX_DAYS {
+            days.insert(rest[end].measured_at);
+            end += 1;
+        }
+        let tail = rest.split_off(end);
+        parts.push((std::mem::replace(&mut rest, tail), days));
+    }
+    parts
 }
 
 async fn run(mut queue: mpsc::Receiver<Submission>, max_in_flight: usize, delivery: Arc<Delivery>) {
@@ -118,6 +132,7 @@ async fn run(mut queue: mpsc::Receiver<Submission>, max_in_flight: usize, delive
         };
         let mut submissions = Vec::new();
         let mut readings = 0;
+        let mut days = Days::default();
         let mut looks = 0;
         next = Some(first);
         while looks < LOOKS {
@@ -131,12 +146,15 @@ async fn run(mut queue: mpsc::Receiver<Submission>, max_in_flight: usize, delive
                 delivery.not_sent.increment(submission.readings.len() as u64);
                 continue;
             }
-            if readings + submission.readings.len() > MAX_READINGS {
+            let fits =
+                readings + submission.readings.len() <= MAX_READINGS && days.len_with(&submission.days) <= MAX_DAYS;
+            if !fits {
                 next = Some(submission);
                 break;
             }
             looks = 0;
             readings += submission.readings.len();
+            days.extend(&submission.days);
             submissions.push(submission);
         }
         if submissions.is_empty() {
@@ -235,5 +253,32 @@ impl Delivery {
         }
         self.histograms.merge_stage(Stage::MeasuredToReceived, &measured);
         self.histograms.merge_stage(Stage::ReceivedToEnqueued, &received);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schema::partition::DAY;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_split_by_readings_and_by_days_and_loses_none() {
+        let reading = |n: i64, step: i64| Reading {
+            series_id: 1,
+            measured_at: 1_000_000_000_000_000 + n * step,
+            value: n as f64,
+        };
+        for (step, parts) in [(1, 3), (DAY, 10_000usize.div_ceil(MAX_DAYS)), (-DAY, 10_000usize.div_ceil(MAX_DAYS))] {
+            let readings: Vec<Reading> = (0..10_000).map(|n| reading(n % 10_000, step)).collect();
+            let split = split(readings.clone());
+            assert!(split.len() <= parts, "{} parts", split.len());
+            for (part, days) in &split {
+                assert!(part.len() <= MAX_READINGS && days.len() <= MAX_DAYS);
+                assert_eq!(*days, part.iter().map(|reading| reading.measured_at).collect::<Days>());
+            }
+            let joined: Vec<Reading> = split.into_iter().flat_map(|(part, _)| part).collect();
+            assert_eq!(joined, readings);
+        }
     }
 }

@@ -6,6 +6,7 @@
 use prost::Message as _;
 use uuid::Uuid;
 
+use crate::partition::{Days, MAX_DAYS};
 use crate::reading::{Micros, Reading, SeriesId};
 
 /// The generated protobuf message.
@@ -84,6 +85,9 @@ pub enum DecodeError {
     /// More than [`MAX_READINGS`].
     #[error("the batch has {0} readings, more than the 4096 allowed")]
     TooMany(usize),
+    /// Readings of more than [`MAX_DAYS`].
+    #[error("the batch has readings of {0} days, more than the 256 allowed")]
+    TooManyDays(usize),
 }
 
 impl DecodeError {
@@ -92,7 +96,7 @@ impl DecodeError {
         match self {
             Self::Empty => "empty_message",
             Self::Version(_) => "unknown_version",
-            Self::TooLong(_) | Self::TooMany(_) => "message_too_large",
+            Self::TooLong(_) | Self::TooMany(_) | Self::TooManyDays(_) => "message_too_large",
             Self::Malformed(_) | Self::Id(_) | Self::Columns { .. } => "malformed_message",
         }
     }
@@ -179,6 +183,10 @@ impl Batch {
         if readings > MAX_READINGS {
             return Err(DecodeError::TooMany(readings));
         }
+        let days = message.measured_at.iter().copied().collect::<Days>().len();
+        if days > MAX_DAYS {
+            return Err(DecodeError::TooManyDays(days));
+        }
         let receipts = message
             .received_at
             .into_iter()
@@ -201,6 +209,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::partition::DAY;
 
     fn small() -> Batch {
         let mut batch = Batch {
@@ -261,6 +270,15 @@ mod tests {
         batch.push(Reading { series_id: 1, measured_at: 1, value: 1.0 });
         batch.receipts[0].count += 1;
         assert_eq!(Batch::decode(&batch.encode()), Err(DecodeError::TooMany(MAX_READINGS + 1)));
+        batch.measured_at.truncate(MAX_DAYS + 1);
+        batch.series_id.truncate(MAX_DAYS + 1);
+        batch.value.truncate(MAX_DAYS + 1);
+        batch.receipts.truncate(MAX_DAYS);
+        batch.receipts[0].count = 2;
+        for (day, at) in batch.measured_at.iter_mut().enumerate() {
+            *at = 1_700_000_000_000_000 + day as i64 * DAY;
+        }
+        assert_eq!(Batch::decode(&batch.encode()), Err(DecodeError::TooManyDays(MAX_DAYS + 1)));
     }
 
     prop_compose! {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use schema::partition::{Days, MAX_DAYS};
 use schema::{Batch, clock, metric};
 use service::health::Health;
 use service::source::{Delivery, Source, Token};
@@ -20,6 +21,9 @@ use crate::writer::{WriteError, Writer};
 /// Readings that must have gathered before a load goes to a further connection while another is writing.
 const FURTHER_ROWS: usize = 10_000;
 
+/// Days after which a load takes no further batch: each is a partition that the transaction locks.
+const FULL_DAYS: usize = MAX_DAYS;
+
 /// Deliveries that are written together.
 #[derive(Debug, Default)]
 struct Load {
@@ -27,6 +31,7 @@ struct Load {
     poison: Vec<Poison>,
     poisoned: Vec<Token>,
     rows: usize,
+    days: Days,
     /// The last delivery that is a batch.
     last: Option<Token>,
     generation: u64,
@@ -37,6 +42,11 @@ impl Load {
         self.taken.is_empty() && self.poison.is_empty()
     }
 
+    /// Whether as much has gathered as one transaction may hold.
+    fn is_full(&self, config: Config) -> bool {
+        self.rows >= config.max_rows || self.days.len() >= FULL_DAYS
+    }
+
     fn add(&mut self, delivery: Delivery) {
         if delivery.token.generation > self.generation {
             // What was gathered came over a connection that is gone: the broker delivers it again.
@@ -45,6 +55,7 @@ impl Load {
         match Batch::decode(&delivery.payload) {
             Ok(batch) => {
                 self.rows += batch.len();
+                batch.measured_at.iter().for_each(|&at| self.days.insert(at));
                 self.last = Some(delivery.token);
                 self.taken.push(Taken { batch, dequeued_at: clock::now() });
             }
@@ -99,9 +110,9 @@ pub async fn run(
             Some(written) = writing.join_next() => {
                 fatal = settle(&mut *source, &mut settlement, &unsettled, written).await.err();
             }
-            delivery = source.next(), if load.rows < config.max_rows => {
+            delivery = source.next(), if !load.is_full(config) => {
                 load.add(delivery);
-                while load.rows < config.max_rows && let Some(delivery) = source.ready() {
+                while !load.is_full(config) && let Some(delivery) = source.ready() {
                     load.add(delivery);
                 }
             }
@@ -122,7 +133,7 @@ pub async fn run(
 }
 
 async fn write(writer: Arc<Writer>, load: Load, run: Run) -> Written {
-    let result = writer.write(&load.taken, &load.poison).await;
+    let result = writer.write(&load.taken, &load.poison, &load.days).await;
     let poison = load.poisoned.into_iter().zip(load.poison.iter().map(|poison| poison.code)).collect();
     Written { run, rows: load.rows, poison, result }
 }

@@ -4,13 +4,13 @@
 //! that was dropped since shows as an error of the transaction, and then the memory is read anew. Days that readings come in
 //! for are made ahead.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use schema::clock;
-use schema::partition::{self, Day};
+use schema::partition::{self, DAY, Day, Days};
 use service::postgres::words;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Error};
@@ -31,10 +31,10 @@ impl Partitions {
     ///
     /// # Errors
     /// PostgreSQL's; the days before the failing one have their partitions.
-    pub async fn ensure(&self, client: &Client, days: BTreeSet<Day>) -> Result<(), Error> {
+    pub async fn ensure(&self, client: &Client, days: &Days) -> Result<(), Error> {
         let mut known = self.0.lock().await;
-        for day in days {
-            if day.has_partition() && !known.contains(&day) {
+        for day in days.own() {
+            if !known.contains(&day) {
                 partition::create(client, day).await?;
                 known.insert(day);
                 tracing::debug!(day = day.0, "partition made or found");
@@ -58,10 +58,10 @@ impl Partitions {
 pub async fn make_ahead(partitions: Arc<Partitions>, pool: Pool, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let today = Day::of(clock::now()).0;
-        let days = (today..=today + AHEAD).map(Day).collect();
+        let days = (today..=today + AHEAD).map(|day| i64::from(day) * DAY).collect();
         let made = async {
             let client = pool.get().await.map_err(|error| words(&error))?;
-            partitions.ensure(&client, days).await.map_err(|error| words(&error))
+            partitions.ensure(&client, &days).await.map_err(|error| words(&error))
         };
         if let Err(reason) = made.await {
             tracing::warn!(reason, "cannot make partitions ahead; they are made when readings need them");

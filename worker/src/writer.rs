@@ -4,7 +4,6 @@
 //! A transient failure is tried again with backoff, on a new connection; nothing is lost, because nothing is acknowledged.
 //! A failure that no retry mends ends the process with its words.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use deadpool_postgres::{Object, Pool};
 use metrics::Counter;
 use schema::clock::{self, Stage};
 use schema::metric;
-use schema::partition::Day;
+use schema::partition::Days;
 use service::histogram::Tally;
 use service::metrics::Histograms;
 use service::postgres::words;
@@ -83,13 +82,13 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`]; nothing of the load must be acknowledged then.
-    pub async fn write(&self, taken: &[Taken], poison: &[Poison]) -> Result<(), WriteError> {
+    pub async fn write(&self, taken: &[Taken], poison: &[Poison], days: &Days) -> Result<(), WriteError> {
         let mut pause = BACKOFF.0;
         // Whether an earlier attempt may have been committed without our hearing of it.
         let mut in_doubt = false;
         loop {
             let mut committing = false;
-            let reason = match self.attempt(taken, poison, in_doubt, &mut committing).await {
+            let reason = match self.attempt(taken, poison, days, in_doubt, &mut committing).await {
                 Ok((stored, in_ledger)) => {
                     self.account(taken, stored, &in_ledger);
                     return Ok(());
@@ -116,13 +115,12 @@ impl Writer {
         &self,
         taken: &[Taken],
         poison: &[Poison],
+        days: &Days,
         in_doubt: bool,
         committing: &mut bool,
     ) -> Result<(Stored, Vec<(usize, Tallied)>), Failure> {
         let client = self.pool.get().await.map_err(|error| Failure::Connect(words(&error)))?;
         let result = async {
-            let days: BTreeSet<Day> =
-                taken.iter().flat_map(|taken| &taken.batch.measured_at).map(|&at| Day::of(at)).collect();
             self.partitions.ensure(&client, days).await?;
             let begun = tokio::time::Instant::now();
             let stored = store::store(&client, taken, poison, committing).await?;
