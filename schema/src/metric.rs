@@ -45,6 +45,10 @@ metrics! { COUNTERS:
     CLOCK_SKEW = "gridwatch_clock_skew_readings_total", "Readings of which a stage came out negative and was taken as zero";
     /// Label: `status`.
     HTTP_REQUESTS = "gridwatch_http_requests_total", "Answers by status";
+    SPOOLED = "gridwatch_spooled_readings_total", "Readings taken into the spool";
+    SPOOL_DELIVERED = "gridwatch_spool_delivered_readings_total", "Readings of the spool that are acknowledged";
+    SPOOL_DAMAGED = "gridwatch_spool_damaged_bytes_total", "Bytes of the spool that were found damaged and moved into quarantine";
+    SPOOL_MISSING = "gridwatch_spool_missing_records_total", "Records that were found missing from the spool when it was opened";
     CONNECTS = "gridwatch_broker_connects_total", "Connections made to the broker";
 }
 
@@ -54,6 +58,10 @@ metrics! { GAUGES:
     REGISTRY_SERIES = "gridwatch_registry_series", "Series in the front end's registry";
     REGISTRY_FRESH = "gridwatch_registry_fresh", "1 while the registry follows PostgreSQL, 0 while it cannot";
     WORKER_UNSETTLED = "gridwatch_worker_unsettled_readings", "Readings that the worker holds and has not acknowledged";
+    SPOOL_READINGS = "gridwatch_spool_readings", "Readings that wait in the spool";
+    SPOOL_BYTES = "gridwatch_spool_bytes", "Bytes that wait in the spool";
+    SPOOL_AGE = "gridwatch_spool_oldest_age_seconds", "Age of the oldest readings in the spool; 0 where it is empty";
+    SPOOL_TIME_TO_EMPTY = "gridwatch_spool_time_to_empty_seconds", "Time until the spool is empty at the present rate; +Inf while nothing leaves it";
     READY = "gridwatch_ready", "1 while every part answers that it is ready";
 }
 
