@@ -12,7 +12,7 @@ has_rabbitmq || missing+=(rabbitmq-server)
 command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 
 if ! command -v cargo >/dev/null 2>&1; then
-    echo "setup: cargo was not found. Install Rust 1.92 or newer (https://rustup.rs) and run this again." >&2
+    echo "setup: cargo was not found. Install Rust 1.93 or newer (https://rustup.rs) and run this again." >&2
     exit 2
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0

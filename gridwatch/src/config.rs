@@ -45,6 +45,8 @@ pub enum Command {
     IngestApi(IngestApi),
     /// Take batches off the queue and write them into PostgreSQL
     Worker(Worker),
+    /// Everything in one process, with a queue on disk and PostgreSQL embedded: nothing to install
+    Standalone(Standalone),
     /// Create the tables or bring them up to date
     Migrate(Migrate),
     /// Register devices and list them
@@ -69,37 +71,28 @@ pub struct AmqpUrl {
     pub amqp_url: String,
 }
 
+/// How readings are taken.
 #[derive(Debug, Args)]
-pub struct IngestApi {
+pub struct FrontEnd {
     /// Address to take readings on
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     pub listen: SocketAddr,
-    /// Address of /metrics, /healthz and /readyz
-    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
-    pub admin: SocketAddr,
-    #[command(flatten)]
-    pub amqp: AmqpUrl,
-    #[command(flatten)]
-    pub database: DatabaseUrl,
-    /// Readings of devices that are not registered: reject, or register
-    #[arg(long, default_value = "reject", value_name = "POLICY")]
-    pub unknown_devices: UnknownDevices,
     /// Most series that registering may make
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
     pub max_series: usize,
     /// Longest body in bytes, before and after decompression
     #[arg(long, default_value_t = 16 * 1024 * 1024, value_name = "BYTES")]
     pub max_body_bytes: usize,
-    /// Most readings that wait for the queue's confirmation; past that requests get 503
+    /// Most readings that wait to become durable; past that requests get 503
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
     pub max_pending: usize,
-    /// Most batches that are sent and not confirmed; while they are, readings gather for the next
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = at_least_one)]
-    pub max_in_flight: usize,
+    /// Most batches under way to the sink; while they are, readings gather for the next. 4, and 64 to PostgreSQL directly
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_in_flight: Option<usize>,
     /// Most connections at a time
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = at_least_one)]
     pub max_connections: usize,
-    /// How long the queue may take to confirm before a request gets 503
+    /// How long a batch may take to become durable before its requests get 503
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub deliver_timeout: Duration,
     /// How far ahead of this machine's clock a reading may be
@@ -108,7 +101,68 @@ pub struct IngestApi {
     /// How old a reading may be, for example 90d; any age is welcome unless set
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub horizon: Option<Duration>,
-    /// How long requests under way may take to finish after SIGTERM
+}
+
+/// How readings are written.
+#[derive(Debug, Args)]
+pub struct Writing {
+    /// Transactions at a time, each on a connection of its own
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = at_least_one)]
+    pub writers: usize,
+    /// Messages taken and not yet acknowledged; bounds the memory and the size of a transaction
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000))]
+    pub prefetch: u16,
+    /// Most readings of one transaction
+    #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = at_least_one)]
+    pub max_rows: usize,
+}
+
+/// How large the queue on disk may become, and when it stands in for RabbitMQ.
+#[derive(Debug, Args)]
+pub struct SpoolLimits {
+    /// Most bytes of the queue on disk; past that requests get 503
+    #[arg(long, default_value_t = 4 * 1024 * 1024 * 1024, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1_048_576..))]
+    pub spool_max_bytes: u64,
+    /// How long RabbitMQ may take to confirm before a batch goes to disk
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub spool_after: Duration,
+}
+
+/// Where accepted readings go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SinkChoice {
+    /// RabbitMQ; a worker writes them into PostgreSQL.
+    Queue,
+    /// PostgreSQL: the answer is 201, once they are committed.
+    Direct,
+}
+
+#[derive(Debug, Args)]
+pub struct IngestApi {
+    #[command(flatten)]
+    pub front_end: FrontEnd,
+    /// Address of /metrics, /healthz and /readyz
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
+    pub admin: SocketAddr,
+    /// Where readings go: to the queue, or directly into PostgreSQL
+    #[arg(long, default_value = "queue", value_name = "SINK")]
+    pub sink: SinkChoice,
+    /// RabbitMQ, as amqp://user:password@host:5672/vhost (%2f is the vhost named /)
+    #[arg(long, value_name = "URL", required_if_eq("sink", "queue"))]
+    pub amqp_url: Option<String>,
+    #[command(flatten)]
+    pub database: DatabaseUrl,
+    /// Readings of devices that are not registered: reject, or register
+    #[arg(long, default_value = "reject", value_name = "POLICY")]
+    pub unknown_devices: UnknownDevices,
+    /// Folder of a queue on disk that takes readings while RabbitMQ does not
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    #[command(flatten)]
+    pub spool_limits: SpoolLimits,
+    #[command(flatten)]
+    pub writing: Writing,
+    /// How long what is under way may take to finish after SIGTERM
     #[arg(long, default_value = "20s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub grace: Duration,
 }
@@ -122,16 +176,37 @@ pub struct Worker {
     pub amqp: AmqpUrl,
     #[command(flatten)]
     pub database: DatabaseUrl,
-    /// Transactions at a time, each on a connection of its own
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = at_least_one)]
-    pub writers: usize,
-    /// Messages taken and not yet acknowledged; bounds the memory and the size of a transaction
-    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000))]
-    pub prefetch: u16,
-    /// Most readings of one transaction
-    #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = at_least_one)]
-    pub max_rows: usize,
-    /// How long transactions under way may take to finish after SIGTERM
+    #[command(flatten)]
+    pub writing: Writing,
+    /// How long what is under way may take to finish after SIGTERM
+    #[arg(long, default_value = "20s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub grace: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct Standalone {
+    /// Folder for everything that is kept: the queue on disk, and the embedded PostgreSQL
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    #[command(flatten)]
+    pub front_end: FrontEnd,
+    /// Address of /metrics, /healthz and /readyz
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
+    pub admin: SocketAddr,
+    /// RabbitMQ to use as the queue, with the one on disk to stand in for it
+    #[arg(long, value_name = "URL")]
+    pub amqp_url: Option<String>,
+    /// PostgreSQL to use instead of the embedded one; its tables are brought up to date at the start
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Readings of devices that are not registered: reject, or register
+    #[arg(long, default_value = "register", value_name = "POLICY")]
+    pub unknown_devices: UnknownDevices,
+    #[command(flatten)]
+    pub spool_limits: SpoolLimits,
+    #[command(flatten)]
+    pub writing: Writing,
+    /// How long what is under way may take to finish after SIGTERM
     #[arg(long, default_value = "20s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub grace: Duration,
 }
@@ -347,7 +422,7 @@ mod tests {
         let toml = "amqp-url = 'amqp://file'\ndatabase-url = 'postgres://file'\n[worker]\nwriters = 7\nprefetch = 9\n";
         let settings = parse(toml, &["gridwatch", "worker", "--prefetch", "11"]).unwrap();
         let Command::Worker(worker) = settings.command else { panic!("another command") };
-        assert_eq!((worker.writers, worker.prefetch, worker.max_rows), (7, 11, 200_000));
+        assert_eq!((worker.writing.writers, worker.writing.prefetch, worker.writing.max_rows), (7, 11, 200_000));
         assert_eq!(worker.amqp.amqp_url, "amqp://file");
     }
 

@@ -2,6 +2,7 @@
 
 mod config;
 mod devices;
+mod embedded;
 mod migrate;
 mod replay;
 mod serve;
@@ -35,6 +36,7 @@ fn run(settings: config::Settings) -> anyhow::Result<()> {
         match settings.command {
             Command::IngestApi(arguments) => serve::ingest_api(arguments).await,
             Command::Worker(arguments) => serve::worker(arguments).await,
+            Command::Standalone(arguments) => serve::standalone(arguments).await,
             Command::Migrate(arguments) => migrate::run(arguments).await,
             Command::Devices(arguments) => devices::run(arguments).await,
             Command::Replay(arguments) => replay::run(arguments).await,

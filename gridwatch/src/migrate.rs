@@ -1,5 +1,6 @@
 //! `gridwatch migrate`.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use service::postgres::{Database, words};
@@ -15,9 +16,7 @@ const STATEMENT: Duration = Duration::from_secs(3_600);
 pub async fn run(arguments: Migrate) -> anyhow::Result<()> {
     let database = arguments.database.parse("gridwatch migrate", STATEMENT)?;
     let mut client = connect(&database).await?;
-    let applied = schema::migrations::run(&mut client)
-        .await
-        .map_err(|error| anyhow::anyhow!("the tables of {database} could not be migrated: {}", words(&error)))?;
+    let applied = apply(&mut client, &database).await?;
     if applied.is_empty() {
         println!("{database}: the tables are up to date");
     }
@@ -25,6 +24,16 @@ pub async fn run(arguments: Migrate) -> anyhow::Result<()> {
         println!("{database}: applied {migration}");
     }
     Ok(())
+}
+
+/// Applies the migrations that are missing. Returns their names.
+///
+/// # Errors
+/// The migration that failed; those before it stand.
+pub async fn apply(client: &mut Client, database: &dyn Display) -> anyhow::Result<Vec<String>> {
+    schema::migrations::run(client)
+        .await
+        .map_err(|error| anyhow::anyhow!("the tables of {database} could not be migrated: {}", words(&error)))
 }
 
 /// A connection for a command that does one thing and ends.

@@ -24,6 +24,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Pause between two attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(500);
 
+/// What a client is told of a connection that broke; the cause is for the log.
+const BROKEN: &str = "the connection to the broker broke before it had confirmed";
+
 /// AMQP's delivery mode of a message that is written to disk.
 const PERSISTENT: u8 = 2;
 
@@ -53,13 +56,13 @@ impl AmqpSink {
     async fn send(&self, batch: &Batch, deadline: Instant) -> Result<(), SinkError> {
         let message_id = batch.id.to_string();
         let payload = batch.encode();
-        let mut failed: Option<(Arc<Link>, String)> = None;
+        let mut failed: Option<Arc<Link>> = None;
         loop {
-            let waiting = self.link(failed.as_ref().map(|(link, _)| link));
+            let waiting = self.link(failed.as_ref());
             let Ok(Some(link)) = tokio::time::timeout_at(deadline, waiting).await else {
                 return Err(match failed {
                     None => SinkError::Refused("the broker cannot be reached".into()),
-                    Some((_, reason)) => SinkError::Unconfirmed(reason),
+                    Some(_) => SinkError::Unconfirmed(BROKEN.into()),
                 });
             };
             match publish(&link, &message_id, &payload).await {
@@ -67,10 +70,10 @@ impl AmqpSink {
                 Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => {
                     // The queue is gone. Connecting anew declares it.
                     link.broken.cancel();
-                    return Err(SinkError::Refused("the broker has no queue for readings".into()));
+                    return Err(refused(&failed, "the broker has no queue for readings"));
                 }
                 Ok(Confirmation::Nack(None)) => {
-                    return Err(SinkError::Refused("the broker refused the message: the queue is full".into()));
+                    return Err(refused(&failed, "the broker refused the message: the queue is full"));
                 }
                 Ok(Confirmation::NotRequested) => {
                     return Err(SinkError::Unconfirmed("the broker does not confirm messages".into()));
@@ -78,7 +81,8 @@ impl AmqpSink {
                 Err(error) => {
                     link.broken.cancel();
                     metrics::counter!(metric::SINK_RETRIES.name).increment(1);
-                    failed = Some((link, error.to_string()));
+                    tracing::warn!(%error, batch = %batch.id, "the connection broke before the broker had confirmed a batch");
+                    failed = Some(link);
                 }
             }
         }
@@ -91,6 +95,14 @@ impl Sink for AmqpSink {
     }
 }
 
+/// A refusal of this attempt: of the batch only where no earlier attempt may have stored it.
+fn refused(failed: &Option<Arc<Link>>, reason: &str) -> SinkError {
+    match failed {
+        None => SinkError::Refused(reason.into()),
+        Some(_) => SinkError::Unconfirmed(BROKEN.into()),
+    }
+}
+
 async fn publish(link: &Link, message_id: &str, payload: &[u8]) -> Result<Confirmation, lapin::Error> {
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let properties = BasicProperties::default().with_delivery_mode(PERSISTENT).with_message_id(message_id.into());
@@ -100,9 +112,10 @@ async fn publish(link: &Link, message_id: &str, payload: &[u8]) -> Result<Confir
 
 async fn supervise(broker: Broker, health: Part, current: watch::Sender<Current>, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let link = match broker.link("gridwatch ingest-api").await {
-            Ok(link) => Arc::new(link),
-            Err(error) => {
+        let link = match stop.run_until_cancelled(broker.link("gridwatch ingest-api", &health)).await {
+            None => break,
+            Some(Ok(link)) => Arc::new(link),
+            Some(Err(error)) => {
                 health.unready(format!("cannot connect to {broker}: {error}"));
                 stop.run_until_cancelled(tokio::time::sleep(RECONNECT)).await;
                 continue;

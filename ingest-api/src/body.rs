@@ -14,10 +14,14 @@ use http_body_util::BodyExt as _;
 use service::problem::Problem;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::format::MAX_READINGS;
+
 /// How long a body may take to arrive.
 const ARRIVAL: Duration = Duration::from_secs(30);
 /// Budget taken for each byte of a body: the text itself, its readings taken apart, and the columns made of them.
 const SHARE_PER_BYTE: usize = 3;
+/// Budget taken for each entry that a body may have: what reading it makes.
+const ENTRY: usize = 80;
 /// Largest window of a zstd body, as a power of two: what a decoder must hold besides the output.
 const ZSTD_WINDOW_LOG: u32 = 23;
 /// Compressed bodies above this many bytes are opened while another thread takes over whoever else waits for this one.
@@ -33,10 +37,10 @@ pub struct Bodies {
 }
 
 /// The text of a request and its share of the budget.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Text {
     bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    _share: Arc<OwnedSemaphorePermit>,
 }
 
 impl Text {
@@ -55,7 +59,7 @@ impl Text {
 impl Bodies {
     /// `max_bytes` bounds one body, before and after decompression; `budget_bytes` all of them together.
     pub fn new(max_bytes: usize, budget_bytes: usize) -> Self {
-        let budget = budget_bytes.max(max_bytes * SHARE_PER_BYTE).min(Semaphore::MAX_PERMITS);
+        let budget = budget_bytes.max(max_bytes * SHARE_PER_BYTE + MAX_READINGS * ENTRY).min(Semaphore::MAX_PERMITS);
         Self { max_bytes, budget: Arc::new(Semaphore::new(budget)) }
     }
 
@@ -79,7 +83,10 @@ impl Bodies {
             _ if bytes.len() > LARGE => tokio::task::block_in_place(|| self.decompress(encoding, bytes, &mut share))?,
             _ => self.decompress(encoding, bytes, &mut share)?,
         };
-        Ok(Text { bytes, _share: share })
+        // What comes out of it may be larger than the text: an entry for every "0," of an array.
+        let entries = bytes.iter().filter(|&&byte| byte == b',' || byte == b'\n').count().min(MAX_READINGS);
+        share.merge(self.acquire(entries * ENTRY)?);
+        Ok(Text { bytes, _share: Arc::new(share) })
     }
 
     async fn collect(&self, mut body: Body, announced: usize) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
@@ -130,7 +137,11 @@ impl Bodies {
     }
 
     fn share(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        let permits = u32::try_from(bytes * SHARE_PER_BYTE).map_err(|_| self.too_large())?;
+        self.acquire(bytes * SHARE_PER_BYTE)
+    }
+
+    fn acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let permits = u32::try_from(bytes).map_err(|_| self.too_large())?;
         self.budget.clone().try_acquire_many_owned(permits).map_err(|_| {
             let detail = "the front end holds as many bodies as it may; retry";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::Counter;
+use metrics::{Counter, Gauge};
 use schema::Batch;
 use schema::batch::{MAX_READINGS, Receipt};
 use schema::clock::{self, Stage};
@@ -63,15 +63,36 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub struct Coalescer {
     queue: mpsc::Sender<Submission>,
-    room: Arc<Semaphore>,
+    room: Arc<Room>,
+}
+
+/// How many readings may wait, and how many do.
+struct Room {
+    places: Arc<Semaphore>,
+    size: usize,
+    pending: Gauge,
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Room({:?} of {})", self.places, self.size)
+    }
+}
+
+impl Room {
+    fn note(&self) {
+        self.pending.set((self.size - self.places.available_permits()) as f64);
+    }
 }
 
 impl Coalescer {
     /// Starts the coalescer as a task of `tasks`.
     pub fn start(config: Config, sink: Arc<dyn Sink>, histograms: Arc<Histograms>, tasks: &TaskTracker) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE);
-        let room = Arc::new(Semaphore::new(config.max_pending.min(Semaphore::MAX_PERMITS)));
-        let delivery = Arc::new(Delivery::new(config.deliver_timeout, sink, histograms));
+        let size = config.max_pending.min(Semaphore::MAX_PERMITS);
+        let pending = metrics::gauge!(metric::PENDING.name);
+        let room = Arc::new(Room { places: Arc::new(Semaphore::new(size)), size, pending });
+        let delivery = Arc::new(Delivery::new(config.deliver_timeout, sink, histograms, room.clone()));
         tasks.spawn(run(receiver, config.max_in_flight, delivery));
         Self { queue, room }
     }
@@ -84,7 +105,7 @@ impl Coalescer {
         let count = u32::try_from(readings.len()).map_err(|_| Full)?;
         let parts = split(readings);
         let slots = self.queue.try_reserve_many(parts.len()).map_err(|_| Full)?;
-        let mut share = self.room.clone().try_acquire_many_owned(count).map_err(|_| Full)?;
+        let mut share = self.room.places.clone().try_acquire_many_owned(count).map_err(|_| Full)?;
         let mut outcomes = Vec::with_capacity(parts.len());
         for (slot, (readings, days)) in slots.zip(parts) {
             let (reply, outcome) = oneshot::channel();
@@ -93,6 +114,7 @@ impl Coalescer {
             slot.send(Submission { readings, days, received_at, reply, _share: own });
             outcomes.push(outcome);
         }
+        self.room.note();
         Ok(outcomes)
     }
 }
@@ -175,6 +197,7 @@ struct Delivery {
     timeout: Duration,
     sink: Arc<dyn Sink>,
     histograms: Arc<Histograms>,
+    room: Arc<Room>,
     accepted: Counter,
     not_sent: Counter,
     unconfirmed: Counter,
@@ -182,13 +205,14 @@ struct Delivery {
 }
 
 impl Delivery {
-    fn new(timeout: Duration, sink: Arc<dyn Sink>, histograms: Arc<Histograms>) -> Self {
+    fn new(timeout: Duration, sink: Arc<dyn Sink>, histograms: Arc<Histograms>, room: Arc<Room>) -> Self {
         let unavailable =
             |reason: &'static str| metrics::counter!(metric::UNAVAILABLE.name, metric::LABEL_REASON => reason);
         Self {
             timeout,
             sink,
             histograms,
+            room,
             accepted: metrics::counter!(metric::ACCEPTED.name),
             not_sent: unavailable("not_sent"),
             unconfirmed: unavailable("unconfirmed"),
@@ -210,13 +234,10 @@ impl Delivery {
         let readings = batch.len() as u64;
 
         let in_flight = metrics::gauge!(metric::SINK_IN_FLIGHT.name);
-        let pending = metrics::gauge!(metric::PENDING.name);
         in_flight.increment(1.0);
-        pending.increment(readings as f64);
         let handed_over = Instant::now();
         let outcome = self.sink.deliver(batch.clone(), handed_over + self.timeout).await;
         in_flight.decrement(1.0);
-        pending.decrement(readings as f64);
 
         match &outcome {
             Ok(()) => {
@@ -239,6 +260,7 @@ impl Delivery {
             // A client that has gone does not hear it.
             let _ = submission.reply.send(outcome.clone());
         }
+        self.room.note();
     }
 
     fn clock(&self, batch: &Batch) {

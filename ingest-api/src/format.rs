@@ -21,6 +21,9 @@ pub const MAX_READINGS: usize = 100_000;
 /// Longest explanation of one rejected reading, in characters: it may quote the input.
 const MAX_DETAIL: usize = 200;
 
+/// Rejected readings of a request that are explained.
+pub const MAX_DETAILS: usize = 100;
+
 /// A reading as it stood in the input.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,11 +81,12 @@ pub fn read(format: Format, text: &str) -> Result<Entries<'_>, FormatError> {
 
 fn read_ndjson(text: &str) -> Result<Entries<'_>, FormatError> {
     let mut entries = Entries::new();
+    let mut bad = 0;
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         if entries.len() == MAX_READINGS {
             return Err(FormatError::TooMany);
         }
-        entries.push(read_one(line));
+        entries.push(read_one(line, &mut bad));
     }
     Ok(entries)
 }
@@ -103,7 +107,7 @@ fn read_json(text: &str) -> Result<Entries<'_>, FormatError> {
         Some(b'{') => {
             // The outermost shape must be whole before a single reading can be judged.
             let raw: &RawValue = serde_json::from_str(text).map_err(malformed)?;
-            return Ok(vec![read_one(raw.get())]);
+            return Ok(vec![read_one(raw.get(), &mut 0)]);
         }
         None => return Err(FormatError::Malformed("the body is empty".into())),
         Some(_) => {
@@ -114,7 +118,10 @@ fn read_json(text: &str) -> Result<Entries<'_>, FormatError> {
     };
     match readings {
         Shape::Typed(typed) => Ok(typed.within()?.into_iter().map(Ok).collect()),
-        Shape::Raw(raw) => Ok(raw.within()?.into_iter().map(|one| read_one(one.get())).collect()),
+        Shape::Raw(raw) => {
+            let mut bad = 0;
+            Ok(raw.within()?.into_iter().map(|one| read_one(one.get(), &mut bad)).collect())
+        }
     }
 }
 
@@ -141,8 +148,8 @@ fn cut(detail: &str) -> String {
     detail.chars().take(MAX_DETAIL).collect()
 }
 
-/// Reads one reading by itself and says what is wrong with it.
-fn read_one(text: &str) -> Result<RawReading<'_>, Unreadable> {
+/// Reads one reading by itself and says what is wrong with it; in words for the first [`MAX_DETAILS`] of a request.
+fn read_one<'a>(text: &'a str, bad: &mut usize) -> Result<RawReading<'a>, Unreadable> {
     /// The same shape with the value unread: a number too large for `f64` is an error of the number, not of the shape.
     #[derive(Deserialize)]
     struct Unread<'a> {
@@ -152,9 +159,12 @@ fn read_one(text: &str) -> Result<RawReading<'_>, Unreadable> {
     serde_json::from_str(text).map_err(|error| {
         let value = serde_json::from_str::<Unread<'_>>(text).map(|unread| unread.value.get());
         let number = value.ok().and_then(|value| value.parse::<f64>().ok());
+        *bad += 1;
+        let detail =
+            |words: &dyn fmt::Display| if *bad > MAX_DETAILS { String::new() } else { cut(&words.to_string()) };
         match number {
-            Some(number) if !number.is_finite() => (Rejection::ValueNotFinite, Rejection::ValueNotFinite.to_string()),
-            _ => (Rejection::BadReading, cut(&error.to_string())),
+            Some(number) if !number.is_finite() => (Rejection::ValueNotFinite, detail(&Rejection::ValueNotFinite)),
+            _ => (Rejection::BadReading, detail(&error)),
         }
     })
 }

@@ -10,6 +10,7 @@
 pub mod amqp_sink;
 pub mod body;
 pub mod coalesce;
+pub mod failover;
 pub mod format;
 pub mod readings;
 pub mod registry;
@@ -86,6 +87,8 @@ pub struct Config {
     pub future_tolerance: Duration,
     /// How far behind our clock a reading may be; without one any age is welcome.
     pub horizon: Option<Duration>,
+    /// Whether the sink's word means that readings are in PostgreSQL: they are answered 201 then, and 202 otherwise.
+    pub stored: bool,
     /// How long requests and batches under way may take to finish after the stop signal.
     pub grace: Duration,
 }
@@ -124,6 +127,7 @@ pub async fn run(
         horizon: config.horizon.map(micros),
         // The sink has its whole time, and a little to answer in.
         answer_timeout: config.coalesce.deliver_timeout + Duration::from_secs(1),
+        success: if config.stored { StatusCode::CREATED } else { StatusCode::ACCEPTED },
         histograms,
         received: metrics::counter!(metric::RECEIVED.name),
     });
@@ -165,7 +169,7 @@ struct Statuses(Vec<(StatusCode, Counter)>);
 
 impl Default for Statuses {
     fn default() -> Self {
-        let codes = [202, 400, 404, 405, 408, 413, 415, 422, 500, 503].into_iter();
+        let codes = [201, 202, 400, 404, 405, 408, 413, 415, 422, 500, 503].into_iter();
         let counter = |code: u16| {
             let status = StatusCode::from_u16(code).unwrap_or_default();
             (status, metrics::counter!(metric::HTTP_REQUESTS.name, metric::LABEL_STATUS => code.to_string()))

@@ -1,6 +1,6 @@
 //! `POST /v1/readings`: decode ▸ validate ▸ resolve ▸ submit ▸ answer.
 //!
-//! In: a request. Out: 202 once every accepted reading is durable, with what was rejected and why; otherwise a problem
+//! In: a request. Out: 202 once every accepted reading is durable (201 where that is in PostgreSQL), with what was rejected and why; otherwise a problem
 //! that says whether to retry. A bad reading costs itself only, unless the request is `?atomic=true`.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
 use metrics::Counter;
+use schema::batch::MAX_READINGS as MAX_BATCH;
+use schema::partition::{Days, MAX_DAYS};
 use schema::reading::{Micros, Reading, TimeBounds, check_names, check_value};
 use schema::{Rejection, clock, metric};
 use serde::{Deserialize, Serialize};
@@ -28,10 +30,10 @@ use crate::coalesce::{Coalescer, Outcome};
 use crate::format::{self, Format, FormatError, RawReading};
 use crate::registry::register::{RegisterError, Registrar};
 use crate::registry::{Freshness, Known, Registry};
-use crate::timestamp::Precision;
+use crate::timestamp::{Precision, RawTime};
 
 /// Errors that an answer lists; the rest is counted only.
-const LISTED: usize = 100;
+const LISTED: usize = format::MAX_DETAILS;
 /// Bodies above this many bytes are read on a thread of their own, so that the others do not wait meanwhile.
 const LARGE: usize = 256 * 1024;
 
@@ -51,6 +53,8 @@ pub struct Readings {
     pub horizon: Option<Micros>,
     /// How long a request may wait for its outcome.
     pub answer_timeout: Duration,
+    /// What a request with an accepted reading is answered.
+    pub success: StatusCode,
     /// Histograms of the process.
     pub histograms: Arc<Histograms>,
     /// `gridwatch_readings_received_total`.
@@ -82,6 +86,8 @@ struct Sorted {
     listed: Vec<Listed>,
     rejected: BTreeMap<Rejection, u64>,
     unavailable: u64,
+    /// A good reading has the time of receipt: sent again it is another reading.
+    timeless: bool,
 }
 
 impl Sorted {
@@ -130,7 +136,7 @@ impl Readings {
         let text = self.bodies.read(headers, body).await?;
         let received_at = clock::now();
         let sorted = if text.as_str()?.len() > LARGE {
-            let this = self.clone();
+            let (this, text) = (self.clone(), text.clone());
             let sort = move || this.sort(format, text.as_str()?, parameters.precision, received_at);
             tokio::task::spawn_blocking(sort).await.map_err(|_| internal())?
         } else {
@@ -176,6 +182,7 @@ impl Readings {
                 }
             };
             let known = names.find(&raw.device, &raw.metric);
+            sorted.timeless |= matches!(raw.measured_at, RawTime::Absent);
             match known {
                 Known::Series(series_id) => sorted.good.push(Reading { series_id, measured_at, value: raw.value }),
                 Known::Inactive => sorted.reject(index, Rejection::InactiveDevice, None),
@@ -184,7 +191,6 @@ impl Readings {
                         index,
                         device: raw.device.into_owned(),
                         metric: raw.metric.into_owned(),
-                        no_device: known == Known::NoDevice,
                         measured_at,
                         value: raw.value,
                     }),
@@ -198,18 +204,31 @@ impl Readings {
     /// Rejects or registers the names that the registry does not know; while it cannot tell, they are to be retried.
     async fn settle_unknown(&self, sorted: &mut Sorted, unknown: Vec<Unknown>) {
         let Some(registrar) = &self.registrar else {
-            if self.registry.freshness() != Freshness::Fresh {
-                sorted.unavailable += unknown.len() as u64;
-                return;
-            }
+            // Before the names: what was loaded in between is found then.
+            let fresh = self.registry.freshness() == Freshness::Fresh;
+            let names = self.registry.names();
             for one in unknown {
-                let rejection = if one.no_device { Rejection::UnknownDevice } else { Rejection::UnknownMetric };
-                sorted.reject(one.index, rejection, Some(format!("{rejection}: '{}'", one.name())));
+                let (rejection, name) = match names.find(&one.device, &one.metric) {
+                    Known::Series(series_id) => {
+                        sorted.good.push(Reading { series_id, measured_at: one.measured_at, value: one.value });
+                        continue;
+                    }
+                    _ if !fresh => {
+                        sorted.unavailable += 1;
+                        continue;
+                    }
+                    Known::Inactive => (Rejection::InactiveDevice, &one.device),
+                    Known::NoDevice => (Rejection::UnknownDevice, &one.device),
+                    Known::NoMetric => (Rejection::UnknownMetric, &one.metric),
+                };
+                sorted.reject(one.index, rejection, Some(format!("{rejection}: '{name}'")));
             }
             return;
         };
         let pairs = unknown.iter().map(|one| (one.device.clone(), one.metric.clone())).collect();
-        let registered = registrar.register(pairs).await;
+        let registered = tokio::time::timeout(self.answer_timeout, registrar.register(pairs))
+            .await
+            .unwrap_or(Err(RegisterError::Unavailable));
         let names = self.registry.names();
         for one in unknown {
             match (names.find(&one.device, &one.metric), &registered) {
@@ -230,29 +249,36 @@ impl Readings {
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_readings", "the request has no readings"));
         }
         self.received.increment(total);
-        if atomic && sorted.rejections() > 0 {
+        let too_large = atomic && !fits_a_batch(&sorted.good);
+        if atomic && (sorted.rejections() > 0 || too_large) {
             let dropped = sorted.good.len() as u64 + sorted.unavailable;
             *sorted.rejected.entry(Rejection::AtomicRequest).or_default() += dropped;
             sorted.good.clear();
             sorted.unavailable = 0;
-        } else if atomic && sorted.unavailable > 0 {
+        } else if sorted.unavailable > 0 && (atomic || sorted.timeless) {
+            // The request is to be sent again, and what has no time of its own would be stored once more each time.
             sorted.unavailable += sorted.good.len() as u64;
             sorted.good.clear();
         }
         for (rejection, &count) in &sorted.rejected {
             metrics::counter!(metric::REJECTED.name, metric::LABEL_CODE => rejection.code()).increment(count);
         }
+        if too_large {
+            let detail = format!("an atomic request has at most {MAX_BATCH} readings of {MAX_DAYS} days");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "atomic_too_large", detail));
+        }
         if sorted.unavailable > 0 {
             unavailable("registry", sorted.unavailable);
         }
         let accepted = sorted.good.len() as u64;
         if accepted > 0 {
+            let timeless = sorted.timeless;
             let outcomes = self.coalescer.submit(sorted.good, received_at).map_err(|_| {
                 unavailable("full", accepted);
                 let detail = "as many readings wait for the queue as may; retry";
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)
             })?;
-            self.wait(outcomes).await?;
+            self.wait(outcomes, timeless).await?;
         }
         let rejected: u64 = sorted.rejected.values().sum();
         if sorted.unavailable > 0 {
@@ -270,27 +296,32 @@ impl Readings {
                 .with("rejected", rejected)
                 .with("errors", errors));
         }
-        Ok((StatusCode::ACCEPTED, Json(Answer { accepted, rejected, errors: sorted.listed })).into_response())
+        Ok((self.success, Json(Answer { accepted, rejected, errors: sorted.listed })).into_response())
     }
 
-    async fn wait(&self, outcomes: Vec<tokio::sync::oneshot::Receiver<Outcome>>) -> Result<(), Problem> {
+    async fn wait(
+        &self,
+        outcomes: Vec<tokio::sync::oneshot::Receiver<Outcome>>,
+        timeless: bool,
+    ) -> Result<(), Problem> {
+        let parts = outcomes.len();
         let all = try_join_all(outcomes.into_iter().map(async |outcome| {
             // A reply that was dropped: the process is on its way out.
             outcome.await.unwrap_or_else(|_| Err(SinkError::Unconfirmed("the process is stopping".into())))
         }));
         let unavailable = |code, detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
+        let in_doubt = |reason: &str| {
+            let retry = if timeless { "stores those twice that have no measured_at" } else { "stores nothing twice" };
+            let detail = format!("{reason}; the readings may be stored or not: retry, that {retry}");
+            unavailable("unconfirmed", &detail)
+        };
         match tokio::time::timeout(self.answer_timeout, all).await {
             Ok(Ok(_)) => Ok(()),
+            // Another part of it may be stored.
+            Ok(Err(SinkError::Refused(reason))) if parts > 1 => Err(in_doubt(&reason)),
             Ok(Err(SinkError::Refused(reason))) => Err(unavailable("queue_unavailable", &format!("{reason}; retry"))),
-            Ok(Err(SinkError::Unconfirmed(reason))) => {
-                let detail = format!("{reason}; the readings may be stored or not: retry, that stores nothing twice");
-                Err(unavailable("unconfirmed", &detail))
-            }
-            Err(_) => {
-                let detail =
-                    "no confirmation in time; the readings may be stored or not: retry, that stores nothing twice";
-                Err(unavailable("unconfirmed", detail))
-            }
+            Ok(Err(SinkError::Unconfirmed(reason))) => Err(in_doubt(&reason)),
+            Err(_) => Err(in_doubt("no confirmation in time")),
         }
     }
 }
@@ -300,15 +331,8 @@ struct Unknown {
     index: usize,
     device: String,
     metric: String,
-    no_device: bool,
     measured_at: Micros,
     value: f64,
-}
-
-impl Unknown {
-    fn name(&self) -> &str {
-        if self.no_device { &self.device } else { &self.metric }
-    }
 }
 
 #[derive(Serialize)]
@@ -328,6 +352,12 @@ fn check(
     let measured_at = raw.measured_at.resolve(precision, received_at)?;
     bounds.check(measured_at)?;
     Ok(measured_at)
+}
+
+/// Whether readings travel together: what is in two batches is stored or not independently.
+fn fits_a_batch(readings: &[Reading]) -> bool {
+    let days: Days = readings.iter().map(|reading| reading.measured_at).collect();
+    readings.len() <= MAX_BATCH && days.len() <= MAX_DAYS
 }
 
 fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {

@@ -63,7 +63,9 @@ pub struct Names {
 
 #[derive(Debug)]
 struct Entry {
+    id: i32,
     active: bool,
+    /// Sorted by metric.
     series: Vec<(Box<str>, SeriesId)>,
 }
 
@@ -76,23 +78,32 @@ impl Names {
         if !entry.active {
             return Known::Inactive;
         }
-        match entry.series.iter().find(|(name, _)| **name == *metric) {
-            Some(&(_, id)) => Known::Series(id),
-            None => Known::NoMetric,
+        match entry.series.binary_search_by(|(name, _)| (**name).cmp(metric)) {
+            Ok(index) => Known::Series(entry.series[index].1),
+            Err(_) => Known::NoMetric,
         }
+    }
+
+    /// Number of series of a device.
+    pub fn series_of(&self, device: &str) -> usize {
+        self.devices.get(device).map_or(0, |entry| entry.series.len())
     }
 
     fn put(&mut self, device: Device) {
         let name: Box<str> = device.name.into();
         if let Some(old) = self.by_id.insert(device.id, name.clone())
             && old != name
+            // Another device may have taken the name over.
+            && self.devices.get(&old).is_some_and(|entry| entry.id == device.id)
             && let Some(gone) = self.devices.remove(&old)
         {
             self.series -= gone.series.len();
         }
         self.series += device.series.len();
-        let series = device.series.into_iter().map(|(metric, id)| (metric.into(), id)).collect();
-        if let Some(old) = self.devices.insert(name, Entry { active: device.active, series }) {
+        let mut series: Vec<(Box<str>, SeriesId)> =
+            device.series.into_iter().map(|(metric, id)| (metric.into(), id)).collect();
+        series.sort_unstable();
+        if let Some(old) = self.devices.insert(name, Entry { id: device.id, active: device.active, series }) {
             self.series -= old.series.len();
         }
     }
@@ -177,6 +188,16 @@ mod tests {
         registry.put(vec![Device { active: false, ..device(1, "meter-one", &[("power", 10)]) }]);
         assert_eq!(registry.names().find("meter-one", "power"), Known::Inactive);
         assert_eq!(registry.series(), 1);
+    }
+
+    #[test]
+    fn devices_that_swap_their_names_are_both_found() {
+        let registry = Registry::default();
+        registry.put(vec![device(1, "a", &[("power", 10)]), device(2, "b", &[("power", 20)])]);
+        registry.put(vec![device(1, "b", &[("power", 10)]), device(2, "a", &[("power", 20)])]);
+        assert_eq!(registry.names().find("b", "power"), Known::Series(10));
+        assert_eq!(registry.names().find("a", "power"), Known::Series(20));
+        assert_eq!(registry.series(), 2);
     }
 
     #[test]

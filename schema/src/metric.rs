@@ -62,7 +62,8 @@ metrics! { GAUGES:
     SPOOL_BYTES = "gridwatch_spool_bytes", "Bytes that wait in the spool";
     SPOOL_AGE = "gridwatch_spool_oldest_age_seconds", "Age of the oldest readings in the spool; 0 where it is empty";
     SPOOL_TIME_TO_EMPTY = "gridwatch_spool_time_to_empty_seconds", "Time until the spool is empty at the present rate; +Inf while nothing leaves it";
-    READY = "gridwatch_ready", "1 while every part answers that it is ready";
+    READY = "gridwatch_ready", "1 while the process can do its work, be it degraded";
+    DEGRADED = "gridwatch_degraded", "1 while something stands in for a part that is away";
 }
 
 metrics! { HISTOGRAMS:

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Json};
 use axum::routing::get;
 use serde_json::json;
 
-use crate::health::Health;
+use crate::health::{Ability, Health};
 use crate::metrics::Metrics;
 
 /// The admin routes.
@@ -16,9 +16,10 @@ pub fn router(metrics: Metrics, health: Health) -> Router {
         async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
     };
     let ready = move || {
-        let (ready, parts) = health.report();
+        let (ability, parts) = health.report();
+        let ready = ability != Ability::Unready;
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        async move { (status, Json(json!({ "ready": ready, "parts": parts }))).into_response() }
+        async move { (status, Json(json!({ "ready": ready, "state": ability.label(), "parts": parts }))).into_response() }
     };
     Router::new()
         .route("/metrics", get(render))

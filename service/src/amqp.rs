@@ -15,6 +15,8 @@ use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use schema::topology::{self, Argument};
 use tokio_util::sync::CancellationToken;
 
+use crate::health::Part;
+
 /// How long connecting and declaring may take.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Seconds between heartbeats: a broker that fell silent is noticed after about two of them.
@@ -48,17 +50,6 @@ impl fmt::Debug for Broker {
     }
 }
 
-/// Why there is no link.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// The broker could not be reached, refused, or does not accept the topology.
-    #[error("{0}")]
-    Amqp(#[from] lapin::Error),
-    /// It took longer than it may.
-    #[error("no answer within {} s", CONNECT.as_secs())]
-    TimedOut,
-}
-
 /// One connection with one channel. Publishing and consuming have a link each: while the broker has a connection
 /// blocked, nothing is written on it, not even acknowledgements.
 pub struct Link {
@@ -70,11 +61,12 @@ pub struct Link {
 }
 
 impl Broker {
-    /// Connects, opens a channel in confirm mode and declares the topology.
+    /// Connects, opens a channel in confirm mode and declares the topology. Waits for a broker that does not answer, and
+    /// says so in the health: an attempt that is given up leaves its thread and its socket behind in lapin.
     ///
     /// # Errors
-    /// [`LinkError`]. All of them are worth another try later.
-    pub async fn link(&self, name: &str) -> Result<Link, LinkError> {
+    /// lapin's: the broker could not be reached, refused, or does not accept the topology. Worth another try later.
+    pub async fn link(&self, name: &str, health: &Part) -> Result<Link, lapin::Error> {
         let making = async {
             let properties = ConnectionProperties::default().with_connection_name(name.into());
             let connection = Connection::connect_uri(self.0.clone(), properties).await?;
@@ -84,7 +76,13 @@ impl Broker {
             metrics::counter!(schema::metric::CONNECTS.name).increment(1);
             Ok(Link { connection, channel, broken: CancellationToken::new() })
         };
-        tokio::time::timeout(CONNECT, making).await.map_err(|_| LinkError::TimedOut)?
+        let mut making = std::pin::pin!(making);
+        loop {
+            match tokio::time::timeout(CONNECT, &mut making).await {
+                Ok(made) => return made,
+                Err(_) => health.unready(format!("{self} does not answer")),
+            }
+        }
     }
 }
 

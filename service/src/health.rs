@@ -2,7 +2,7 @@
 //!
 //! In: each part says of itself that it is ready, or why not. Out: `/readyz`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What every part has said last. Clones share everything.
@@ -14,6 +14,30 @@ struct State {
     draining: bool,
     /// Name of a part, and why it is not ready.
     parts: BTreeMap<&'static str, Option<String>>,
+    /// Parts that something stands in for while they are away.
+    replaced: BTreeSet<&'static str>,
+}
+
+/// What a process is able to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// Everything.
+    Ready,
+    /// Its work, with something standing in for a part that is away.
+    Degraded,
+    /// Not its work.
+    Unready,
+}
+
+impl Ability {
+    /// In one word.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::Unready => "unready",
+        }
+    }
 }
 
 /// One part's side of it.
@@ -32,6 +56,11 @@ impl Health {
         health
     }
 
+    /// Something stands in for this part while it is away: the process does its work without, degraded.
+    pub fn replaced(&self, name: &'static str) {
+        self.lock(|state| state.replaced.insert(name));
+    }
+
     /// The side of one part.
     pub fn part(&self, name: &'static str) -> Part {
         Part { health: self.clone(), name }
@@ -42,8 +71,8 @@ impl Health {
         self.lock(|state| state.draining = true);
     }
 
-    /// Whether everything is ready, and each part's state in words.
-    pub fn report(&self) -> (bool, BTreeMap<&'static str, String>) {
+    /// What the process is able to do, and each part's state in words.
+    pub fn report(&self) -> (Ability, BTreeMap<&'static str, String>) {
         self.lock(|state| {
             let mut words: BTreeMap<_, _> = state
                 .parts
@@ -53,7 +82,7 @@ impl Health {
             if state.draining {
                 words.insert("process", "draining".into());
             }
-            (state.ready(), words)
+            (state.ability(), words)
         })
     }
 
@@ -61,14 +90,26 @@ impl Health {
         // A thread that panicked while holding the lock leaves a state that is still one of the valid ones.
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let result = change(&mut state);
-        metrics::gauge!(schema::metric::READY.name).set(if state.ready() { 1.0 } else { 0.0 });
+        metrics::gauge!(schema::metric::READY.name).set(if state.ability() == Ability::Unready { 0.0 } else { 1.0 });
+        metrics::gauge!(schema::metric::DEGRADED.name).set(if state.ability() == Ability::Degraded {
+            1.0
+        } else {
+            0.0
+        });
         result
     }
 }
 
 impl State {
-    fn ready(&self) -> bool {
-        !self.draining && !self.parts.is_empty() && self.parts.values().all(Option::is_none)
+    fn ability(&self) -> Ability {
+        let away = || self.parts.iter().filter(|(_, reason)| reason.is_some());
+        if self.draining || self.parts.is_empty() || away().any(|(name, _)| !self.replaced.contains(name)) {
+            Ability::Unready
+        } else if away().next().is_some() {
+            Ability::Degraded
+        } else {
+            Ability::Ready
+        }
     }
 }
 
@@ -98,15 +139,27 @@ mod tests {
     #[test]
     fn ready_is_every_part_and_not_draining() {
         let health = Health::of(&["broker"]);
-        assert!(!health.report().0, "ready before any part has said so");
+        let ability = || health.report().0;
+        assert_eq!(ability(), Ability::Unready, "ready before any part has said so");
         let broker = health.part("broker");
-        assert!(!health.report().0);
         broker.ready();
-        assert!(health.report().0);
+        assert_eq!(ability(), Ability::Ready);
         broker.unready("cannot connect");
-        assert_eq!(health.report().1["broker"], "cannot connect");
+        assert_eq!((ability(), health.report().1["broker"].as_str()), (Ability::Unready, "cannot connect"));
         broker.ready();
         health.drain();
-        assert_eq!((health.report().0, health.report().1["process"].as_str()), (false, "draining"));
+        assert_eq!((ability(), health.report().1["process"].as_str()), (Ability::Unready, "draining"));
+    }
+
+    #[test]
+    fn a_part_that_is_replaced_degrades_and_no_other() {
+        let health = Health::of(&["broker", "database"]);
+        health.replaced("broker");
+        health.part("database").ready();
+        assert_eq!(health.report().0, Ability::Degraded);
+        health.part("broker").ready();
+        assert_eq!(health.report().0, Ability::Ready);
+        health.part("database").unready("gone");
+        assert_eq!(health.report().0, Ability::Unready);
     }
 }

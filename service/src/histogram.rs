@@ -20,14 +20,15 @@ fn slot(micros: u64) -> usize {
 #[derive(Debug, Default)]
 pub struct Histogram {
     counts: [AtomicU64; SLOTS],
-    sum_micros: AtomicU64,
+    /// An `f64` by its bits: in whole microseconds a few days of readings from a clock of 1970 would wrap a `u64` round.
+    sum_seconds: AtomicU64,
 }
 
 impl Histogram {
     /// Adds a duration, in microseconds, that `weight` readings had.
     pub fn record(&self, micros: u64, weight: u64) {
         self.counts[slot(micros)].fetch_add(weight, Relaxed);
-        self.sum_micros.fetch_add(micros.saturating_mul(weight), Relaxed);
+        self.add(micros as f64 * weight as f64);
     }
 
     /// Adds what a batch has gathered by itself.
@@ -37,7 +38,13 @@ impl Histogram {
                 shared.fetch_add(own, Relaxed);
             }
         }
-        self.sum_micros.fetch_add(tally.sum_micros, Relaxed);
+        self.add(tally.sum_micros);
+    }
+
+    fn add(&self, micros: f64) {
+        let added = |bits| Some((f64::from_bits(bits) + micros / 1e6).to_bits());
+        // Never an error: the closure always has a value.
+        let _ = self.sum_seconds.fetch_update(Relaxed, Relaxed, added);
     }
 
     /// Appends the lines of this histogram in the text exposition format
@@ -53,7 +60,7 @@ impl Histogram {
                 None => writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {total}"),
             };
         }
-        let sum = self.sum_micros.load(Relaxed) as f64 / 1e6;
+        let sum = f64::from_bits(self.sum_seconds.load(Relaxed));
         let _ = writeln!(out, "{name}_sum{braces} {sum}\n{name}_count{braces} {total}");
     }
 }
@@ -62,7 +69,7 @@ impl Histogram {
 #[derive(Debug, Default)]
 pub struct Tally {
     counts: [u64; SLOTS],
-    sum_micros: u64,
+    sum_micros: f64,
     /// How many of the durations were negative and taken as zero.
     pub skewed: u64,
 }
@@ -75,7 +82,7 @@ impl Tally {
             0
         });
         self.counts[slot(micros)] += weight;
-        self.sum_micros = self.sum_micros.saturating_add(micros.saturating_mul(weight));
+        self.sum_micros += micros as f64 * weight as f64;
     }
 }
 
@@ -108,11 +115,23 @@ mod tests {
     }
 
     #[test]
+    fn readings_from_a_clock_of_1970_do_not_wrap_the_sum_round() {
+        let histogram = Histogram::default();
+        let mut tally = Tally::default();
+        tally.between(0, 1_795_168_800_000_000, 100_000);
+        histogram.merge(&tally);
+        histogram.record(1_795_168_800_000_000, 100_000);
+        let mut out = String::new();
+        histogram.render(&mut out, "x", "");
+        assert!(out.contains("x_sum 359033760000000\n"), "{out}");
+    }
+
+    #[test]
     fn a_clock_behind_is_taken_as_zero_and_counted() {
         let mut tally = Tally::default();
         tally.between(10, 5, 2);
         tally.between(10, 210, 1);
-        assert_eq!((tally.skewed, tally.counts[0], tally.counts[1], tally.sum_micros), (2, 2, 1, 200));
+        assert_eq!((tally.skewed, tally.counts[0], tally.counts[1], tally.sum_micros), (2, 2, 1, 200.0));
         let histogram = Histogram::default();
         histogram.merge(&tally);
         assert_eq!(histogram.counts[0].load(Relaxed), 2);

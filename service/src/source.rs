@@ -1,7 +1,10 @@
 //! The seam at the start of the worker: where batches come from, and to whom they are acknowledged.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use schema::Batch;
 
 /// Names one delivery. Tokens of one generation are handed out in ascending order of their tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,13 +15,22 @@ pub struct Token {
     pub tag: u64,
 }
 
+/// What a delivery holds.
+#[derive(Debug, Clone)]
+pub enum Payload {
+    /// A message: a version byte and an encoded batch, if it is what it should be.
+    Message(Bytes),
+    /// A batch that never left the process.
+    Batch(Arc<Batch>),
+}
+
 /// One message as it was taken.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// What to acknowledge it by.
     pub token: Token,
-    /// The message: a version byte and an encoded batch, if it is what it should be.
-    pub payload: Bytes,
+    /// What it holds.
+    pub payload: Payload,
 }
 
 /// Hands out messages, at least once each.

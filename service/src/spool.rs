@@ -26,19 +26,29 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use schema::reading::Micros;
-use schema::{clock, metric};
+use schema::{Batch, clock, metric};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::source::{Record, SpoolSource};
 use self::writer::{Append, Command, Writer};
-use crate::sink::SinkError;
+use crate::health::Part;
+use crate::sink::{Sink, SinkError};
 
 /// Commands that may wait for the writer; past that whoever appends waits here.
 const COMMANDS: usize = 4_096;
+
+/// Time between two looks at what waits.
+const LOOK: Duration = Duration::from_secs(1);
+/// Weight of the last second in the rate at which the spool empties.
+const LAST: f64 = 0.3;
 
 /// Where a spool is and how large it may become.
 #[derive(Debug, Clone)]
@@ -117,6 +127,8 @@ struct State {
     depth: Depth,
     /// Readings acknowledged since the spool was opened.
     acknowledged: u64,
+    /// The last append was refused for want of room.
+    full: bool,
     /// Nothing more is appended, and nobody reads any more.
     closed: bool,
 }
@@ -215,6 +227,45 @@ impl Spool {
     /// Cancelled when the disk has failed: the process has to end.
     pub fn failed(&self) -> CancellationToken {
         self.shared.failed.clone()
+    }
+}
+
+impl Sink for Spool {
+    fn deliver(&self, batch: Arc<Batch>, _deadline: Instant) -> BoxFuture<'_, Result<(), SinkError>> {
+        // A batch has at most 4,096 readings.
+        let readings = batch.len() as u32;
+        async move { Ok(self.append(batch.encode().into(), readings).await?) }.boxed()
+    }
+}
+
+/// Says every second what waits in the spool, for the metrics, and whether it takes more, for the health; until `stop`.
+pub async fn watch(spool: Spool, part: Part, stop: CancellationToken) {
+    let gauge = |metric: schema::metric::Metric| metrics::gauge!(metric.name);
+    let (mut before, mut rate) = (0, 0.0);
+    loop {
+        let (depth, acknowledged, full) = {
+            let state = spool.shared.lock();
+            (state.depth, state.acknowledged, state.full)
+        };
+        rate += LAST * ((acknowledged - before) as f64 / LOOK.as_secs_f64() - rate);
+        before = acknowledged;
+        gauge(metric::SPOOL_READINGS).set(depth.readings as f64);
+        gauge(metric::SPOOL_BYTES).set(depth.bytes as f64);
+        let age = depth.oldest.map_or(0.0, |oldest| (clock::now() - oldest).max(0) as f64 / 1e6);
+        gauge(metric::SPOOL_AGE).set(age);
+        gauge(metric::SPOOL_TIME_TO_EMPTY).set(match depth.readings {
+            0 => 0.0,
+            readings if rate >= 1.0 => readings as f64 / rate,
+            _ => f64::INFINITY,
+        });
+        match (spool.shared.failed.is_cancelled(), full) {
+            (true, _) => part.unready("its disk has failed"),
+            (_, true) => part.unready("full"),
+            _ => part.ready(),
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+            return;
+        }
     }
 }
 

@@ -4,6 +4,9 @@ use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
+/// Libraries that warn of what is in order with them.
+const NOISE: &str = "wasmer_wasix=error,pglite_oxide=warn,refinery_core=warn";
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -32,7 +35,8 @@ impl FromStr for LogFormat {
 /// # Errors
 /// The filter cannot be read, or logging was started before.
 pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)?;
+    // What the filter says of these itself comes later, and counts.
+    let filter = EnvFilter::try_new(format!("{NOISE},{filter}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let result = match format {
         LogFormat::Text => builder.with_ansi(false).try_init(),

@@ -14,9 +14,9 @@ use lapin::Consumer;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use schema::topology;
-use service::amqp::{Broker, Link, LinkError};
+use service::amqp::{Broker, Link};
 use service::health::Part;
-use service::source::{Delivery, Source, Token};
+use service::source::{Delivery, Payload, Source, Token};
 use tokio::task::JoinHandle;
 
 /// Pause between two attempts to connect.
@@ -67,7 +67,7 @@ impl AmqpSource {
         match next {
             Some(Ok(delivery)) => {
                 let token = Token { generation: self.generation, tag: delivery.delivery_tag };
-                Some(Delivery { token, payload: Bytes::from(delivery.data) })
+                Some(Delivery { token, payload: Payload::Message(Bytes::from(delivery.data)) })
             }
             Some(Err(error)) => {
                 tracing::warn!(%error, "the consumer broke");
@@ -135,7 +135,7 @@ impl Source for AmqpSource {
 
 async fn connect(broker: Broker, prefetch: u16, health: Part) -> (Arc<Link>, Consumer) {
     loop {
-        match consume(&broker, prefetch).await {
+        match consume(&broker, prefetch, &health).await {
             Ok(consuming) => {
                 health.ready();
                 return consuming;
@@ -146,8 +146,8 @@ async fn connect(broker: Broker, prefetch: u16, health: Part) -> (Arc<Link>, Con
     }
 }
 
-async fn consume(broker: &Broker, prefetch: u16) -> Result<(Arc<Link>, Consumer), LinkError> {
-    let link = broker.link("gridwatch worker").await?;
+async fn consume(broker: &Broker, prefetch: u16, health: &Part) -> lapin::Result<(Arc<Link>, Consumer)> {
+    let link = broker.link("gridwatch worker", health).await?;
     link.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions::default();
     let queue = topology::READINGS.into();

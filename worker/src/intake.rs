@@ -8,7 +8,7 @@ use std::sync::Arc;
 use schema::partition::{Days, MAX_DAYS};
 use schema::{Batch, clock, metric};
 use service::health::Health;
-use service::source::{Delivery, Source, Token};
+use service::source::{Delivery, Payload, Source, Token};
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -52,20 +52,26 @@ impl Load {
             // What was gathered came over a connection that is gone: the broker delivers it again.
             *self = Self { generation: delivery.token.generation, ..Self::default() };
         }
-        match Batch::decode(&delivery.payload) {
-            Ok(batch) => {
-                self.rows += batch.len();
-                batch.measured_at.iter().for_each(|&at| self.days.insert(at));
-                self.last = Some(delivery.token);
-                self.taken.push(Taken { batch, dequeued_at: clock::now() });
-            }
+        let message = match delivery.payload {
+            Payload::Batch(batch) => return self.take(delivery.token, batch),
+            Payload::Message(message) => message,
+        };
+        match Batch::decode(&message) {
+            Ok(batch) => self.take(delivery.token, Arc::new(batch)),
             Err(error) => {
-                let digest = Sha256::digest(&delivery.payload).into();
+                let digest = Sha256::digest(&message).into();
                 tracing::warn!(code = error.code(), reason = %error, "a message is no batch; it becomes a dead letter");
                 self.poison.push(Poison { digest, code: error.code(), detail: error.to_string() });
                 self.poisoned.push(delivery.token);
             }
         }
+    }
+
+    fn take(&mut self, token: Token, batch: Arc<Batch>) {
+        self.rows += batch.len();
+        batch.measured_at.iter().for_each(|&at| self.days.insert(at));
+        self.last = Some(token);
+        self.taken.push(Taken { batch, dequeued_at: clock::now() });
     }
 }
 

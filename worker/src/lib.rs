@@ -11,6 +11,7 @@
 pub mod amqp_source;
 pub mod assemble;
 pub mod copy;
+pub mod direct;
 pub mod failure;
 pub mod intake;
 pub mod partitions;
@@ -33,6 +34,8 @@ use crate::writer::Writer;
 
 /// Time between two looks at whether PostgreSQL can be reached.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long PostgreSQL may take to answer before it counts as away.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Connections that the worker needs besides its writers': partitions ahead, and the look at whether PostgreSQL is there.
 pub const SPARE_CONNECTIONS: usize = 2;
@@ -105,14 +108,27 @@ async fn wait_for_tables(pool: &Pool, partitions: &Partitions, database: &Part, 
 
 /// Says every second whether PostgreSQL can be reached.
 async fn watch(pool: Pool, database: Part, stop: CancellationToken) {
+    let mut asking = None;
     while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
-        let answered = async {
-            let client = pool.get().await.map_err(|error| format!("cannot connect: {}", words(&error)))?;
-            client.simple_query("").await.map_err(|error| words(&error))
+        // A task, and never two: PostgreSQL's futures are not given up in the middle.
+        let task = asking.get_or_insert_with(|| tokio::spawn(ask(pool.clone())));
+        let Some(answered) = stop.run_until_cancelled(tokio::time::timeout(PATIENCE, task)).await else {
+            return;
         };
-        match answered.await {
-            Ok(_) => database.ready(),
-            Err(reason) => database.unready(reason),
+        match answered {
+            Err(_) => database.unready(format!("no answer within {} s", PATIENCE.as_secs())),
+            Ok(joined) => {
+                asking = None;
+                match joined.unwrap_or_else(|panic| Err(panic.to_string())) {
+                    Ok(()) => database.ready(),
+                    Err(reason) => database.unready(reason),
+                }
+            }
         }
     }
+}
+
+async fn ask(pool: Pool) -> Result<(), String> {
+    let client = pool.get().await.map_err(|error| format!("cannot connect: {}", words(&error)))?;
+    client.simple_query("").await.map(drop).map_err(|error| words(&error))
 }

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use deadpool_postgres::ClientWrapper;
@@ -23,7 +24,7 @@ use crate::failure::{Class, classify};
 #[derive(Debug)]
 pub struct Taken {
     /// The batch.
-    pub batch: Batch,
+    pub batch: Arc<Batch>,
     /// When it was taken.
     pub dequeued_at: Micros,
 }
@@ -120,7 +121,7 @@ pub async fn store(
     let mut new = enter(client, taken).await?;
     // An id that is twice among the batches is new once.
     let fresh: Vec<usize> = (0..taken.len()).filter(|&index| new.remove(&taken[index].batch.id)).collect();
-    let batches = fresh.iter().map(|&index| &taken[index].batch);
+    let batches = fresh.iter().map(|&index| &*taken[index].batch);
     let mut assembled = assemble(batches);
     let staged = store_rows(client, &mut assembled).await?;
     let ids: Vec<Uuid> = fresh.iter().map(|&index| taken[index].batch.id).collect();

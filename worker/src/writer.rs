@@ -130,14 +130,14 @@ impl Writer {
         }
         .await;
         if let Err(error) = &result {
+            // Its transaction may be open; nothing of the pool rolls back. And a pool of one connection has no other.
+            drop(Object::take(client));
             if classify(error) == Class::NoPartition
                 && let Ok(other) = self.pool.get().await
             {
                 // A failure shows again at the next attempt.
                 let _ = self.partitions.refresh(&other).await;
             }
-            // Its transaction may be open; nothing of the pool rolls back.
-            drop(Object::take(client));
         }
         result.map_err(Failure::Postgres)
     }

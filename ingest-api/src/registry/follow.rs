@@ -18,6 +18,8 @@ use super::{Device, Registry};
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How long a look may take before the registry counts as stale.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Devices taken over at once: requests wait for the registry meanwhile.
 const CHUNK: usize = 1_000;
 
@@ -33,9 +35,21 @@ const CHANGED: &str = "
 /// Follows until `stop`.
 pub async fn run(registry: Arc<Registry>, pool: Pool, health: Part, stop: CancellationToken) {
     let mut since = "0".to_owned();
+    let mut looking = None;
     while !stop.is_cancelled() {
-        // Not inside of a select: a query that is given up in the middle goes on at the server.
-        match look(&registry, &pool, &since).await {
+        // A task, and never two: a query that is given up in the middle goes on at the server.
+        let task = looking.get_or_insert_with(|| tokio::spawn(look(registry.clone(), pool.clone(), since.clone())));
+        let Some(looked) = stop.run_until_cancelled(tokio::time::timeout(PATIENCE, task)).await else {
+            return;
+        };
+        let result = match looked {
+            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+            Ok(joined) => {
+                looking = None;
+                joined.unwrap_or_else(|panic| Err(panic.to_string()))
+            }
+        };
+        match result {
             Ok(horizon) => {
                 since = horizon;
                 registry.mark(true);
@@ -51,9 +65,9 @@ pub async fn run(registry: Arc<Registry>, pool: Pool, health: Part, stop: Cancel
 }
 
 /// Takes over what changed since, and returns from where to look the next time.
-async fn look(registry: &Registry, pool: &Pool, since: &str) -> Result<String, String> {
+async fn look(registry: Arc<Registry>, pool: Pool, since: String) -> Result<String, String> {
     let client = pool.get().await.map_err(|error| format!("cannot connect: {}", words(&error)))?;
-    let result = changes(registry, &client, since).await;
+    let result = changes(&registry, &client, &since).await;
     if result.is_err() && !schema::migrations::are_current(&client).await.unwrap_or(true) {
         return Err("the tables are missing or old: run 'gridwatch migrate'".into());
     }

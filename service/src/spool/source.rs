@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::record::{self, HEADER, Header, Kind, MAX_PAYLOAD};
 use super::writer::{Acknowledged, Command};
 use super::{Shared, segment};
-use crate::source::{Delivery, Source, Token};
+use crate::source::{Delivery, Payload, Source, Token};
 
 /// Records that are read ahead of the consumer.
 const AHEAD: usize = 64;
@@ -149,7 +149,7 @@ impl Source for SpoolSource {
 }
 
 fn delivery(record: Record) -> Delivery {
-    Delivery { token: Token { generation: 1, tag: record.header.sequence }, payload: record.payload }
+    Delivery { token: Token { generation: 1, tag: record.header.sequence }, payload: Payload::Message(record.payload) }
 }
 
 /// Writes a record of a segment into a file of its own. Rejecting is rare, so that searching the segment is cheap enough.

@@ -257,6 +257,9 @@ impl Writer {
         self.spooled.increment(group.readings);
         {
             let mut state = self.shared.lock();
+            if !(group.taken.is_empty() && group.refused.is_empty()) {
+                state.full = !group.refused.is_empty();
+            }
             state.segments.insert(self.first, self.length);
             state.depth.records += records;
             state.depth.readings += group.readings;
