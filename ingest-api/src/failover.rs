@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
-use schema::Batch;
+use schema::{Batch, metric};
 use service::sink::{Sink, SinkError};
 use service::source::{Source as _, Token};
 use service::spool::{Spool, SpoolSource};
@@ -118,7 +118,10 @@ impl Drain {
                 Ok(batch) => self.window.push_back((sequence, Arc::new(batch))),
                 Err(error) => {
                     tracing::error!(%error, sequence, "a record of the spool is no batch; it is kept aside");
-                    self.source.reject(Token { generation: 1, tag: sequence }).await;
+                    if self.source.reject(Token { generation: 1, tag: sequence }).await {
+                        let code = error.code();
+                        metrics::counter!(metric::POISON_MESSAGES.name, metric::LABEL_CODE => code).increment(1);
+                    }
                 }
             }
             next = if self.window.len() < WINDOW { self.source.take_ready() } else { None };

@@ -81,7 +81,15 @@ impl Database {
     pub fn named(mut self, application_name: &str, statement_timeout: Duration) -> Self {
         self.config.application_name(application_name);
         let own = self.config.get_options().unwrap_or_default();
-        let options = format!("-c statement_timeout={} {own}", statement_timeout.as_millis());
+        // So that the server, too, notices a peer that is gone, and rolls back what it has left locked.
+        let options = format!(
+            "-c statement_timeout={} -c tcp_keepalives_idle={idle} -c tcp_keepalives_interval={interval} \
+             -c tcp_keepalives_count=3 -c tcp_user_timeout={user} {own}",
+            statement_timeout.as_millis(),
+            idle = SILENCE.as_secs(),
+            interval = SILENCE.as_secs() / 3,
+            user = SILENCE.as_millis(),
+        );
         self.config.options(options);
         self
     }

@@ -46,8 +46,9 @@ pub trait Source: Send + 'static {
     /// and the ledger skips it.
     fn acknowledge_through(&mut self, token: Token) -> BoxFuture<'_, ()>;
 
-    /// This message is poison: it is to be kept aside, whole, and never delivered again.
-    fn reject(&mut self, token: Token) -> BoxFuture<'_, ()>;
+    /// This message is poison: it is to be kept aside, whole, and never delivered again. Returns false where that could not
+    /// be done, and it comes again.
+    fn reject(&mut self, token: Token) -> BoxFuture<'_, bool>;
 
     /// Takes no further message, sees the acknowledgements off and gives back what was not acknowledged.
     fn close(&mut self) -> BoxFuture<'_, ()>;

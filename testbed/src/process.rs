@@ -78,9 +78,12 @@ impl Process {
         Ok(answer)
     }
 
-    /// The sum of a metric over its labels; 0 where there is none. `name` may go on with a part of the labels.
+    /// The sum of a metric over its labels; 0 where it was never moved. `name` may go on with a part of the labels.
+    ///
+    /// # Panics
+    /// The process does not answer.
     pub fn metric(&self, name: &str) -> f64 {
-        let text = self.admin("/metrics").unwrap_or_default();
+        let text = self.admin("/metrics").unwrap_or_else(|error| panic!("{} has no metrics: {error}", self.name));
         text.lines()
             .filter(|line| line.starts_with(name))
             .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())

@@ -28,6 +28,8 @@ pub struct AmqpSource {
     prefetch: u16,
     health: Part,
     generation: u64,
+    /// The stream of the consumer has ended. It says so once, and then nothing ever again.
+    ended: bool,
     consuming: Option<(Arc<Link>, Consumer)>,
     /// A task of its own, so that a `next` that is given up does not begin anew.
     connecting: Option<JoinHandle<(Arc<Link>, Consumer)>>,
@@ -36,12 +38,14 @@ pub struct AmqpSource {
 impl AmqpSource {
     /// A source that connects when the first message is asked for.
     pub fn new(broker: Broker, prefetch: u16, health: Part) -> Self {
-        Self { broker, prefetch, health, generation: 0, consuming: None, connecting: None }
+        Self { broker, prefetch, health, generation: 0, ended: false, consuming: None, connecting: None }
     }
 
     async fn take(&mut self) -> Delivery {
         loop {
-            if let Some((_, consumer)) = &mut self.consuming {
+            if !self.ended
+                && let Some((_, consumer)) = &mut self.consuming
+            {
                 let next = consumer.next().await;
                 if let Some(delivery) = self.accept(next) {
                     return delivery;
@@ -57,13 +61,14 @@ impl AmqpSource {
             self.connecting = None;
             if let Ok(consuming) = connected {
                 self.generation += 1;
+                self.ended = false;
                 self.consuming = Some(consuming);
             }
         }
     }
 
     /// A delivery, or nothing where the stream says that the connection or the queue is gone.
-    fn accept(&self, next: Option<lapin::Result<lapin::message::Delivery>>) -> Option<Delivery> {
+    fn accept(&mut self, next: Option<lapin::Result<lapin::message::Delivery>>) -> Option<Delivery> {
         match next {
             Some(Ok(delivery)) => {
                 let token = Token { generation: self.generation, tag: delivery.delivery_tag };
@@ -71,9 +76,13 @@ impl AmqpSource {
             }
             Some(Err(error)) => {
                 tracing::warn!(%error, "the consumer broke");
+                self.ended = true;
                 None
             }
-            None => None,
+            None => {
+                self.ended = true;
+                None
+            }
         }
     }
 
@@ -88,7 +97,9 @@ impl Source for AmqpSource {
     }
 
     fn ready(&mut self) -> Option<Delivery> {
-        // The end of the stream comes again at the next `next`, which reconnects.
+        if self.ended {
+            return None;
+        }
         let next = self.consuming.as_mut()?.1.next().now_or_never()?;
         self.accept(next)
     }
@@ -106,15 +117,17 @@ impl Source for AmqpSource {
         .boxed()
     }
 
-    fn reject(&mut self, token: Token) -> BoxFuture<'_, ()> {
+    fn reject(&mut self, token: Token) -> BoxFuture<'_, bool> {
         async move {
             let Some(link) = self.current(token) else {
-                return;
+                return false;
             };
             let options = BasicNackOptions { multiple: false, requeue: false };
-            if let Err(error) = link.channel.basic_nack(token.tag, options).await {
+            let sent = link.channel.basic_nack(token.tag, options).await;
+            if let Err(error) = &sent {
                 tracing::warn!(%error, "cannot reject; the broker will deliver again");
             }
+            sent.is_ok()
         }
         .boxed()
     }

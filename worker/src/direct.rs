@@ -85,9 +85,9 @@ impl Source for DirectSource {
         std::future::ready(()).boxed()
     }
 
-    fn reject(&mut self, _: Token) -> BoxFuture<'_, ()> {
+    fn reject(&mut self, _: Token) -> BoxFuture<'_, bool> {
         // Never asked: a batch that was not encoded cannot fail to be decoded.
-        std::future::ready(()).boxed()
+        std::future::ready(false).boxed()
     }
 
     fn close(&mut self) -> BoxFuture<'_, ()> {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use schema::partition::{Days, MAX_DAYS};
+use schema::reading::check_calendar;
 use schema::{Batch, clock, metric};
 use service::health::Health;
 use service::source::{Delivery, Payload, Source, Token};
@@ -69,7 +70,8 @@ impl Load {
 
     fn take(&mut self, token: Token, batch: Arc<Batch>) {
         self.rows += batch.len();
-        batch.measured_at.iter().for_each(|&at| self.days.insert(at));
+        // A time beyond the calendar becomes a dead letter, and must not become a partition.
+        batch.measured_at.iter().filter(|&&at| check_calendar(at).is_ok()).for_each(|&at| self.days.insert(at));
         self.last = Some(token);
         self.taken.push(Taken { batch, dequeued_at: clock::now() });
     }
@@ -98,6 +100,7 @@ pub async fn run(
     let mut writing: JoinSet<Written> = JoinSet::new();
     let mut load = Load::default();
     let mut fatal = None;
+    let mut writing_rows = 0;
     let unsettled = metrics::gauge!(metric::WORKER_UNSETTLED.name);
     while fatal.is_none() {
         // A further connection is worth its commits only when there is much to do: two that share a trickle commit twice as
@@ -106,15 +109,17 @@ pub async fn run(
         if !load.is_empty() && worth && writing.len() < config.writers {
             let generation = load.generation;
             let next = std::mem::replace(&mut load, Load { generation, ..Load::default() });
-            unsettled.increment(next.rows as f64);
+            writing_rows += next.rows;
             let run = settlement.begin(next.last);
             writing.spawn(write(writer.clone(), next, run));
         }
+        unsettled.set((writing_rows + load.rows) as f64);
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(written) = writing.join_next() => {
-                fatal = settle(&mut *source, &mut settlement, &unsettled, written).await.err();
+                writing_rows -= written.as_ref().map_or(0, |written| written.rows);
+                fatal = settle(&mut *source, &mut settlement, written).await.err();
             }
             delivery = source.next(), if !load.is_full(config) => {
                 load.add(delivery);
@@ -127,7 +132,7 @@ pub async fn run(
     health.drain();
     let drain = async {
         while let Some(written) = writing.join_next().await {
-            let result = settle(&mut *source, &mut settlement, &unsettled, written).await;
+            let result = settle(&mut *source, &mut settlement, written).await;
             fatal = fatal.take().or(result.err());
         }
     };
@@ -148,16 +153,15 @@ async fn write(writer: Arc<Writer>, load: Load, run: Run) -> Written {
 async fn settle(
     source: &mut dyn Source,
     settlement: &mut Settlement,
-    unsettled: &metrics::Gauge,
     written: Result<Written, tokio::task::JoinError>,
 ) -> Result<(), WriteError> {
     let written = written.map_err(|error| WriteError::Fatal(format!("a writer panicked: {error}")))?;
-    unsettled.decrement(written.rows as f64);
     match written.result {
         Ok(()) => {
             for (token, code) in written.poison {
-                metrics::counter!(metric::POISON_MESSAGES.name, metric::LABEL_CODE => code).increment(1);
-                source.reject(token).await;
+                if source.reject(token).await {
+                    metrics::counter!(metric::POISON_MESSAGES.name, metric::LABEL_CODE => code).increment(1);
+                }
             }
             if let Some(token) = settlement.done(written.run) {
                 source.acknowledge_through(token).await;

@@ -79,7 +79,8 @@ pub async fn run(
     let result = intake::run(config, source, writer, &health, stop).await;
     watch_stop.cancel();
     for task in background {
-        let _ = task.await;
+        // Nothing is lost with them.
+        task.abort();
     }
     Ok(result?)
 }
@@ -94,12 +95,13 @@ async fn wait_for_tables(pool: &Pool, partitions: &Partitions, database: &Part, 
             }
             partitions.refresh(&client).await.map_err(|error| words(&error))
         };
-        match looked.await {
-            Ok(()) => {
+        match stop.run_until_cancelled(looked).await {
+            Some(Ok(())) => {
                 database.ready();
                 return true;
             }
-            Err(reason) => database.unready(reason),
+            Some(Err(reason)) => database.unready(reason),
+            None => return false,
         }
         stop.run_until_cancelled(tokio::time::sleep(LOOK)).await;
     }

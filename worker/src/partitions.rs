@@ -5,14 +5,13 @@
 //! for are made ahead.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use schema::clock;
 use schema::partition::{self, DAY, Day, Days};
 use service::postgres::words;
-use tokio::sync::Mutex;
 use tokio_postgres::{Client, Error};
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +20,7 @@ const AHEAD: i32 = 3;
 /// How often it is looked whether days have to be made ahead.
 const INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// The days that are known to have a partition. The lock is held while one is made, so that two transactions of this
-/// process never make the same.
+/// The days that are known to have a partition.
 #[derive(Debug, Default)]
 pub struct Partitions(Mutex<HashSet<Day>>);
 
@@ -32,13 +30,15 @@ impl Partitions {
     /// # Errors
     /// PostgreSQL's; the days before the failing one have their partitions.
     pub async fn ensure(&self, client: &Client, days: &Days) -> Result<(), Error> {
-        let mut known = self.0.lock().await;
-        for day in days.own() {
-            if !known.contains(&day) {
-                partition::create(client, day).await?;
-                known.insert(day);
-                tracing::debug!(day = day.0, "partition made or found");
-            }
+        let missing: Vec<Day> = {
+            let known = self.lock();
+            days.own().filter(|day| !known.contains(day)).collect()
+        };
+        // Without the lock: making one may wait for whoever has locked the table. Two that make the same take turns there.
+        for day in missing {
+            partition::create(client, day).await?;
+            self.lock().insert(day);
+            tracing::debug!(day = day.0, "partition made or found");
         }
         Ok(())
     }
@@ -48,9 +48,14 @@ impl Partitions {
     /// # Errors
     /// PostgreSQL's; what was known stays known.
     pub async fn refresh(&self, client: &Client) -> Result<(), Error> {
-        let mut known = self.0.lock().await;
-        *known = partition::existing(client).await?;
+        let existing = partition::existing(client).await?;
+        *self.lock() = existing;
         Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<Day>> {
+        // A thread that panicked while holding the lock leaves a set that is still a set.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,13 +5,14 @@
 //! straight into the table; only where a key is stored already does it go over a staging table; and where a row is refused,
 //! it halves the rows until the bad one stands alone and becomes a dead letter.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use deadpool_postgres::ClientWrapper;
 use schema::Batch;
+use schema::partition::Day;
 use schema::reading::{MAX_MEASURED_AT, MIN_MEASURED_AT, Micros};
 use tokio_postgres::Error;
 use uuid::Uuid;
@@ -19,6 +20,9 @@ use uuid::Uuid;
 use crate::assemble::{Assembled, Conflict, DeadLetter, Tallied, assemble};
 use crate::copy::{Target, copy_in};
 use crate::failure::{Class, classify};
+
+/// Seconds of a day.
+const SECONDS: i64 = 86_400;
 
 /// A batch, and when it was taken from the source.
 #[derive(Debug)]
@@ -86,12 +90,20 @@ const INSERT_STAGED: &str = "
     DELETE FROM staging USING inserted
     WHERE staging.series_id = inserted.series_id AND staging.measured_at = inserted.measured_at";
 
-/// OFFSET keeps the planner from joining the whole reading table: each key is looked up in its own partition.
-const STORED_VALUES: &str = "
-    SELECT staging.row, stored.value
-    FROM staging CROSS JOIN LATERAL (
-        SELECT value FROM reading
-        WHERE reading.series_id = staging.series_id AND reading.measured_at = staging.measured_at OFFSET 0) AS stored";
+/// The stored values of the staged keys between two times. The times stand in the text, so that the planner sees which
+/// partitions are out of the question: a plan locks every partition that it leaves in, and there may be thousands. OFFSET
+/// keeps it from joining the whole partition.
+fn stored_values(from: i64, to: i64) -> String {
+    format!(
+        "SELECT staging.row, stored.value
+         FROM staging CROSS JOIN LATERAL (
+             SELECT value FROM reading
+             WHERE reading.series_id = staging.series_id AND reading.measured_at = staging.measured_at
+               AND reading.measured_at >= to_timestamp({from}) AND reading.measured_at < to_timestamp({to})
+             OFFSET 0) AS stored
+         WHERE staging.measured_at >= to_timestamp({from}) AND staging.measured_at < to_timestamp({to})"
+    )
+}
 
 const KEEP_CONFLICTS: &str = "
     INSERT INTO conflict (series_id, measured_at, stored_value, offered_value, batch_id)
@@ -110,12 +122,14 @@ const KEEP_POISON: &str = "
 ///
 /// # Errors
 /// PostgreSQL's; the transaction is open or unknown then, so the connection must be thrown away, which rolls it back.
-/// Only an error of the COMMIT itself leaves open whether all of it is stored: `committing` is set just before it.
+/// Only an error of the COMMIT itself leaves open whether all of it is stored: just before it, `committing` is given the
+/// batches that are stored if it succeeds. With `final_attempt` a row that no partition takes is refused like any bad row.
 pub async fn store(
     client: &ClientWrapper,
     taken: &[Taken],
     poison: &[Poison],
-    committing: &mut bool,
+    final_attempt: bool,
+    committing: &mut Vec<usize>,
 ) -> Result<Stored, Error> {
     client.batch_execute("BEGIN").await?;
     let mut new = enter(client, taken).await?;
@@ -123,11 +137,11 @@ pub async fn store(
     let fresh: Vec<usize> = (0..taken.len()).filter(|&index| new.remove(&taken[index].batch.id)).collect();
     let batches = fresh.iter().map(|&index| &*taken[index].batch);
     let mut assembled = assemble(batches);
-    let staged = store_rows(client, &mut assembled).await?;
+    let staged = store_rows(client, &mut assembled, final_attempt).await?;
     let ids: Vec<Uuid> = fresh.iter().map(|&index| taken[index].batch.id).collect();
     keep(client, &assembled, &ids, poison).await?;
     finish(client, &ids, &assembled.tallies).await?;
-    *committing = true;
+    committing.clone_from(&fresh);
     client.batch_execute("COMMIT").await?;
     Ok(Stored { fresh: fresh.into_iter().zip(assembled.tallies).collect(), staged })
 }
@@ -185,7 +199,12 @@ async fn enter(client: &ClientWrapper, taken: &[Taken]) -> Result<HashSet<Uuid>,
 }
 
 /// Stores the rows, and notes in `assembled` which of them were stored already or refused. Returns whether any was.
-async fn store_rows(client: &ClientWrapper, assembled: &mut Assembled) -> Result<bool, Error> {
+async fn store_rows(client: &ClientWrapper, assembled: &mut Assembled, final_attempt: bool) -> Result<bool, Error> {
+    let is_bad = |error: &Error| match classify(error) {
+        Class::BadRow => true,
+        Class::NoPartition => final_attempt,
+        _ => false,
+    };
     let mut staged = false;
     let mut ranges = Vec::new();
     if !assembled.rows.is_empty() {
@@ -203,7 +222,7 @@ async fn store_rows(client: &ClientWrapper, assembled: &mut Assembled) -> Result
         }
         match result {
             Ok(()) => client.batch_execute("RELEASE SAVEPOINT rows").await?,
-            Err(error) if classify(&error) == Class::BadRow => {
+            Err(error) if is_bad(&error) => {
                 client.batch_execute("ROLLBACK TO SAVEPOINT rows; RELEASE SAVEPOINT rows").await?;
                 if range.len() == 1 {
                     refuse(assembled, range.start, &error);
@@ -224,19 +243,28 @@ async fn store_staged(client: &ClientWrapper, assembled: &mut Assembled, range: 
     client.batch_execute(CREATE_STAGING).await?;
     copy_in(client, Target::Staging, &assembled.rows[range.clone()]).await?;
     client.batch_execute(INSERT_STAGED).await?;
-    for stored in client.query(&client.prepare_cached(STORED_VALUES).await?, &[]).await? {
-        let index = range.start + usize::try_from(stored.get::<_, i32>(0)).unwrap_or_default();
-        let (row, stored) = (assembled.rows[index], stored.get::<_, f64>(1));
-        let tally = &mut assembled.tallies[row.batch as usize];
-        tally.stored -= 1;
-        if row.value == stored {
-            tally.duplicates += 1;
-        } else {
-            tally.conflicts += 1;
-            assembled.conflicts.push(Conflict { row, stored });
+    let days: BTreeSet<Day> = assembled.rows[range.clone()].iter().map(|row| Day::of(row.measured_at)).collect();
+    for day in days {
+        let begin = i64::from(day.0) * SECONDS;
+        for stored in client.query(&stored_values(begin, begin + SECONDS), &[]).await? {
+            let index = range.start + usize::try_from(stored.get::<_, i32>(0)).unwrap_or_default();
+            note_stored(assembled, index, stored.get(1));
         }
     }
     Ok(())
+}
+
+/// A row's key was stored already, with this value.
+fn note_stored(assembled: &mut Assembled, index: usize, stored: f64) {
+    let row = assembled.rows[index];
+    let tally = &mut assembled.tallies[row.batch as usize];
+    tally.stored -= 1;
+    if row.value == stored {
+        tally.duplicates += 1;
+    } else {
+        tally.conflicts += 1;
+        assembled.conflicts.push(Conflict { row, stored });
+    }
 }
 
 fn refuse(assembled: &mut Assembled, index: usize, error: &Error) {

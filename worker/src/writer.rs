@@ -4,6 +4,7 @@
 //! A transient failure is tried again with backoff, on a new connection; nothing is lost, because nothing is acknowledged.
 //! A failure that no retry mends ends the process with its words.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use crate::failure::{Class, classify};
 use crate::partitions::Partitions;
 use crate::store::{self, Poison, Stored, Taken};
 
+/// How often an attempt may fail for want of a partition before the rows without one are dead letters.
+const PARTITION_ATTEMPTS: usize = 2;
 /// First and longest pause between two attempts.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -84,22 +87,29 @@ impl Writer {
     /// [`WriteError`]; nothing of the load must be acknowledged then.
     pub async fn write(&self, taken: &[Taken], poison: &[Poison], days: &Days) -> Result<(), WriteError> {
         let mut pause = BACKOFF.0;
-        // Whether an earlier attempt may have been committed without our hearing of it.
-        let mut in_doubt = false;
+        // The batches that earlier attempts may have committed without our hearing of it.
+        let mut in_doubt = BTreeSet::new();
+        let mut without_partition = 0;
         loop {
-            let mut committing = false;
-            let reason = match self.attempt(taken, poison, days, in_doubt, &mut committing).await {
+            let mut committing = Vec::new();
+            // A partition that is still missing after it was made is not to be had: it is detached, or was dropped for good.
+            let last = without_partition >= PARTITION_ATTEMPTS;
+            let reason = match self.attempt(taken, poison, days, last, !in_doubt.is_empty(), &mut committing).await {
                 Ok((stored, in_ledger)) => {
-                    self.account(taken, stored, &in_ledger);
+                    self.account(taken, stored, &in_ledger, &in_doubt);
                     return Ok(());
                 }
                 Err(Failure::Connect(reason)) => reason,
                 Err(Failure::Postgres(error)) => match classify(&error) {
-                    Class::Transient | Class::NoPartition | Class::KeyExists => words(&error),
+                    Class::NoPartition => {
+                        without_partition += 1;
+                        words(&error)
+                    }
+                    Class::Transient | Class::KeyExists => words(&error),
                     Class::BadRow | Class::Fatal => return Err(WriteError::Fatal(words(&error))),
                 },
             };
-            in_doubt |= committing;
+            in_doubt.extend(committing);
             if self.stop.is_cancelled() {
                 return Err(WriteError::Stopped);
             }
@@ -116,14 +126,15 @@ impl Writer {
         taken: &[Taken],
         poison: &[Poison],
         days: &Days,
+        last: bool,
         in_doubt: bool,
-        committing: &mut bool,
+        committing: &mut Vec<usize>,
     ) -> Result<(Stored, Vec<(usize, Tallied)>), Failure> {
         let client = self.pool.get().await.map_err(|error| Failure::Connect(words(&error)))?;
         let result = async {
             self.partitions.ensure(&client, days).await?;
             let begun = tokio::time::Instant::now();
-            let stored = store::store(&client, taken, poison, committing).await?;
+            let stored = store::store(&client, taken, poison, last, committing).await?;
             self.histograms.transaction.record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX), 1);
             let in_ledger = if in_doubt { store::tallies(&client, taken).await? } else { Vec::new() };
             Ok((stored, in_ledger))
@@ -143,21 +154,23 @@ impl Writer {
     }
 
     /// Moves the counters and feeds the clocks, each batch once.
-    fn account(&self, taken: &[Taken], stored: Stored, in_ledger: &[(usize, Tallied)]) {
+    fn account(&self, taken: &[Taken], stored: Stored, in_ledger: &[(usize, Tallied)], in_doubt: &BTreeSet<usize>) {
         let persisted_at = clock::now();
         self.transactions.increment(1);
         if stored.staged {
             self.staged.increment(1);
         }
-        // After a commit in doubt the ledger knows all: what was stored then and what was stored now.
-        let counted = if in_ledger.is_empty() { &stored.fresh[..] } else { in_ledger };
+        // After a commit in doubt the ledger knows what was stored then. What it had before that was counted before.
+        let mut counted = stored.fresh;
+        let new: BTreeSet<usize> = counted.iter().map(|(index, _)| *index).collect();
+        counted.extend(in_ledger.iter().filter(|(index, _)| in_doubt.contains(index) && !new.contains(index)));
         self.redelivered.increment((taken.len() - counted.len()) as u64);
         let mut queued = Tally::default();
         let mut dequeued = Tally::default();
         let mut received = Tally::default();
         let mut measured = Tally::default();
         let mut sum = Tallied::default();
-        for &(index, tallied) in counted {
+        for (index, tallied) in counted {
             sum.stored += tallied.stored;
             sum.duplicates += tallied.duplicates;
             sum.conflicts += tallied.conflicts;

@@ -74,8 +74,8 @@ async fn a_batch_redelivered_after_commit_is_not_stored_twice() {
     .await;
     assert_eq!(site.number("SELECT count(*) FROM reading").await, 50);
     assert_eq!(worker.metric("gridwatch_readings_persisted_total"), 0.0);
-    site.wait_queue_empty().await;
     site.assert_books().await;
+    site.assert_all_acknowledged().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,7 +137,6 @@ async fn poison_and_bad_rows_are_dead_lettered_with_their_reason_and_block_nobod
         site.publish(&message).await;
     }
     site.wait_settled(103).await;
-    site.wait_queue_empty().await;
     assert_eq!(site.number("SELECT count(*) FROM reading").await, 99);
     let letters = site
         .sql()
@@ -155,6 +154,32 @@ async fn poison_and_bad_rows_are_dead_lettered_with_their_reason_and_block_nobod
     .await;
     assert_eq!(site.worker().metric("gridwatch_poison_messages_total"), 3.0);
     assert_eq!(site.worker().metric("gridwatch_readings_dead_lettered_total"), 4.0);
+    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'reading'::regclass
+                      AND inhrelid::regclass::text !~ '^reading_(before_2000|20\\d{6})$'";
+    assert_eq!(site.number(partitions).await, 0, "a partition for a time that no reading has");
+    site.assert_all_acknowledged().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_waits_for_no_other_day_and_a_detached_day_blocks_nobody() {
+    let site = Site::running();
+    const DAY: i64 = 86_400;
+    let days: Vec<_> = (0..3).map(|day| reading("m", "p", day * DAY, 1.0)).collect();
+    assert_eq!(site.post(days.into()).await.status, 202);
+    site.wait_settled(3).await;
+    // A plan that looks into every partition would wait for this one.
+    let holder = site.sql().await;
+    holder.batch_execute("BEGIN; LOCK TABLE reading_20261103 IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    assert_eq!(site.post(json!([reading("m", "p", 0, 1.0), reading("m", "p", 1, 1.0)])).await.status, 202);
+    site.wait_settled(5).await;
+    holder.batch_execute("COMMIT").await.unwrap();
+    // Retention may detach a day instead of dropping it; a late reading of it has no place any more.
+    site.sql().await.batch_execute("ALTER TABLE reading DETACH PARTITION reading_20261102").await.unwrap();
+    assert_eq!(site.post(json!([reading("m", "p", DAY + 1, 1.0), reading("m", "p", 2, 1.0)])).await.status, 202);
+    site.wait_settled(7).await;
+    let row = site.sql().await.query_one("SELECT code, measured_at_us FROM dead_letter", &[]).await.unwrap();
+    assert_eq!((row.get(0), row.get(1)), ("sqlstate_23514", BEGIN + (DAY + 1) * 1_000_000));
+    assert_eq!(site.number("SELECT sum(stored) - sum(duplicates) FROM batch").await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

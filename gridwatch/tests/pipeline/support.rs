@@ -42,6 +42,18 @@ impl Servers {
     }
 }
 
+impl Servers {
+    /// The URL of a database without tables.
+    pub fn empty_database(&self) -> String {
+        let name = format!("empty{}", NAMES.fetch_add(1, Ordering::Relaxed));
+        sql(&self.postgres.url("postgres"), &format!("CREATE DATABASE {name}"));
+        self.postgres.url(&name)
+    }
+}
+
+/// Counts the databases of a run.
+static NAMES: AtomicUsize = AtomicUsize::new(0);
+
 /// Servers that no test stops.
 pub static SHARED: LazyLock<Servers> = LazyLock::new(|| Servers::start(32));
 
@@ -82,6 +94,8 @@ pub struct Site {
     pub ingest: Option<Process>,
     pub worker: Option<Process>,
     pub listen: String,
+    /// Workers that were started; the counters of one that has ended are gone with it.
+    workers: usize,
     pub client: Client,
     server_logs: [PathBuf; 2],
     /// Last, so that the processes can show their logs when a test fails.
@@ -105,8 +119,7 @@ impl Site {
     }
 
     pub fn on(servers: &Servers) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("site{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("site{}", NAMES.fetch_add(1, Ordering::Relaxed));
         sql(&servers.postgres.url("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template"));
         Self {
             server_logs: [servers.postgres.folder().join("log"), servers.rabbitmq.folder().join("log")],
@@ -116,6 +129,7 @@ impl Site {
             ingest: None,
             worker: None,
             listen: String::new(),
+            workers: 0,
             client: Client::new(Duration::from_secs(60)),
         }
     }
@@ -147,6 +161,7 @@ impl Site {
         let arguments = with(&arguments, more);
         let mut process = Process::start(program(), &arguments, &admin, self.folder.path()).unwrap();
         process.wait_ready();
+        self.workers += 1;
         self.worker = Some(process);
     }
 
@@ -188,9 +203,11 @@ impl Site {
         .await;
     }
 
-    /// Waits until the broker has nothing left to deliver or to have acknowledged.
-    pub async fn wait_queue_empty(&self) {
-        until_async("the queue is empty", LIMIT, async || self.queue_length("gridwatch.readings").await == 0).await;
+    /// Ends the worker, which gives back what it has not acknowledged, and checks that this is nothing.
+    pub async fn assert_all_acknowledged(&mut self) {
+        let status = self.worker.take().expect("a worker").terminate().unwrap();
+        assert!(status.success(), "{status}");
+        assert_eq!(self.queue_length("gridwatch.readings").await, 0, "messages that were never acknowledged");
     }
 
     /// Messages that are ready in a queue.
@@ -237,7 +254,8 @@ impl Site {
             .await
             .query_one(
                 "SELECT coalesce(sum(readings), 0)::float8, coalesce(sum(stored), 0)::bigint,
-                        coalesce(sum(conflicts), 0)::bigint, coalesce(sum(dead_letters), 0)::bigint FROM batch",
+                        coalesce(sum(conflicts), 0)::bigint, coalesce(sum(dead_letters), 0)::bigint,
+                        coalesce(sum(duplicates), 0)::bigint FROM batch",
                 &[],
             )
             .await
@@ -251,6 +269,15 @@ impl Site {
                 (row.get::<_, i64>(expected), self.number(&format!("SELECT count(*) FROM {table}")).await);
             if rows != expected {
                 return Err(format!("the ledger says {expected}, but there are {rows} rows in {table}"));
+            }
+        }
+        if let (1, Some(worker)) = (self.workers, &self.worker) {
+            for (which, column) in [("persisted", 1), ("conflict", 2), ("dead_lettered", 3), ("duplicate", 4)] {
+                let counted = worker.metric(&format!("gridwatch_readings_{which}_total"));
+                if counted != row.get::<_, i64>(column) as f64 {
+                    let ledger: i64 = row.get(column);
+                    return Err(format!("the worker has counted {counted} {which}, the ledger has {ledger}"));
+                }
             }
         }
         Ok(())

@@ -113,14 +113,15 @@ impl SpoolSource {
     }
 
     /// Keeps a record aside, in the folder `rejected`, and counts it as done.
-    async fn keep_aside(&mut self, sequence: u64) {
+    async fn keep_aside(&mut self, sequence: u64) -> bool {
         let kept = keep_aside(&self.shared, sequence);
         if let Err(error) = kept {
             tracing::error!(%error, sequence, "cannot keep a rejected record aside; it comes again after a restart");
-            return;
+            return false;
         }
         self.rejected.insert(sequence);
         self.acknowledge(0).await;
+        true
     }
 }
 
@@ -137,7 +138,7 @@ impl Source for SpoolSource {
         self.acknowledge(token.tag).boxed()
     }
 
-    fn reject(&mut self, token: Token) -> BoxFuture<'_, ()> {
+    fn reject(&mut self, token: Token) -> BoxFuture<'_, bool> {
         self.keep_aside(token.tag).boxed()
     }
 
