@@ -95,7 +95,7 @@ impl Drain {
             let outcomes = join_all(attempts).await;
             // What was delivered behind a failure is delivered again, so that the order holds.
             let delivered = outcomes.iter().take_while(|outcome| outcome.is_ok()).count();
-            if let Some((sequence, _)) = self.window.drain(..delivered).last() {
+            if let Some((sequence, _)) = self.window.drain(..delivered).next_back() {
                 self.source.acknowledge(sequence).await;
                 if self.away.swap(false, Ordering::Relaxed) {
                     tracing::info!("the queue takes readings again; the spool is delivered");

@@ -115,6 +115,8 @@ pub struct Depth {
 #[derive(Debug)]
 struct Shared {
     folder: PathBuf,
+    /// What every checksum begins with.
+    key: u32,
     state: Mutex<State>,
     grown: Condvar,
     failed: CancellationToken,
@@ -187,6 +189,7 @@ fn open_with(
     let state = State { segments: found.segments.clone(), depth: found.depth, ..State::default() };
     let shared = Arc::new(Shared {
         folder: folder.clone(),
+        key: found.key,
         state: Mutex::new(state),
         grown: Condvar::new(),
         failed: CancellationToken::new(),
@@ -298,6 +301,7 @@ impl Drop for Guard {
 /// What opening finds in a folder.
 #[derive(Debug, Default)]
 struct Found {
+    key: u32,
     segments: BTreeMap<u64, u64>,
     /// Everything up to here is acknowledged.
     acknowledged: u64,
@@ -311,15 +315,17 @@ struct Found {
 /// From the last to the first, because a cursor tells of the records before it: so each is met after every cursor that
 /// covers it, and nothing needs to be remembered but sums.
 fn recover(folder: &Path) -> io::Result<Found> {
-    let mut found = Found { next: 1, ..Found::default() };
+    let (key, firsts) = segment::list(folder)?;
+    let key = key.unwrap_or_else(|| uuid::Uuid::new_v4().as_fields().0);
+    let mut found = Found { key, next: 1, ..Found::default() };
     let mut missing = 0;
     // The sequence that the segment behind begins with.
     let mut behind: Option<u64> = None;
-    for first in segment::list(folder)?.into_iter().rev() {
-        let path = segment::path(folder, first);
+    for first in firsts.into_iter().rev() {
+        let path = segment::path(folder, key, first);
         let bytes = fs::read(&path)?;
         let mut payloads = Vec::new();
-        let scan = segment::scan(&bytes, first, |header| match header.kind {
+        let scan = segment::scan(&bytes, key, first, |header| match header.kind {
             record::Kind::Cursor => found.acknowledged = found.acknowledged.max(header.sequence),
             record::Kind::Payload => payloads.push((header.sequence, header.readings, header.size() as u64)),
         });

@@ -2,14 +2,16 @@
 //!
 //! | offset | bytes | |
 //! |---:|---:|---|
-//! | 0 | 4 | CRC-32 (IEEE) of all that follows, the payload included |
+//! | 0 | 4 | CRC-32 (IEEE) of all that follows, the payload included, begun with the spool's key |
 //! | 4 | 4 | kind: what the record is, and by its value that it is one |
 //! | 8 | 8 | sequence: of the record; of a cursor, up to which everything is acknowledged |
 //! | 16 | 8 | when it was appended, in microseconds since 1970 |
 //! | 24 | 4 | readings in the payload |
 //! | 28 | 4 | bytes of the payload |
 //!
-//! All numbers are little-endian. In: bytes of any origin. Out: a record only where the checksum agrees.
+//! All numbers are little-endian. The key is random and no secret to whoever can read the folder; it is one to devices,
+//! which choose nearly every byte of a payload and could otherwise put a record into it, for a search after damage to find.
+//! In: bytes of any origin. Out: a record only where the checksum agrees.
 
 use schema::reading::Micros;
 
@@ -52,7 +54,7 @@ impl Header {
     }
 
     /// Writes the record behind `out`. The payload is as long as the header says.
-    pub fn write(&self, payload: &[u8], out: &mut Vec<u8>) {
+    pub fn write(&self, payload: &[u8], key: u32, out: &mut Vec<u8>) {
         let begin = out.len();
         let kind = match self.kind {
             Kind::Payload => BATCH,
@@ -65,13 +67,19 @@ impl Header {
         out.extend_from_slice(&self.readings.to_le_bytes());
         out.extend_from_slice(&self.length.to_le_bytes());
         out.extend_from_slice(payload);
-        let checksum = crc32fast::hash(&out[begin + 4..]);
+        let checksum = checksum(key, &[&out[begin + 4..]]);
         out[begin..begin + 4].copy_from_slice(&checksum.to_le_bytes());
     }
 }
 
+fn checksum(key: u32, parts: &[&[u8]]) -> u32 {
+    let mut checksum = crc32fast::Hasher::new_with_initial(key);
+    parts.iter().for_each(|part| checksum.update(part));
+    checksum.finalize()
+}
+
 /// The record at the start of `bytes`, if there is a whole one.
-pub fn read(bytes: &[u8]) -> Option<(Header, &[u8])> {
+pub fn read(bytes: &[u8], key: u32) -> Option<(Header, &[u8])> {
     let (header, rest) = bytes.split_first_chunk::<HEADER>()?;
     let four = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     let eight = |at: usize| u64::from(four(at)) | u64::from(four(at + 4)) << 32;
@@ -85,10 +93,7 @@ pub fn read(bytes: &[u8]) -> Option<(Header, &[u8])> {
         return None;
     }
     let payload = rest.get(..length as usize)?;
-    let mut checksum = crc32fast::Hasher::new();
-    checksum.update(&header[4..]);
-    checksum.update(payload);
-    if checksum.finalize() != four(0) {
+    if checksum(key, &[&header[4..], payload]) != four(0) {
         return None;
     }
     let header = Header { kind, sequence: eight(8), appended_at: eight(16).cast_signed(), readings: four(24), length };
@@ -111,19 +116,20 @@ mod tests {
             let length = payload.len() as u32;
             let header = Header { kind: Kind::Payload, sequence, appended_at, readings, length };
             let mut bytes = Vec::new();
-            header.write(&payload, &mut bytes);
-            prop_assert_eq!(read(&bytes), Some((header, &payload[..])));
+            header.write(&payload, 7, &mut bytes);
+            prop_assert_eq!(read(&bytes, 8), None);
+            prop_assert_eq!(read(&bytes, 7), Some((header, &payload[..])));
             for end in 0..bytes.len() {
-                prop_assert_eq!(read(&bytes[..end]), None);
+                prop_assert_eq!(read(&bytes[..end], 7), None);
             }
             let at = at.index(bytes.len());
             bytes[at] ^= change;
-            prop_assert_eq!(read(&bytes), None);
+            prop_assert_eq!(read(&bytes, 7), None);
         }
 
         #[test]
         fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read(&bytes);
+            let _ = read(&bytes, 7);
         }
     }
 }

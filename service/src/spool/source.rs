@@ -156,9 +156,9 @@ fn delivery(record: Record) -> Delivery {
 /// Writes a record of a segment into a file of its own. Rejecting is rare, so that searching the segment is cheap enough.
 fn keep_aside(shared: &Shared, sequence: u64) -> io::Result<()> {
     let first = shared.lock().segments.range(..=sequence).next_back().map(|(&first, _)| first);
-    let bytes = fs::read(segment::path(&shared.folder, first.unwrap_or(sequence)))?;
+    let bytes = fs::read(segment::path(&shared.folder, shared.key, first.unwrap_or(sequence)))?;
     let mut at = 0;
-    while let Some((header, payload)) = bytes.get(at..).and_then(record::read) {
+    while let Some((header, payload)) = bytes.get(at..).and_then(|bytes| record::read(bytes, shared.key)) {
         if header.kind == Kind::Payload && header.sequence == sequence {
             let aside = shared.folder.join("rejected");
             fs::create_dir_all(&aside)?;
@@ -229,21 +229,21 @@ impl Reader {
     fn read(&mut self, first: u64, file: &mut Option<File>, at: u64, limit: u64) -> io::Result<Option<u64>> {
         let file = match file {
             Some(file) => file,
-            None => file.insert(File::open(segment::path(&self.shared.folder, first))?),
+            None => file.insert(File::open(segment::path(&self.shared.folder, self.shared.key, first))?),
         };
         let mut size = CHUNK;
         let buffer = loop {
             let length = usize::try_from(limit - at).unwrap_or(size).min(size);
             let mut buffer = vec![0; length];
             file.read_exact_at(&mut buffer, at)?;
-            if record::read(&buffer).is_some() || size > HEADER + MAX_PAYLOAD {
+            if record::read(&buffer, self.shared.key).is_some() || size > HEADER + MAX_PAYLOAD {
                 break Bytes::from(buffer);
             }
             // A record longer than what was read, or damage.
             size = HEADER + MAX_PAYLOAD + 1;
         };
         let mut done = 0;
-        while let Some((header, payload)) = record::read(&buffer[done..]) {
+        while let Some((header, payload)) = record::read(&buffer[done..], self.shared.key) {
             let payload = buffer.slice_ref(payload);
             done += header.size();
             if header.kind == Kind::Payload && header.sequence >= self.next {

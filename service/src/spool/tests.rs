@@ -109,8 +109,9 @@ proptest! {
                         guard.close();
                         drop((spool, source));
                         if let Step::Crash(tail) = step {
-                            let last = *segment::list(folder.path()).unwrap().last().unwrap();
-                            let mut file = File::options().append(true).open(segment::path(folder.path(), last)).unwrap();
+                            let (key, firsts) = segment::list(folder.path()).unwrap();
+                            let path = segment::path(folder.path(), key.unwrap(), *firsts.last().unwrap());
+                            let mut file = File::options().append(true).open(path).unwrap();
                             file.write_all(&tail).unwrap();
                         }
                         open = super::open(config(folder.path()), 1_000).unwrap();
@@ -131,9 +132,9 @@ proptest! {
     #[test]
     fn opening_takes_any_bytes_as_a_segment(bytes in proptest::collection::vec(any::<u8>(), 0..300), second in any::<bool>()) {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(segment::path(folder.path(), 1), &bytes).unwrap();
+        fs::write(segment::path(folder.path(), 7, 1), &bytes).unwrap();
         if second {
-            fs::write(segment::path(folder.path(), 9), &bytes).unwrap();
+            fs::write(segment::path(folder.path(), 7, 9), &bytes).unwrap();
         }
         let (spool, _source, _guard) = super::open(config(folder.path()), 10).unwrap();
         prop_assert_eq!(spool.depth().records, 0);
@@ -157,10 +158,11 @@ fn one_segment(folder: &Path) -> Vec<(usize, Option<usize>)> {
         }
     });
     guard.close();
-    let bytes = fs::read(segment::path(folder, 1)).unwrap();
+    let (path, key) = only_segment(folder);
+    let bytes = fs::read(path).unwrap();
     let mut ends = Vec::new();
     let mut end = 0;
-    segment::scan(&bytes, 1, |header| {
+    segment::scan(&bytes, key, 1, |header| {
         end += header.size();
         ends.push((end, (header.kind == record::Kind::Payload).then_some(header.sequence as usize)));
     });
@@ -168,11 +170,17 @@ fn one_segment(folder: &Path) -> Vec<(usize, Option<usize>)> {
     ends
 }
 
+fn only_segment(folder: &Path) -> (PathBuf, u32) {
+    let (key, firsts) = segment::list(folder).unwrap();
+    assert_eq!(firsts, [1]);
+    (segment::path(folder, key.unwrap(), 1), key.unwrap())
+}
+
 /// What is handed out of a copy of the folder whose segment is `bytes`, and how many files are in quarantine.
 fn opened(folder: &Path, bytes: &[u8]) -> (Vec<usize>, usize) {
     let crashed = tempfile::tempdir().unwrap();
     copy(folder, crashed.path());
-    fs::write(segment::path(crashed.path(), 1), bytes).unwrap();
+    fs::write(only_segment(crashed.path()).0, bytes).unwrap();
     let (spool, mut source, _guard) = super::open(config(crashed.path()), 100).unwrap();
     let numbers = runtime().block_on(take_all(&mut source, spool.depth().records));
     (numbers, quarantined(crashed.path()))
@@ -182,7 +190,7 @@ fn opened(folder: &Path, bytes: &[u8]) -> (Vec<usize>, usize) {
 fn a_crash_at_any_byte_costs_nothing_that_was_synced_before() {
     let folder = tempfile::tempdir().unwrap();
     let ends = one_segment(folder.path());
-    let bytes = fs::read(segment::path(folder.path(), 1)).unwrap();
+    let bytes = fs::read(only_segment(folder.path()).0).unwrap();
     for length in 0..=bytes.len() {
         let whole: Vec<_> = ends.iter().filter(|(end, _)| *end <= length).map(|(_, number)| *number).collect();
         let acknowledged = if whole.contains(&None) { 2 } else { 0 };
@@ -195,7 +203,7 @@ fn a_crash_at_any_byte_costs_nothing_that_was_synced_before() {
 fn damage_of_any_byte_costs_its_record_and_is_kept_aside() {
     let folder = tempfile::tempdir().unwrap();
     let ends = one_segment(folder.path());
-    let bytes = fs::read(segment::path(folder.path(), 1)).unwrap();
+    let bytes = fs::read(only_segment(folder.path()).0).unwrap();
     for at in 0..bytes.len() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 0x10;
@@ -228,7 +236,7 @@ fn a_full_spool_refuses_and_takes_again_what_was_made_room_for() {
         assert_eq!(seen, (0..50).collect());
     });
     assert_eq!(spool.depth(), Depth::default());
-    assert!(segment::list(folder.path()).unwrap().len() < 12, "segments were not deleted");
+    assert!(segment::list(folder.path()).unwrap().1.len() < 12, "segments were not deleted");
 }
 
 #[test]
@@ -291,4 +299,23 @@ fn no_more_is_handed_out_than_may_be_held() {
         source.acknowledge(1).await;
         assert_eq!(take_all(&mut source, 1).await, [3]);
     });
+}
+
+#[test]
+fn a_record_inside_of_a_payload_is_no_record_whatever_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _source, guard) = super::open(config(folder.path()), 10).unwrap();
+    // As a device could write it: a cursor far ahead, with a checksum that needs no key.
+    let header =
+        record::Header { kind: record::Kind::Cursor, sequence: 1 << 40, appended_at: 0, readings: 0, length: 0 };
+    let mut forged = Vec::new();
+    header.write(&[], 0, &mut forged);
+    runtime().block_on(async {
+        spool.append(forged.into(), 1).await.unwrap();
+        spool.append(payload(2, 10), 1).await.unwrap();
+    });
+    guard.close();
+    let mut bytes = fs::read(only_segment(folder.path()).0).unwrap();
+    bytes[0] ^= 1;
+    assert_eq!(opened(folder.path(), &bytes), (vec![2], 1));
 }

@@ -85,8 +85,11 @@ impl Writer {
                 found.next
             }
         };
-        let file =
-            File::options().write(true).create(true).truncate(false).open(segment::path(&config.folder, first))?;
+        let file = File::options().write(true).create(true).truncate(false).open(segment::path(
+            &config.folder,
+            shared.key,
+            first,
+        ))?;
         segment::sync_folder(&config.folder)?;
         let length = segments.get(&first).copied().unwrap_or_default();
         shared.lock().segments.clone_from(&segments);
@@ -169,7 +172,7 @@ impl Writer {
     }
 
     fn begin_segment(&mut self) -> io::Result<()> {
-        let path = segment::path(&self.config.folder, self.next);
+        let path = segment::path(&self.config.folder, self.shared.key, self.next);
         match File::options().write(true).create(true).truncate(true).open(&path) {
             Ok(file) => {
                 segment::sync_folder(&self.config.folder)?;
@@ -210,7 +213,7 @@ impl Writer {
         let mut buffer = Vec::new();
         if self.cursor != self.acknowledged || (self.length == 0 && self.acknowledged > 0) {
             let (kind, sequence) = (Kind::Cursor, self.acknowledged);
-            Header { kind, sequence, appended_at: 0, readings: 0, length: 0 }.write(&[], &mut buffer);
+            Header { kind, sequence, appended_at: 0, readings: 0, length: 0 }.write(&[], self.shared.key, &mut buffer);
         }
         for append in appends {
             if !self.fits((buffer.len() + HEADER + append.payload.len()) as u64) {
@@ -226,7 +229,7 @@ impl Writer {
                 readings: *readings,
                 length,
             };
-            header.write(payload, &mut buffer);
+            header.write(payload, self.shared.key, &mut buffer);
             group.next += 1;
             group.readings += u64::from(*readings);
             group.bytes += header.size() as u64;
@@ -279,7 +282,7 @@ impl Writer {
             && let Some((&behind, _)) = self.segments.range(first + 1..).next()
             && behind <= self.cursor.saturating_add(1)
         {
-            let path = segment::path(&self.config.folder, first);
+            let path = segment::path(&self.config.folder, self.shared.key, first);
             if let Err(error) = fs::remove_file(&path) {
                 tracing::warn!(%error, path = %path.display(), "cannot delete a segment of the spool");
                 return;
