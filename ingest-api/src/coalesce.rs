@@ -7,6 +7,7 @@
 //! when the outcome is known, so that a client that goes away changes nothing in them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge};
@@ -202,6 +203,8 @@ struct Delivery {
     not_sent: Counter,
     unconfirmed: Counter,
     batches: Counter,
+    /// The last batch was not taken: said once in the log, and counted each time.
+    failing: AtomicBool,
 }
 
 impl Delivery {
@@ -217,6 +220,7 @@ impl Delivery {
             not_sent: unavailable("not_sent"),
             unconfirmed: unavailable("unconfirmed"),
             batches: metrics::counter!(metric::SINK_BATCHES.name),
+            failing: AtomicBool::new(false),
         }
     }
 
@@ -239,6 +243,12 @@ impl Delivery {
         let outcome = self.sink.deliver(batch.clone(), handed_over + self.timeout).await;
         in_flight.decrement(1.0);
 
+        if self.failing.swap(outcome.is_err(), Relaxed) != outcome.is_err() {
+            match &outcome {
+                Ok(()) => tracing::info!("the sink takes batches again"),
+                Err(reason) => tracing::warn!(%reason, "the sink does not take batches"),
+            }
+        }
         match &outcome {
             Ok(()) => {
                 self.accepted.increment(readings);
@@ -248,11 +258,11 @@ impl Delivery {
                 self.clock(&batch);
             }
             Err(SinkError::Refused(reason)) => {
-                tracing::warn!(readings, reason, "the sink refused a batch");
+                tracing::debug!(readings, reason, "the sink refused a batch");
                 self.not_sent.increment(readings);
             }
             Err(SinkError::Unconfirmed(reason)) => {
-                tracing::warn!(readings, reason, batch = %batch.id, "no confirmation of a batch");
+                tracing::debug!(readings, reason, batch = %batch.id, "no confirmation of a batch");
                 self.unconfirmed.increment(readings);
             }
         }

@@ -196,11 +196,11 @@ async fn the_checks_of_these_tests_see_a_lost_a_changed_and_an_invented_reading(
         ("UPDATE reading SET value = 0.5 WHERE value = 4", "is stored as 0.5"),
     ] {
         sql.batch_execute(&format!("BEGIN; CREATE TEMP TABLE kept AS TABLE reading; COMMIT; {damage}")).await.unwrap();
-        let seen = check_stored(&site, &sent).await.unwrap_err();
+        let seen = check_stored(&site.sql().await, &sent).await.unwrap_err();
         assert!(seen.contains(mended), "{seen}");
         sql.batch_execute("TRUNCATE reading; INSERT INTO reading TABLE kept; DROP TABLE kept").await.unwrap();
     }
-    check_stored(&site, &sent).await.unwrap();
+    check_stored(&site.sql().await, &sent).await.unwrap();
     sql.batch_execute("DELETE FROM reading WHERE value = 3").await.unwrap();
     let seen = site.check_books().await.unwrap_err();
     assert!(seen.contains("rows in reading"), "{seen}");

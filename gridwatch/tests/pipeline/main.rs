@@ -5,6 +5,7 @@ mod exactly_once;
 mod faults;
 mod http;
 mod registry;
+mod shapes;
 mod shutdown;
 mod support;
 mod way;

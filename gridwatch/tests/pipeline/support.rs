@@ -318,15 +318,21 @@ pub struct Sent {
 }
 
 impl Load {
-    /// Starts as many clients; each sends one request after the other, and goes on to new readings whatever the answer.
+    /// Clients of a site.
     pub fn start(site: &Site, clients: usize, batch: i64) -> Self {
+        Self::on(&site.listen, "load", clients, batch)
+    }
+
+    /// Starts as many clients, of a front end and of devices with this prefix; each sends one request after the other, and goes on to new readings whatever the answer.
+    pub fn on(listen: &str, prefix: &str, clients: usize, batch: i64) -> Self {
+        let http = Client::new(Duration::from_secs(60));
         let stop = Arc::new(AtomicBool::new(false));
         let accepted = Arc::new(AtomicU64::new(0));
         let client = |number: usize| {
-            let (stop, accepted, client) = (stop.clone(), accepted.clone(), site.client.clone());
-            let uri: axum::http::Uri = format!("http://{}/v1/readings", site.listen).parse().unwrap();
+            let (stop, accepted, client) = (stop.clone(), accepted.clone(), http.clone());
+            let uri: axum::http::Uri = format!("http://{listen}/v1/readings").parse().unwrap();
+            let device = format!("{prefix}-{number}");
             tokio::spawn(async move {
-                let device = format!("load-{number}");
                 let mut sent = Vec::new();
                 let mut first = 0;
                 while !stop.load(Ordering::Relaxed) {
@@ -334,7 +340,7 @@ impl Load {
                         (first..first + batch).map(|at| reading(&device, "power", at, at as f64)).collect();
                     let body = Bytes::from(serde_json::to_vec(&readings).unwrap());
                     let answer = client.post(uri.clone(), &[("content-type", "application/json")], body).await;
-                    let ok = answer.is_ok_and(|answer| answer.status == 202);
+                    let ok = answer.is_ok_and(|answer| answer.status.is_success());
                     if ok {
                         accepted.fetch_add(batch as u64, Ordering::Relaxed);
                     } else {
@@ -370,10 +376,8 @@ impl Load {
 }
 
 /// Proves from the table: accepted ⊆ stored ⊆ sent, and every value as it was sent. Each once is what the key says.
-pub async fn check_stored(site: &Site, sent: &[Sent]) -> Result<(), String> {
-    let rows = site
-        .sql()
-        .await
+pub async fn check_stored(database: &tokio_postgres::Client, sent: &[Sent]) -> Result<(), String> {
+    let rows = database
         .query(
             "SELECT external_id, extract(epoch FROM measured_at)::bigint - $1, value
              FROM reading JOIN series ON series.id = series_id JOIN device ON device.id = device_id",
@@ -404,7 +408,7 @@ pub async fn check_stored(site: &Site, sent: &[Sent]) -> Result<(), String> {
 
 /// As check, once everything is settled.
 pub async fn assert_stored(site: &Site, sent: &[Sent]) {
-    holds("everything accepted is stored", async || check_stored(site, sent).await).await;
+    holds("everything accepted is stored", async || check_stored(&site.sql().await, sent).await).await;
 }
 
 /// Waits until a check holds, and says at the limit why it does not.

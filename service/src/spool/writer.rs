@@ -153,6 +153,8 @@ impl Writer {
         state.depth.readings = state.depth.readings.saturating_sub(done.readings);
         state.depth.bytes = state.depth.bytes.saturating_sub(done.bytes);
         state.acknowledged += done.readings;
+        // Until an append is refused again.
+        state.full = false;
     }
 
     /// Writes a group, and before it begins a new segment where that is due. An error is fatal; everyone has been answered.
