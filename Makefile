@@ -1,12 +1,18 @@
 # The commands of the project. Each does all of its own set-up and works twice in a row.
 
-.PHONY: demo test bench lint
+.PHONY: demo demo-servers test bench lint
 
-# The whole pipeline on private nodes, with real and generated readings; stays up until Ctrl-C.
+# All of Gridwatch in one process, with real and generated readings; stays up until Ctrl-C. Needs Rust and a C compiler.
 demo:
-	@scripts/setup.sh
+	@scripts/setup.sh build
 	@cargo build --locked --release -p gridwatch --bins --examples
 	@target/release/examples/demo
+
+# The same with a front end and a worker on private nodes of RabbitMQ and PostgreSQL, which it installs.
+demo-servers:
+	@scripts/setup.sh
+	@cargo build --locked --release -p gridwatch --bins --examples
+	@target/release/examples/demo --servers
 
 # Every test, on real servers.
 test:

@@ -1,8 +1,15 @@
 #!/usr/bin/env bash
-# Installs what Gridwatch's tests and demo need and this machine lacks: PostgreSQL, RabbitMQ and a C compiler.
+# Installs what Gridwatch's tests and benchmarks need and this machine lacks: PostgreSQL, RabbitMQ and a C compiler.
+# 'setup.sh build' installs nothing: it only says what is missing for building.
 # Only Debian-like systems are installed on; elsewhere the sentence says what to install by hand.
 # The packages' own services are kept from starting: Gridwatch starts private nodes on free ports.
 set -euo pipefail
+
+if [ "${1:-}" = build ]; then
+    command -v cargo >/dev/null 2>&1 || { echo "setup: cargo was not found. Install Rust 1.93 or newer (https://rustup.rs) and run this again." >&2; exit 2; }
+    command -v cc >/dev/null 2>&1 || { echo "setup: no C compiler (cc) was found. Install gcc or clang and run this again." >&2; exit 2; }
+    exit 0
+fi
 
 missing=()
 has_postgres() { command -v initdb >/dev/null 2>&1 || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }

@@ -1,7 +1,8 @@
-//! `make demo`: the whole pipeline on private nodes of PostgreSQL and RabbitMQ, with real and generated readings.
+//! `make demo`: all of Gridwatch in one process, with real and generated readings. `make demo-servers`: the same with a
+//! front end and a worker on private nodes of PostgreSQL and RabbitMQ.
 //!
-//! Starts the servers, migrates, runs front end and worker, replays a month of a real meter if its file is at hand,
-//! generates a fleet, prints what became of it all, and stays up until Ctrl-C. Leaves nothing behind.
+//! Starts what is needed, replays a month of a real meter if its file is at hand, generates a fleet, prints what became of
+//! it all, and stays up until Ctrl-C. Leaves nothing behind.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use testbed::free_port;
 use testbed::postgres::Postgres;
 use testbed::process::Process;
 use testbed::rabbitmq::RabbitMq;
+use tokio_util::sync::CancellationToken;
 
 /// Devices of the fleet: each reports current and voltage, once a second of the last half minute.
 const DEVICES: usize = 5_000;
@@ -31,40 +33,74 @@ const CONCURRENT: usize = 16;
 async fn main() -> anyhow::Result<()> {
     let gridwatch = program()?;
     let stop = service::shutdown::on_signal()?;
+    let folder = tempfile::tempdir()?;
+    match std::env::args().nth(1).as_deref() {
+        None => standalone(&gridwatch, folder.path(), stop).await,
+        Some("--servers") => servers(&gridwatch, folder.path(), stop).await,
+        Some(other) => bail!("unknown argument '{other}'; known is --servers"),
+    }
+}
+
+async fn standalone(gridwatch: &Path, folder: &Path, stop: CancellationToken) -> anyhow::Result<()> {
+    let (listen, admin) = (pick(8080)?, pick(9090)?);
+    let data = folder.join("data");
+    let data = data.to_str().context("the temporary folder has a strange name")?;
+    println!("gridwatch standalone --data {data} --listen {listen} --admin {admin}");
+    let arguments = ["standalone", "--data", data, "--listen", &listen, "--admin", &admin];
+    let mut process = Process::start(gridwatch, &arguments, &admin, folder)?;
+    process.wait_ready();
+    let places = format!("readings   http://{listen}/v1/readings\nmetrics    http://{admin}/metrics");
+    show(gridwatch, &listen, &process, &process, &places, stop).await?;
+    process.terminate()?;
+    Ok(())
+}
+
+async fn servers(gridwatch: &Path, folder: &Path, stop: CancellationToken) -> anyhow::Result<()> {
     println!("starting private PostgreSQL and RabbitMQ nodes …");
     let postgres = Postgres::start()?;
     let rabbitmq = RabbitMq::start(1)?;
-    let folder = tempfile::tempdir()?;
     let (database_url, amqp_url) = (postgres.url("postgres"), rabbitmq.url(&rabbitmq.vhost()?));
-    command(&gridwatch, &["migrate", "--database-url", &database_url])?;
-
+    command(gridwatch, &["migrate", "--database-url", &database_url])?;
     let listen = pick(8080)?;
     let (ingest_admin, worker_admin) = (pick(9090)?, pick(9091)?);
     let urls = ["--amqp-url", &amqp_url, "--database-url", &database_url];
     let ingest = ["ingest-api", "--listen", &listen, "--admin", &ingest_admin, "--unknown-devices", "register"];
-    let mut ingest = Process::start(&gridwatch, &[&ingest, &urls[..]].concat(), &ingest_admin, folder.path())?;
+    let mut ingest = Process::start(gridwatch, &[&ingest, &urls[..]].concat(), &ingest_admin, folder)?;
     let worker = ["worker", "--admin", &worker_admin];
-    let mut worker = Process::start(&gridwatch, &[&worker, &urls[..]].concat(), &worker_admin, folder.path())?;
+    let mut worker = Process::start(gridwatch, &[&worker, &urls[..]].concat(), &worker_admin, folder)?;
     ingest.wait_ready();
     worker.wait_ready();
+    let places = format!(
+        "readings   http://{listen}/v1/readings\nmetrics    http://{ingest_admin}/metrics  \
+         http://{worker_admin}/metrics\ndatabase   psql {database_url}"
+    );
+    show(gridwatch, &listen, &ingest, &worker, &places, stop).await?;
+    ingest.terminate()?;
+    worker.terminate()?;
+    Ok(())
+}
 
+/// Sends readings, prints what became of them and where things are, and waits for the stop signal.
+async fn show(
+    gridwatch: &Path,
+    listen: &str,
+    ingest: &Process,
+    worker: &Process,
+    places: &str,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let work = async {
-        replay(&gridwatch, &format!("http://{listen}"))?;
-        generate(&listen).await?;
-        settle(&ingest, &worker).await;
-        report(&ingest, &worker);
-        println!("\nreadings   http://{listen}/v1/readings");
-        println!("metrics    http://{ingest_admin}/metrics  http://{worker_admin}/metrics");
-        println!("database   psql {database_url}");
-        println!("running until Ctrl-C");
+        replay(gridwatch, &format!("http://{listen}"))?;
+        generate(listen).await?;
+        settle(ingest, worker).await;
+        report(ingest, worker);
+        println!("\n{places}\nrunning until Ctrl-C");
         std::future::pending::<anyhow::Result<()>>().await
     };
     tokio::select! {
         result = work => result?,
         () = stop.cancelled() => println!("\nstopping"),
     }
-    ingest.terminate()?;
-    worker.terminate()?;
     Ok(())
 }
 

@@ -140,7 +140,7 @@ async fn send(
         tokio::time::sleep(RETRY.0).await;
     };
     let result = answer.json();
-    if !matches!(answer.status, StatusCode::ACCEPTED | StatusCode::UNPROCESSABLE_ENTITY) {
+    if !answer.status.is_success() && answer.status != StatusCode::UNPROCESSABLE_ENTITY {
         let detail = result["detail"].as_str().map_or_else(|| answer.text(), ToOwned::to_owned);
         anyhow::bail!("{uri} answered {}: {detail}", answer.status);
     }

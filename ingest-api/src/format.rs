@@ -268,6 +268,24 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_read_to_its_last_bit() {
+        // These come out one bit off where a parser rounds twice.
+        for value in ["31.245270191439438", "100.78399658203125", "5e-324", "1.7976931348623157e308"] {
+            let text = format!(r#"{{"device": "m", "metric": "p", "value": {value}}}"#);
+            let read = read(Format::Json, &text).unwrap();
+            assert_eq!(read[0].as_ref().unwrap().value.to_bits(), value.parse::<f64>().unwrap().to_bits(), "{value}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_bad_readings_are_explained() {
+        let text = format!("[{}0]", "0,".repeat(MAX_DETAILS));
+        let read = read(Format::Json, &text).unwrap();
+        let explained = read.iter().filter(|one| one.as_ref().is_err_and(|(_, detail)| !detail.is_empty())).count();
+        assert_eq!((read.len(), explained), (MAX_DETAILS + 1, MAX_DETAILS));
+    }
+
+    #[test]
     fn a_bad_reading_costs_itself_only() {
         let bad = [
             r#"{"device": "m", "metric": "p", "value": 1e999}"#,

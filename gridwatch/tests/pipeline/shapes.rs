@@ -191,8 +191,15 @@ async fn a_second_standalone_on_the_same_folder_says_so_and_stops() {
     let folder = tempfile::tempdir().unwrap();
     let (_process, _) = standalone(folder.path(), &[]);
     let data = folder.path().join("data");
-    let second =
-        gridwatch(&["standalone", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let second = gridwatch(&[
+        "standalone",
+        "--data",
+        data.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+    ]);
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert_eq!(second.status.code(), Some(2), "{said}");
     assert!(said.contains("in use by another process"), "{said}");
