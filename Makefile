@@ -23,6 +23,7 @@ test:
 bench:
 	@scripts/setup.sh
 	cargo bench --locked -p gridwatch --bench pipeline
+	cargo bench --locked -p gridwatch --bench shapes
 
 # What the tests do not see: format, lints, documentation.
 lint:

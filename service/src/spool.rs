@@ -129,6 +129,8 @@ struct State {
     depth: Depth,
     /// Readings acknowledged since the spool was opened.
     acknowledged: u64,
+    /// Groups that were synced since the spool was opened.
+    syncs: u64,
     /// The last append was refused for want of room.
     full: bool,
     /// Nothing more is appended, and nobody reads any more.
@@ -225,6 +227,11 @@ impl Spool {
     /// Readings acknowledged since the spool was opened.
     pub fn acknowledged(&self) -> u64 {
         self.shared.lock().acknowledged
+    }
+
+    /// Groups that were synced since the spool was opened.
+    pub fn syncs(&self) -> u64 {
+        self.shared.lock().syncs
     }
 
     /// Cancelled when the disk has failed: the process has to end.

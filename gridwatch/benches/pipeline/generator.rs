@@ -1,8 +1,8 @@
 //! A load generator that costs little: requests are rendered beforehand, or patched in place, and answers are only looked
 //! at as far as their status and length.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -170,6 +170,8 @@ pub struct Offered {
     pub accepted: AtomicU64,
     pub refused: AtomicU64,
     pub late: AtomicU64,
+    /// Microseconds from when a request was due to its answer.
+    pub latencies: Mutex<Vec<u64>>,
 }
 
 /// Offers requests of `batch` readings at a fixed rate of readings a second, whatever the answers, for so long. The
@@ -199,7 +201,10 @@ pub async fn offer(address: &str, batch: usize, rate: f64, duration: Duration) -
                 if due.elapsed() > Duration::from_secs(1) {
                     offered.late.fetch_add(1, Ordering::Relaxed);
                 }
-                match connection.exchange(&request(number * batch, batch)).await? {
+                let status = connection.exchange(&request(number * batch, batch)).await?;
+                let micros = due.elapsed().as_micros() as u64;
+                offered.latencies.lock().expect("nobody panics with it").push(micros);
+                match status {
                     202 => offered.accepted.fetch_add(batch as u64, Ordering::Relaxed),
                     503 => offered.refused.fetch_add(batch as u64, Ordering::Relaxed),
                     status => bail!("answered with {status}"),

@@ -96,6 +96,10 @@ async fn a_bad_reading_costs_itself_only_and_is_told_by_its_code() {
     // All.
     let all = json!([readings[0], readings[11]]).to_string();
     assert_eq!(site.send("?atomic=true", &[JSON], all).await.status, 202);
+    // Two messages are stored or not independently of each other: that would be no atomic request.
+    let long: Vec<_> = (0..5_000).map(|at| reading("known", "p", at, 1.0)).collect();
+    let long = site.send("?atomic=true", &[JSON], json!(long).to_string()).await;
+    assert_eq!((long.status.as_u16(), long.json()["code"].as_str()), (413, Some("atomic_too_large")));
     // None was good.
     let none = site.post(json!([bad[0].0, bad[1].0])).await;
     assert_eq!((none.status.as_u16(), codes(&none.json()).len()), (422, 2));

@@ -266,6 +266,7 @@ impl Writer {
                 state.full = !group.refused.is_empty();
             }
             state.segments.insert(self.first, self.length);
+            state.syncs += u64::from(group.length > 0);
             state.depth.records += records;
             state.depth.readings += group.readings;
             state.depth.bytes += group.bytes;
