@@ -1,25 +1,24 @@
 //! PostgreSQL in this process: PGlite, PostgreSQL 17 compiled to WebAssembly, behind a socket in the data folder.
 //!
-//! In: a folder. Out: a pool of one connection. PGlite is one backend that lives as long as its connection, and after it ends
-//! the next one has to recover, which it cannot do with fsync on: it ends in a panic over a folder that the WebAssembly
-//! system calls do not know how to sync. So every new connection goes over a backend with fsync off, which recovers and
-//! makes a checkpoint; everything is synced from outside; and then one is opened with fsync on. Every commit of that one is
-//! on the disk. Power that fails between the checkpoint and the sync, a tenth of a second at the start, may cost the
-//! database.
+//! In: a folder. Out: a pool of one connection. PGlite is one backend that lives as long as its connection; the next one
+//! recovers what the last one left, which it can do with fsync off only. That costs nothing: the WebAssembly system calls
+//! behind fsync do not reach the disk. So what PostgreSQL would do is done from outside: before an acknowledgement lets go
+//! of what is in the queue, [`SyncedSource`] syncs the file system.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Pool, RecyclingMethod};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use pglite_oxide::PgliteServer;
+use service::source::{Delivery, Source, Token};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, NoTls};
+use tokio_util::sync::CancellationToken;
 
 use crate::Usage;
 
@@ -107,44 +106,58 @@ impl Connect for Opening {
 }
 
 fn open(folder: &Path, socket: &Path) -> anyhow::Result<PgliteServer> {
-    let start = |fsync| {
-        PgliteServer::builder()
-            .path(folder)
-            .unix(socket)
-            .database("postgres")
-            .postgres_config("fsync", fsync)
-            .postgres_config("synchronous_commit", fsync)
-            .start()
-    };
     tracing::info!(folder = %folder.display(), "starting the embedded PostgreSQL");
-    let server = start("off")?;
-    checkpoint(&server.database_url()).context("it does not recover")?;
-    server.shutdown()?;
-    sync_all(folder)?;
-    start("on")
+    PgliteServer::builder().path(folder).unix(socket).database("postgres").postgres_config("fsync", "off").start()
 }
 
-fn checkpoint(url: &str) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-        let connection = tokio::spawn(connection);
-        client.batch_execute("CHECKPOINT").await?;
-        drop(client);
-        Ok(connection.await??)
-    })
+/// A source whose acknowledgements wait until what was committed before is on the disk.
+pub struct SyncedSource<S> {
+    source: S,
+    folder: Arc<File>,
+    failed: CancellationToken,
 }
 
-/// Syncs every file and folder below.
-fn sync_all(folder: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            sync_all(&entry.path())?;
-        } else if kind.is_file() {
-            File::open(entry.path())?.sync_all()?;
+impl<S: Source> SyncedSource<S> {
+    /// `source`, with the file system of `folder` synced before each acknowledgement. A sync that fails cancels `failed` and
+    /// acknowledges nothing any more.
+    ///
+    /// # Errors
+    /// The folder cannot be opened.
+    pub fn new(source: S, folder: &Path, failed: CancellationToken) -> std::io::Result<Self> {
+        Ok(Self { source, folder: Arc::new(File::open(folder)?), failed })
+    }
+
+    async fn acknowledge(&mut self, token: Token) {
+        let folder = self.folder.clone();
+        let synced = tokio::task::spawn_blocking(move || rustix::fs::syncfs(&folder)).await;
+        match synced {
+            Ok(Ok(())) if !self.failed.is_cancelled() => self.source.acknowledge_through(token).await,
+            other => {
+                tracing::error!(?other, "the disk of the embedded PostgreSQL has failed");
+                self.failed.cancel();
+            }
         }
     }
-    File::open(folder)?.sync_all()
+}
+
+impl<S: Source> Source for SyncedSource<S> {
+    fn next(&mut self) -> BoxFuture<'_, Delivery> {
+        self.source.next()
+    }
+
+    fn ready(&mut self) -> Option<Delivery> {
+        self.source.ready()
+    }
+
+    fn acknowledge_through(&mut self, token: Token) -> BoxFuture<'_, ()> {
+        self.acknowledge(token).boxed()
+    }
+
+    fn reject(&mut self, token: Token) -> BoxFuture<'_, bool> {
+        self.source.reject(token)
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        self.source.close()
+    }
 }

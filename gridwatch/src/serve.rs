@@ -25,7 +25,7 @@ use worker::amqp_source::AmqpSource;
 use worker::direct;
 
 use crate::config::{AmqpUrl, DatabaseUrl, FrontEnd, IngestApi, SinkChoice, SpoolLimits, Standalone, Worker, Writing};
-use crate::embedded::Embedded;
+use crate::embedded::{Embedded, SyncedSource};
 use crate::{Usage, migrate};
 
 /// Budget of all bodies under way in one process, in bytes.
@@ -204,13 +204,24 @@ pub async fn standalone(arguments: Standalone) -> anyhow::Result<()> {
             (pool, Some(embedded))
         }
     };
+    let synced = spool.failed();
     let result = match broker {
-        None => both(&process, config, listener, Arc::new(spool), Box::new(source), pool, writing_config).await,
+        None => {
+            let source: Box<dyn Source> = match &embedded {
+                Some(_) => Box::new(SyncedSource::new(source, &arguments.data, synced)?),
+                None => Box::new(source),
+            };
+            both(&process, config, listener, Arc::new(spool), source, pool, writing_config).await
+        }
         Some(broker) => {
             let taken = AmqpSource::new(broker.clone(), writing.prefetch, process.health.part("broker"));
+            let taken: Box<dyn Source> = match &embedded {
+                Some(_) => Box::new(SyncedSource::new(taken, &arguments.data, synced)?),
+                None => Box::new(taken),
+            };
             let queue = Queue::start(broker, Some((spool, source)), arguments.spool_limits.spool_after, &process);
             let sink = queue.sink.clone();
-            let result = both(&process, config, listener, sink, Box::new(taken), pool, writing_config).await;
+            let result = both(&process, config, listener, sink, taken, pool, writing_config).await;
             queue.stop().await;
             result
         }

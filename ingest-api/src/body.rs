@@ -1,7 +1,9 @@
 //! Bodies: the bytes of a request, read and decompressed within bounds.
 //!
 //! In: a body of unknown length and honesty. Out: its text, and a share of the process's budget for bodies that is given
-//! back when it is dropped. Too long, too slow, too many at once, broken or not UTF-8: a problem, and nothing is kept.
+//! back when it is dropped. Too long, too slow, too many at once, broken or not UTF-8: a problem, and nothing is kept. What
+//! is refused before its end is read on for a while and thrown away: a connection that is closed over unread bytes is
+//! reset, and the client would not see the answer.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -26,6 +28,8 @@ const ENTRY: usize = 80;
 const ZSTD_WINDOW_LOG: u32 = 23;
 /// Compressed bodies above this many bytes are opened while another thread takes over whoever else waits for this one.
 const LARGE: usize = 16 * 1024;
+/// How long the rest of a refused body is read before the answer goes out.
+const LINGER: Duration = Duration::from_secs(5);
 /// How much is decompressed between two looks at the budget, in bytes.
 const CHUNK: usize = 64 * 1024;
 
@@ -67,7 +71,27 @@ impl Bodies {
     ///
     /// # Errors
     /// 400, 408, 413, 415 or 503, as problem.
-    pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Text, Problem> {
+    pub async fn read(&self, headers: &HeaderMap, mut body: Body) -> Result<Text, Problem> {
+        let text = self.text(headers, &mut body).await;
+        // Who asks first whether to send the body has sent none of it.
+        if text.is_err() && !headers.contains_key(header::EXPECT) {
+            let _too_slow = tokio::time::timeout(LINGER, self.discard(body)).await;
+        }
+        text
+    }
+
+    /// Throws away what is left of a body, as far as one of the largest size goes.
+    async fn discard(&self, mut body: Body) {
+        let mut seen = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            seen += frame.data_ref().map_or(0, Bytes::len);
+            if seen > self.max_bytes {
+                return;
+            }
+        }
+    }
+
+    async fn text(&self, headers: &HeaderMap, body: &mut Body) -> Result<Text, Problem> {
         let encoding = Encoding::of(headers)?;
         let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|length| length > self.max_bytes) {
@@ -89,7 +113,7 @@ impl Bodies {
         Ok(Text { bytes, _share: Arc::new(share) })
     }
 
-    async fn collect(&self, mut body: Body, announced: usize) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+    async fn collect(&self, body: &mut Body, announced: usize) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
         let mut share = self.share(0)?;
         let mut whole = BytesMut::with_capacity(announced.min(CHUNK));
         while let Some(frame) = body.frame().await {

@@ -2,7 +2,7 @@
 //!
 //! In: payloads, each with its number of readings. Out: the same payloads, in their order, at least once each, until they
 //! are acknowledged. What was appended is on the disk before the append returns: one fsync serves everyone who waits for
-//! it ([`writer`]). The queue is a folder of [`segment`]s of checksummed [`record`]s; how far it is acknowledged is a
+//! it. The queue is a folder of [`segment`]s of checksummed [`record`]s; how far it is acknowledged is a
 //! record too, so that there is one file to sync. A segment is deleted once all of it is acknowledged.
 //!
 //! | failure | what happens |

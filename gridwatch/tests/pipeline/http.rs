@@ -97,7 +97,7 @@ async fn a_bad_reading_costs_itself_only_and_is_told_by_its_code() {
     let all = json!([readings[0], readings[11]]).to_string();
     assert_eq!(site.send("?atomic=true", &[JSON], all).await.status, 202);
     // Two messages are stored or not independently of each other: that would be no atomic request.
-    let long: Vec<_> = (0..5_000).map(|at| reading("known", "p", at, 1.0)).collect();
+    let long: Vec<_> = (0..5_000).map(|at| reading("meter-1", "p", at, 1.0)).collect();
     let long = site.send("?atomic=true", &[JSON], json!(long).to_string()).await;
     assert_eq!((long.status.as_u16(), long.json()["code"].as_str()), (413, Some("atomic_too_large")));
     // None was good.
@@ -108,7 +108,7 @@ async fn a_bad_reading_costs_itself_only_and_is_told_by_its_code() {
     assert_eq!(site.number("SELECT count(*) FROM reading").await, 2);
     site.assert_books().await;
     let rejected = |code: &str| site.ingest().metric(&format!("gridwatch_readings_rejected_total{{code=\"{code}\"}}"));
-    assert_eq!((rejected("unknown_device"), rejected("bad_name"), rejected("atomic_request")), (3.0, 2.0, 2.0));
+    assert_eq!((rejected("unknown_device"), rejected("bad_name"), rejected("atomic_request")), (3.0, 2.0, 5_002.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,6 +159,20 @@ async fn hostile_bodies_get_a_clear_answer_and_harm_nobody() {
     assert_eq!(site.send("", &[JSON], good).await.status, 202);
     site.wait_settled(1).await;
     site.assert_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_reaches_a_client_that_sends_all_of_its_body_before_it_reads() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut site = Site::new();
+    site.start_ingest(&["--max-body-bytes", "8000000"]);
+    let mut stream = tokio::net::TcpStream::connect(&site.listen).await.unwrap();
+    let head = "POST /v1/readings HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 8000001\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; 8_000_001]).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("body_too_large"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -55,7 +55,7 @@ impl Servers {
 static NAMES: AtomicUsize = AtomicUsize::new(0);
 
 /// Servers that no test stops.
-pub static SHARED: LazyLock<Servers> = LazyLock::new(|| Servers::start(32));
+pub static SHARED: LazyLock<Servers> = LazyLock::new(|| Servers::start(64));
 
 /// Servers that tests stop, one test at a time.
 pub static FRAGILE: LazyLock<tokio::sync::Mutex<Servers>> =
