@@ -35,7 +35,7 @@ const BATCH: usize = 1_000;
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Rounds; the median counts
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// Seconds of a round of the spool
     #[arg(long, default_value_t = 2)]
