@@ -1,6 +1,6 @@
 # The commands of the project. Each does all of its own set-up and works twice in a row.
 
-.PHONY: demo demo-servers test bench lint
+.PHONY: demo demo-servers test bench fuzz lint
 
 # All of Gridwatch in one process, with real and generated readings; stays up until Ctrl-C. Needs Rust and a C compiler.
 demo:
@@ -24,6 +24,13 @@ bench:
 	@scripts/setup.sh
 	cargo bench --locked -p gridwatch --bench pipeline
 	cargo bench --locked -p gridwatch --bench shapes
+
+# Opens the spool over what a fuzzer makes up, for SECONDS. No sanitizer: it would need another compiler, and there is no unsafe code to watch.
+SECONDS ?= 60
+fuzz:
+	@scripts/setup.sh build
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	cd service && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none spool_open -- -max_total_time=$(SECONDS) -timeout=20
 
 # What the tests do not see: format, lints, documentation.
 lint:

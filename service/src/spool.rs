@@ -131,8 +131,8 @@ struct State {
     acknowledged: u64,
     /// Groups that were synced since the spool was opened.
     syncs: u64,
-    /// The last append was refused for want of room.
-    full: bool,
+    /// Why the last append was refused.
+    refusing: Option<&'static str>,
     /// Nothing more is appended, and nobody reads any more.
     closed: bool,
 }
@@ -253,9 +253,9 @@ pub async fn watch(spool: Spool, part: Part, stop: CancellationToken) {
     let gauge = |metric: schema::metric::Metric| metrics::gauge!(metric.name);
     let (mut before, mut rate) = (0, 0.0);
     loop {
-        let (depth, acknowledged, full) = {
+        let (depth, acknowledged, refusing) = {
             let state = spool.shared.lock();
-            (state.depth, state.acknowledged, state.full)
+            (state.depth, state.acknowledged, state.refusing)
         };
         rate += LAST * ((acknowledged - before) as f64 / LOOK.as_secs_f64() - rate);
         before = acknowledged;
@@ -268,9 +268,9 @@ pub async fn watch(spool: Spool, part: Part, stop: CancellationToken) {
             readings if rate >= 1.0 => readings as f64 / rate,
             _ => f64::INFINITY,
         });
-        match (spool.shared.failed.is_cancelled(), full) {
+        match (spool.shared.failed.is_cancelled(), refusing) {
             (true, _) => part.unready("its disk has failed"),
-            (_, true) => part.unready("full"),
+            (_, Some(reason)) => part.unready(reason),
             _ => part.ready(),
         }
         if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
@@ -375,7 +375,7 @@ fn recover(folder: &Path) -> io::Result<Found> {
         metrics::counter!(metric::SPOOL_MISSING.name).increment(missing);
         tracing::error!(folder = %folder.display(), records = missing, "records are missing from the spool");
     }
-    found.next = found.next.max(found.acknowledged.saturating_add(1));
+    found.next = found.next.max(found.acknowledged + 1);
     segment::sync_folder(folder)?;
     Ok(found)
 }

@@ -13,7 +13,10 @@ use crate::support::*;
 
 /// A site whose front end reaches the broker over a link, with a spool, and whose worker reaches it directly.
 async fn behind_a_link(more: &[&str]) -> (Site, Link) {
-    let mut site = Site::new();
+    put_behind_a_link(Site::new(), more).await
+}
+
+async fn put_behind_a_link(mut site: Site, more: &[&str]) -> (Site, Link) {
     site.start_worker(&[]);
     let link = Link::to(SHARED.rabbitmq.address()).await.unwrap();
     start_spooled(&mut site, &link, more);
@@ -122,6 +125,42 @@ async fn a_full_spool_refuses_says_so_and_recovers() {
     load.wait_accepted(5_000).await;
     let mut sent = load.finish().await;
     sent.push(Sent { device: "m".into(), first: 0, count: 1, accepted: true });
+    assert_stored(&site, &sent).await;
+    site.assert_books().await;
+}
+
+/// A disk that takes no more, as the kernel says it to the process: files end at 2 MiB (4 where the shell counts in kibibytes).
+fn on_a_small_disk(site: &mut Site) {
+    let script = site.folder.path().join("on-a-small-disk");
+    let program = program().display();
+    let text = format!("#!/bin/sh\ntrap '' XFSZ\nulimit -f 4096\nexec '{program}' \"$@\"\n");
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    site.front_end = script;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spool_whose_disk_is_full_refuses_says_so_and_recovers() {
+    let mut site = Site::new();
+    on_a_small_disk(&mut site);
+    let (site, link) = put_behind_a_link(site, &[]).await;
+    let load = Load::start(&site, 8, 1_000);
+    // Twice: what was in the way the first time has made room.
+    for _ in 0..2 {
+        let before = site.ingest().metric("gridwatch_spooled_readings_total");
+        link.set(Condition::Cut);
+        until_async("its disk is full", LIMIT, async || {
+            site.ingest().admin("/readyz").is_ok_and(|answer| answer.contains("its disk cannot be written"))
+        })
+        .await;
+        let spooled = site.ingest().metric("gridwatch_spooled_readings_total") - before;
+        assert!(spooled > 10_000.0, "{spooled}");
+        link.set(Condition::Delayed(Duration::ZERO));
+        wait_drained(site.ingest()).await;
+        load.wait_accepted(5_000).await;
+    }
+    let sent = load.finish().await;
+    assert!(sent.iter().any(|sent| !sent.accepted), "nothing was refused");
     assert_stored(&site, &sent).await;
     site.assert_books().await;
 }

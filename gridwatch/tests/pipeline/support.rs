@@ -94,6 +94,8 @@ pub struct Site {
     pub ingest: Option<Process>,
     pub worker: Option<Process>,
     pub listen: String,
+    /// What is started as front end.
+    pub front_end: PathBuf,
     /// Workers that were started; the counters of one that has ended are gone with it.
     workers: usize,
     pub client: Client,
@@ -129,6 +131,7 @@ impl Site {
             ingest: None,
             worker: None,
             listen: String::new(),
+            front_end: program().to_owned(),
             workers: 0,
             client: Client::new(Duration::from_secs(60)),
         }
@@ -148,7 +151,7 @@ impl Site {
         let arguments =
             ["ingest-api", "--listen", &listen, "--admin", &admin, "--amqp-url", &amqp, "--database-url", &database];
         let arguments = with(&arguments, more);
-        let mut process = Process::start(program(), &arguments, &admin, self.folder.path()).unwrap();
+        let mut process = Process::start(&self.front_end, &arguments, &admin, self.folder.path()).unwrap();
         process.wait_ready();
         self.ingest = Some(process);
         self.listen = listen;

@@ -19,6 +19,8 @@ use schema::reading::Micros;
 pub const HEADER: usize = 32;
 /// Longest payload. A length above it is damage.
 pub const MAX_PAYLOAD: usize = 1024 * 1024;
+/// Highest sequence. One above it is damage: a million records a second do not come so far in a hundred thousand years.
+pub const MAX_SEQUENCE: u64 = 1 << 62;
 
 const BATCH: u32 = u32::from_le_bytes(*b"GWb1");
 const CURSOR: u32 = u32::from_le_bytes(*b"GWc1");
@@ -88,15 +90,15 @@ pub fn read(bytes: &[u8], key: u32) -> Option<(Header, &[u8])> {
         CURSOR => Kind::Cursor,
         _ => return None,
     };
-    let length = four(28);
-    if length as usize > MAX_PAYLOAD {
+    let (sequence, length) = (eight(8), four(28));
+    if length as usize > MAX_PAYLOAD || sequence > MAX_SEQUENCE {
         return None;
     }
     let payload = rest.get(..length as usize)?;
     if checksum(key, &[&header[4..], payload]) != four(0) {
         return None;
     }
-    let header = Header { kind, sequence: eight(8), appended_at: eight(16).cast_signed(), readings: four(24), length };
+    let header = Header { kind, sequence, appended_at: eight(16).cast_signed(), readings: four(24), length };
     Some((header, payload))
 }
 
@@ -110,7 +112,8 @@ mod tests {
         #[test]
         fn what_was_written_is_read_and_any_change_is_noticed(
             payload in proptest::collection::vec(any::<u8>(), 0..200),
-            (sequence, appended_at, readings) in any::<(u64, i64, u32)>(),
+            sequence in 0..=MAX_SEQUENCE,
+            (appended_at, readings) in any::<(i64, u32)>(),
             (at, change) in (any::<proptest::sample::Index>(), 1..=255_u8),
         ) {
             let length = payload.len() as u32;

@@ -29,7 +29,8 @@ pub fn list(folder: &Path) -> io::Result<(Option<u32>, Vec<u64>)> {
             let parsed = name.and_then(|(first, own)| Some((first.parse().ok()?, u32::from_str_radix(own, 16).ok()?)));
             let foreign =
                 || io::Error::new(io::ErrorKind::InvalidData, format!("{} is no segment of it", path.display()));
-            let (first, own) = parsed.ok_or_else(foreign)?;
+            let (first, own) =
+                parsed.filter(|(first, _)| (1..=record::MAX_SEQUENCE).contains(first)).ok_or_else(foreign)?;
             if *key.get_or_insert(own) != own {
                 return Err(foreign());
             }
@@ -81,7 +82,7 @@ pub fn scan(bytes: &[u8], key: u32, first: u64, mut visit: impl FnMut(Header)) -
         }
         if header.kind == Kind::Payload {
             found.missing += header.sequence - found.next;
-            found.next = header.sequence.saturating_add(1);
+            found.next = header.sequence + 1;
         }
         visit(header);
         (at, found.end) = (end, end);

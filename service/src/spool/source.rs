@@ -216,9 +216,8 @@ impl Reader {
                 return Some((first, length));
             }
             let from = first.map_or(0, |first| first + 1);
-            if let Some((&first, &length)) = state.segments.range(from..).next()
-                && length > 0
-            {
+            // One that is not the last may be empty: all of it was damaged.
+            if let Some((&first, &length)) = state.segments.range(from..).find(|&(_, &length)| length > 0) {
                 return Some((first, length));
             }
             state = self.shared.grown.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -217,10 +217,34 @@ fn damage_of_any_byte_costs_its_record_and_is_kept_aside() {
 }
 
 #[test]
+fn a_segment_that_is_damaged_as_a_whole_costs_itself_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, _source, guard) = super::open(config(folder.path()), 100).unwrap();
+    runtime().block_on(async {
+        for number in 1..=30 {
+            spool.append(payload(number, 50), 1).await.unwrap();
+        }
+    });
+    guard.close();
+    let (key, firsts) = segment::list(folder.path()).unwrap();
+    let path = segment::path(folder.path(), key.unwrap(), firsts[1]);
+    fs::write(&path, vec![0; fs::metadata(&path).unwrap().len() as usize]).unwrap();
+
+    let (spool, mut source, _guard) = super::open(config(folder.path()), 100).unwrap();
+    let expected: Vec<usize> = (1..=30).filter(|n| !(firsts[1]..firsts[2]).contains(&(*n as u64))).collect();
+    assert_eq!(spool.depth().records, expected.len() as u64);
+    let found =
+        async { tokio::time::timeout(Duration::from_secs(10), take_all(&mut source, expected.len() as u64)).await };
+    let found = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(found);
+    assert_eq!(found.expect("the source goes past it"), expected);
+    assert_eq!(quarantined(folder.path()), 1);
+}
+
+#[test]
 fn a_full_spool_refuses_and_takes_again_what_was_made_room_for() {
     let folder = tempfile::tempdir().unwrap();
     let small = Config { max_bytes: 4_000, ..config(folder.path()) };
-    let (spool, mut source, _guard) = super::open(small, 1_000).unwrap();
+    let (spool, mut source, guard) = super::open(small, 1_000).unwrap();
     runtime().block_on(async {
         let mut seen = BTreeSet::new();
         for round in 0..50 {
@@ -235,6 +259,7 @@ fn a_full_spool_refuses_and_takes_again_what_was_made_room_for() {
         }
         assert_eq!(seen, (0..50).collect());
     });
+    guard.close();
     assert_eq!(spool.depth(), Depth::default());
     assert!(segment::list(folder.path()).unwrap().1.len() < 12, "segments were not deleted");
 }

@@ -64,6 +64,8 @@ pub struct Writer {
     acknowledged: u64,
     /// What the disk knows to be acknowledged.
     cursor: u64,
+    /// The last write failed.
+    disk_is_full: bool,
     spooled: Counter,
     delivered: Counter,
 }
@@ -104,6 +106,7 @@ impl Writer {
             next: found.next,
             acknowledged: found.acknowledged,
             cursor: found.acknowledged,
+            disk_is_full: false,
             spooled: metrics::counter!(metric::SPOOLED.name),
             delivered: metrics::counter!(metric::SPOOL_DELIVERED.name),
         };
@@ -154,14 +157,14 @@ impl Writer {
         state.depth.bytes = state.depth.bytes.saturating_sub(done.bytes);
         state.acknowledged += done.readings;
         // Until an append is refused again.
-        state.full = false;
+        state.refusing = None;
     }
 
     /// Writes a group, and before it begins a new segment where that is due. An error is fatal; everyone has been answered.
     fn commit(&mut self, appends: Vec<Append>) -> io::Result<()> {
         let need: usize = appends.iter().map(|append| HEADER + append.payload.len()).sum();
-        // Full, and acknowledged to its end: the next segment lets this one go.
-        let in_the_way = self.acknowledged + 1 >= self.next && !self.fits(need as u64);
+        // No room, and acknowledged to its end: the next segment lets this one go.
+        let in_the_way = self.acknowledged + 1 >= self.next && (self.disk_is_full || !self.fits(need as u64));
         let is_used = self.next > self.first;
         if is_used
             && (self.length >= self.config.segment_bytes || in_the_way)
@@ -244,11 +247,14 @@ impl Writer {
             let reason = error.to_string();
             let answer = if cut.is_ok() { AppendError::Io(reason) } else { AppendError::Failed(reason) };
             tracing::warn!(%error, "the spool cannot be written");
+            self.disk_is_full = true;
+            self.shared.lock().refusing = Some("its disk cannot be written");
             refuse(group.taken, &answer);
             refuse(group.refused, &AppendError::Full);
             cut?;
             return Ok(Group { acknowledged: self.cursor, next: self.next, ..Group::default() });
         }
+        self.disk_is_full &= group.length == 0;
         Ok(group)
     }
 
@@ -263,7 +269,7 @@ impl Writer {
         {
             let mut state = self.shared.lock();
             if !(group.taken.is_empty() && group.refused.is_empty()) {
-                state.full = !group.refused.is_empty();
+                state.refusing = (!group.refused.is_empty()).then_some("full");
             }
             state.segments.insert(self.first, self.length);
             state.syncs += u64::from(group.length > 0);
@@ -283,7 +289,7 @@ impl Writer {
     fn delete(&mut self) {
         while let Some((&first, _)) = self.segments.first_key_value()
             && let Some((&behind, _)) = self.segments.range(first + 1..).next()
-            && behind <= self.cursor.saturating_add(1)
+            && behind <= self.cursor + 1
         {
             let path = segment::path(&self.config.folder, self.shared.key, first);
             if let Err(error) = fs::remove_file(&path) {
