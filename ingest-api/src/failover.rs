@@ -51,12 +51,15 @@ impl FailoverSink {
     }
 
     async fn send(&self, batch: Arc<Batch>, deadline: Instant) -> Result<(), SinkError> {
+        let mut may_be_taken = false;
         if !self.away.load(Ordering::Relaxed) {
             let until = deadline.min(Instant::now() + self.patience);
             // A task of its own: it owns the confirmation, which may come later than anyone waits for it here.
             let (primary, own) = (self.primary.clone(), batch.clone());
             let attempt = tokio::spawn(async move { primary.deliver(own, until).await });
-            let reason = match tokio::time::timeout_at(until, attempt).await {
+            let outcome = tokio::time::timeout_at(until, attempt).await;
+            may_be_taken = !matches!(outcome, Ok(Ok(Err(SinkError::Refused(_)))));
+            let reason = match outcome {
                 Ok(Ok(Ok(()))) => return Ok(()),
                 Ok(Ok(Err(error))) => error.to_string(),
                 Ok(Err(panic)) => panic.to_string(),
@@ -66,7 +69,11 @@ impl FailoverSink {
                 tracing::warn!(reason, "the queue takes nothing; readings go to the spool");
             }
         }
-        self.spool.deliver(batch, deadline).await
+        self.spool.deliver(batch, deadline).await.map_err(|error| match error {
+            // The spool has refused it, but the primary may store it yet.
+            SinkError::Refused(reason) if may_be_taken => SinkError::Unconfirmed(reason),
+            error => error,
+        })
     }
 }
 

@@ -129,6 +129,22 @@ async fn a_full_spool_refuses_says_so_and_recovers() {
     site.assert_books().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_slow_broker_takes_after_a_full_spool_refused_it_is_counted_as_unconfirmed() {
+    let (site, link) = behind_a_link(&["--spool-max-bytes", "1048576"]).await;
+    let load = Load::start(&site, 8, 1_000);
+    load.wait_accepted(10_000).await;
+    link.set(Condition::Delayed(Duration::from_millis(800)));
+    let unconfirmed = "gridwatch_readings_unavailable_total{reason=\"unconfirmed\"}";
+    until_async("readings are unconfirmed", LIMIT, async || site.ingest().metric(unconfirmed) >= 5_000.0).await;
+    link.set(Condition::Delayed(Duration::ZERO));
+    wait_drained(site.ingest()).await;
+    let sent = load.finish().await;
+    assert!(sent.iter().any(|sent| !sent.accepted), "nothing was refused");
+    assert_stored(&site, &sent).await;
+    site.assert_books().await;
+}
+
 /// A disk that takes no more, as the kernel says it to the process: files end at 2 MiB (4 where the shell counts in kibibytes).
 fn on_a_small_disk(site: &mut Site) {
     let script = site.folder.path().join("on-a-small-disk");
