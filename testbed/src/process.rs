@@ -124,6 +124,11 @@ impl Process {
         self.wait_end()
     }
 
+    /// Where its admin port is.
+    pub fn admin_address(&self) -> &str {
+        &self.admin
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -4,7 +4,6 @@
 //! drifts for both; the median round counts. The table goes to standard output, the figures as JSON to `--out`.
 
 mod generator;
-mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use testbed::free_port;
 use testbed::postgres::Postgres;
 use testbed::process::Process;
 use testbed::rabbitmq::RabbitMq;
+use testbed::usage;
 use tokio_postgres::{Client, NoTls};
 
 /// Microseconds from 1970 to 2000, PostgreSQL's epoch.

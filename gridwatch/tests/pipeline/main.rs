@@ -4,6 +4,7 @@ mod commands;
 mod exactly_once;
 mod faults;
 mod http;
+mod load;
 mod registry;
 mod shapes;
 mod shutdown;

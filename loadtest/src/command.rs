@@ -1,0 +1,311 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use loadtest::ledger::Ledger;
+use loadtest::observe;
+use loadtest::progress::Progress;
+use loadtest::report::{self, Report};
+use loadtest::run::{Found, Run};
+use loadtest::scenario::{Mode, Scenario};
+use loadtest::send::Target;
+use loadtest::verify::{Verdict, Verify};
+use tokio_util::sync::CancellationToken;
+
+/// Exit code of a finding: a broken promise, errors in the run, a regression.
+const FINDING: u8 = 3;
+
+/// A wrong flag or file: one sentence, and exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(String);
+
+/// Load on a Gridwatch, and proof of what became of it.
+///
+/// Exit codes: 0 all is well, 1 it could not be done, 2 a wrong flag or file, 3 something was found: a promise is broken,
+/// requests failed, a figure is worse than it was.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version, max_term_width = 110)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send a scenario to a running Gridwatch, and write a report
+    Run(RunArguments),
+    /// Prove that the database holds what a run was told that it accepted, and nothing else
+    Verify(VerifyArguments),
+    /// Print the JSON Schema of report.json
+    Schema,
+    /// Print the devices of a scenario, one a line, for a Gridwatch that rejects unknown ones
+    Devices {
+        /// A scenario file, or the name of a ready one
+        scenario: PathBuf,
+    },
+    /// Run a server that answers 202 to everything, to measure the generator itself
+    Nothing {
+        /// Where it listens
+        #[arg(long, default_value = "127.0.0.1:8081")]
+        listen: SocketAddr,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// A scenario file, or the name of a ready one: lv-grid, firehose, trickle, outage, hostile
+    scenario: PathBuf,
+    /// The front end, or the load balancer in front of several
+    #[arg(long, value_name = "URL")]
+    target: String,
+    /// Folder for report.json, report.html, the ledger and the log of latencies; made where it is missing
+    #[arg(long, value_name = "DIR")]
+    report: PathBuf,
+    /// Readings a second, instead of the scenario's
+    #[arg(long, value_name = "READINGS")]
+    rate: Option<f64>,
+    /// How long, such as 30s
+    #[arg(long, value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Readings of a request
+    #[arg(long)]
+    batch: Option<u64>,
+    /// Connections
+    #[arg(long)]
+    connections: Option<u64>,
+    /// Another seed: other values, other faults
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Time of the first measurement, to send the same bytes again; RFC 3339
+    #[arg(long)]
+    begin: Option<jiff::Timestamp>,
+    /// Threads that send; half of the cores unless told
+    #[arg(long)]
+    threads: Option<u64>,
+    /// Admin port of a process, for stages, backlog and CPU time; once for each, with NAME= in front to call it so
+    #[arg(long, value_name = "[NAME=]HOST:PORT", value_parser = admin)]
+    admin: Vec<(String, String)>,
+    /// How long everything may take until it is stored, where admin ports are given
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "60s")]
+    settle: Duration,
+    /// Do not look at what the answers say: for a server that does nothing
+    #[arg(long)]
+    unchecked: bool,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArguments {
+    /// Folder of the run's report and ledger
+    #[arg(long, value_name = "DIR")]
+    report: PathBuf,
+    /// The database that Gridwatch writes to
+    #[arg(long, env = "GRIDWATCH_DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+    /// Admin port of every process, to compare their counters
+    #[arg(long, value_name = "HOST:PORT", value_parser = observe::address)]
+    admin: Vec<String>,
+    /// How long what was accepted may take until it is stored
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "60s")]
+    settle: Duration,
+}
+
+fn admin(text: &str) -> Result<(String, String), String> {
+    let (name, address) = text.split_once('=').unwrap_or((text, text));
+    Ok((name.to_owned(), observe::address(address)?))
+}
+
+/// Runs the command, and says how the process ends.
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Run(arguments) => send(arguments).await,
+            Command::Verify(arguments) => verify(arguments).await,
+            Command::Schema => {
+                print!("{}", report::schema());
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Devices { scenario } => {
+                let scenario = load(&scenario)?;
+                for device in 0..scenario.fleet.devices {
+                    println!("{}{device:06}", scenario.fleet.prefix);
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Nothing { listen } => {
+                let address = loadtest::nothing::start(listen).await.with_context(|| listen.to_string())?;
+                println!("answers 202 to everything on http://{address}");
+                tokio::signal::ctrl_c().await?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    })
+}
+
+fn load(path: &Path) -> Result<Scenario, Usage> {
+    Scenario::load(path).map_err(|error| Usage(error.to_string()))
+}
+
+async fn send(arguments: RunArguments) -> anyhow::Result<ExitCode> {
+    let mut scenario = load(&arguments.scenario)?;
+    scenario.rate = arguments.rate.unwrap_or(scenario.rate);
+    if let Some(duration) = arguments.duration {
+        scenario.stretch(duration);
+    }
+    scenario.batch = arguments.batch.unwrap_or(scenario.batch);
+    scenario.connections = arguments.connections.unwrap_or(scenario.connections);
+    scenario.seed = arguments.seed.unwrap_or(scenario.seed);
+    scenario.begin = arguments.begin.map(jiff::Timestamp::as_microsecond).or(scenario.begin);
+    // Written and read again: an override goes through the checks of the file.
+    let text = toml::to_string(&scenario).context("the scenario")?;
+    let scenario = Scenario::parse(&text).map_err(|error| Usage(format!("with what the flags say: {error}")))?;
+    let mut target =
+        Target::new(&arguments.target).map_err(|error| Usage(format!("--target {}: {error}", arguments.target)))?;
+    target.is_checked = !arguments.unchecked;
+    let reached = tokio::net::TcpStream::connect(target.address()).await;
+    reached.map_err(|error| Usage(format!("--target {}: {error}; is it running?", arguments.target)))?;
+    std::fs::create_dir_all(&arguments.report).with_context(|| arguments.report.display().to_string())?;
+
+    let open = match scenario.mode {
+        Mode::Open => format!("{} readings/s", scenario.rate),
+        Mode::Closed => "as fast as it goes".to_owned(),
+    };
+    eprintln!(
+        "{}: {open} in requests of {} over {} connections for {:?}, seed {}",
+        scenario.name, scenario.batch, scenario.connections, scenario.duration, scenario.seed
+    );
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+    let mut progress = Progress::new(scenario.duration);
+    let run = Run {
+        scenario,
+        target,
+        threads: arguments.threads.unwrap_or_else(half_of_the_cores),
+        admins: arguments.admin,
+        servers: Vec::new(),
+        settle: arguments.settle,
+        log: Some(arguments.report.join(report::LOG)),
+    };
+    let found = run.execute(&mut progress, stop).await;
+    progress.finish();
+    let found = found?;
+    write(&arguments.report, &found)?;
+    Ok(say(&found.report, &arguments.report))
+}
+
+/// The first signal ends the run in order, the second one at once.
+async fn stop_on_signal(stop: CancellationToken) {
+    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+        return;
+    };
+    for code in [None, Some(130)] {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        if let Some(code) = code {
+            std::process::exit(code);
+        }
+        eprintln!("stopping; the report is written all the same (once more: at once)");
+        stop.cancel();
+    }
+}
+
+fn half_of_the_cores() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() as u64 / 2).max(1))
+}
+
+fn write(folder: &Path, found: &Found) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(&found.report)?;
+    let path = folder.join(report::FILE);
+    std::fs::write(&path, json).with_context(|| path.display().to_string())?;
+    let path = folder.join("report.html");
+    std::fs::write(&path, loadtest::html::page(&found.report)).with_context(|| path.display().to_string())?;
+    found.ledger.write(&folder.join(report::LEDGER))
+}
+
+fn say(report: &Report, folder: &Path) -> ExitCode {
+    let counts = &report.counts;
+    println!(
+        "sent {} requests in {:.1} s{}: {} readings accepted ({:.0}/s), {} rejected, {} without a final answer",
+        counts.sent,
+        report.seconds,
+        if report.interrupted { " (ended before its time)" } else { "" },
+        counts.accepted,
+        report.accepted_per_second,
+        counts.rejected,
+        counts.unknown,
+    );
+    println!(
+        "late {} ({:.2} ms at p99), dropped {}, retried {}, repeated {}, unlike what was sent {}",
+        counts.late, report.lateness_ms.p99, counts.dropped, counts.retried, counts.repeated, counts.unlike
+    );
+    println!("{:<28}{:>10}{:>10}{:>10}{:>10}{:>10}", "ms", "p50", "p90", "p99", "p99.9", "max");
+    let line = |name: &str, times: &loadtest::meter::Quantiles| {
+        println!(
+            "{name:<28}{:>10.2}{:>10.2}{:>10.2}{:>10.2}{:>10.2}",
+            times.p50, times.p90, times.p99, times.p999, times.max
+        );
+    };
+    line("from the intended send", &report.latency_ms);
+    line("from the send itself", &report.latency_from_send_ms);
+    for stage in &report.stages {
+        println!("{:<28}{:>10.2}{:>10}{:>10.2}", stage.stage, stage.p50, "", stage.p99);
+    }
+    for process in &report.processes {
+        println!(
+            "{:<28}{:>10.2} CPU-s per million readings, {:.0} MiB",
+            process.process, process.cpu_seconds_per_million, process.memory_mib
+        );
+    }
+    for words in &report.unlike {
+        println!("  {words}");
+    }
+    println!("report in {}", folder.join("report.html").display());
+    match counts.unlike + counts.errors + counts.dropped {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(FINDING),
+    }
+}
+
+async fn verify(arguments: VerifyArguments) -> anyhow::Result<ExitCode> {
+    let folder = &arguments.report;
+    let wrong = |error: anyhow::Error| Usage(format!("--report {}: {error:#}", folder.display()));
+    let report = Report::read(folder).map_err(wrong)?;
+    let ledger = Ledger::read(&folder.join(report::LEDGER)).map_err(wrong)?;
+    let verify = Verify {
+        report: &report,
+        ledger: &ledger,
+        database_url: &arguments.database_url,
+        admins: &arguments.admin,
+        settle: arguments.settle,
+    };
+    let verdict = verify.execute().await?;
+    std::fs::write(folder.join("verdict.json"), serde_json::to_string_pretty(&verdict)?)?;
+    Ok(pronounce(&verdict))
+}
+
+fn pronounce(verdict: &Verdict) -> ExitCode {
+    let Verdict { accepted, rejected, unknown, stored, dead_lettered, of_other_runs, violations } = verdict;
+    println!("accepted {accepted}, rejected or not sent {rejected}, without a final answer {unknown}");
+    println!("stored {stored}, dead-lettered {dead_lettered}, of other runs {of_other_runs}");
+    for violation in violations {
+        println!("BROKEN: {} ({} times)", violation.promise, violation.count);
+        for example in &violation.examples {
+            println!("  {example}");
+        }
+    }
+    match violations.is_empty() {
+        true => {
+            println!("proved: what was accepted is stored, each once and as it was sent, and nothing else is");
+            ExitCode::SUCCESS
+        }
+        false => ExitCode::from(FINDING),
+    }
+}

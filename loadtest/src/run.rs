@@ -1,0 +1,326 @@
+//! A run: threads that send, a look at everything once a second, and a report.
+//!
+//! In: a scenario and a target. Out: [`Report`] and [`Ledger`]. Ctrl-C ends it before its time; what was found until then is
+//! reported all the same.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriter, IntervalLogWriterBuilder, Tag};
+use schema::clock;
+use schema::reading::Micros;
+use testbed::usage;
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::{Fate, Ledger};
+use crate::meter::{Measured, Meter, Quantiles};
+use crate::observe::{self, Look};
+use crate::progress::Progress;
+use crate::report::{Machine, ProcessUse, Report, Row, VERSION};
+use crate::scenario::{Mode, Scenario};
+use crate::send::{Share, Target};
+use crate::traffic::Traffic;
+
+/// Time until the first send: for the threads to be there.
+const HEAD_START: Duration = Duration::from_millis(200);
+/// Time between two rows.
+const ROW: Duration = Duration::from_secs(1);
+/// Time between two looks at what is not stored yet.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// What is sent.
+    pub scenario: Scenario,
+    /// Where to.
+    pub target: Target,
+    /// Threads that send.
+    pub threads: u64,
+    /// Admin ports of the processes, by what they are.
+    pub admins: Vec<(String, String)>,
+    /// Servers whose CPU time counts too, by their process.
+    pub servers: Vec<(String, u32)>,
+    /// How long what was accepted may take until it is stored, after the last answer.
+    pub settle: Duration,
+    /// Where the intervals of latency go, as an HDR log.
+    pub log: Option<PathBuf>,
+}
+
+/// What a run has found.
+#[derive(Debug)]
+pub struct Found {
+    /// To be read by people and programs.
+    pub report: Report,
+    /// What became of each request.
+    pub ledger: Ledger,
+    /// Everything that was measured.
+    pub measured: Measured,
+}
+
+impl Run {
+    /// Runs it, until its end or `stop`.
+    ///
+    /// # Errors
+    /// A process does not tell what it has to, or this machine has no threads. A target that fails is a finding.
+    pub async fn execute(self, progress: &mut Progress, stop: CancellationToken) -> anyhow::Result<Found> {
+        let addresses: Vec<String> = self.admins.iter().map(|(_, address)| address.clone()).collect();
+        let before = observe::look(&addresses).await?;
+        let (begin, started) = (Instant::now() + HEAD_START, clock::now() + HEAD_START.as_micros() as Micros);
+        let traffic = Arc::new(Traffic::new(&self.scenario, self.scenario.begin.unwrap_or(started)));
+        let threads = self.threads.min(self.scenario.connections).max(1);
+        let (mut meters, mut senders) = (Vec::new(), Vec::new());
+        for turn in 0..threads {
+            let meter = Meter::default();
+            meters.push(meter.clone());
+            let share = Share {
+                traffic: traffic.clone(),
+                target: self.target.clone(),
+                begin,
+                turn: (turn, threads),
+                connections: (self.scenario.connections + threads - 1 - turn) / threads,
+                meter,
+                stop: stop.clone(),
+            };
+            senders.push(share.start().context("a thread to send from")?);
+        }
+        let mut file = self.log.as_deref().map(LogFile::create).transpose()?;
+        let mut watch = Watch {
+            run: &self,
+            addresses: &addresses,
+            begin,
+            before: &before,
+            warm: None,
+            total: Measured::default(),
+            rows: Vec::new(),
+            log: file.as_mut().map(LogFile::begin).transpose()?,
+        };
+        watch.until_ended(&meters, &senders, progress, &stop).await?;
+        let mut ledgers = Vec::new();
+        for sender in senders {
+            ledgers.push(sender.join().map_err(|_| anyhow::anyhow!("a thread that sends has panicked"))??);
+        }
+        let ledger = Ledger::interleave(&ledgers);
+        let seconds = begin.elapsed().as_secs_f64();
+        let after = watch.settle(&stop, progress).await?;
+        Ok(watch.found(traffic.as_ref(), ledger, seconds, started, after, stop.is_cancelled()))
+    }
+}
+
+/// What a run gathers while it goes on.
+struct Watch<'a> {
+    run: &'a Run,
+    addresses: &'a [String],
+    begin: Instant,
+    before: &'a Look,
+    /// The processes at the end of the warm-up, and what the servers had used until then.
+    warm: Option<Warm>,
+    total: Measured,
+    rows: Vec<Row>,
+    log: Option<Log<'a>>,
+}
+
+#[derive(Debug, Clone)]
+struct Warm {
+    look: Look,
+    servers: Vec<f64>,
+    accepted: u64,
+}
+
+/// The processes after everything was stored.
+struct After {
+    look: Look,
+    servers: Vec<f64>,
+    settle: Option<Duration>,
+}
+
+impl Watch<'_> {
+    fn servers(&self) -> Vec<f64> {
+        self.run.servers.iter().map(|(_, pid)| usage::of_server(*pid)).collect()
+    }
+
+    /// Adds up what was measured, second by second, until every thread is through.
+    async fn until_ended<T>(
+        &mut self,
+        meters: &[Meter],
+        senders: &[std::thread::JoinHandle<T>],
+        progress: &mut Progress,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut next = self.begin + ROW;
+        let warm_up = self.begin + self.run.scenario.warm_up;
+        loop {
+            let ended = || senders.iter().all(std::thread::JoinHandle::is_finished);
+            while Instant::now() < next && !ended() {
+                tokio::time::sleep(LOOK.min(next.saturating_duration_since(Instant::now()))).await;
+                if self.warm.is_none() && Instant::now() >= warm_up {
+                    let look = observe::look(self.addresses).await?;
+                    let accepted = self.total.counts.accepted;
+                    self.warm = Some(Warm { look, servers: self.servers(), accepted });
+                }
+            }
+            let is_last = ended();
+            let mut part = Measured::default();
+            meters.iter().for_each(|meter| meter.take(&mut part));
+            let at = self.begin.elapsed();
+            // A process that is away for a moment is a finding, not the end of the run.
+            let look = if self.addresses.is_empty() { None } else { observe::look(self.addresses).await.ok() };
+            let backlog = look.map(|look| look.books.since(&self.before.books).backlog());
+            self.add(&part, at, backlog)?;
+            if let Some(row) = self.rows.last() {
+                progress.row(row, &self.total.counts, stop.is_cancelled());
+            }
+            if is_last {
+                return Ok(());
+            }
+            next += ROW;
+        }
+    }
+
+    fn add(&mut self, part: &Measured, at: Duration, backlog: Option<f64>) -> anyhow::Result<()> {
+        let before = self.rows.last().map_or(0.0, |row| row.at);
+        let seconds = (at.as_secs_f64() - before).max(1e-3);
+        self.rows.push(Row {
+            at: at.as_secs_f64(),
+            accepted_per_second: part.counts.accepted as f64 / seconds,
+            errors: part.counts.errors,
+            p50_ms: part.intended.value_at_quantile(0.5) as f64 / 1e3,
+            p99_ms: part.intended.value_at_quantile(0.99) as f64 / 1e3,
+            max_ms: part.intended.max() as f64 / 1e3,
+            backlog,
+        });
+        if let Some(log) = &mut self.log {
+            write(log, part, Duration::from_secs_f64(before), Duration::from_secs_f64(seconds))?;
+        }
+        self.total.add(part);
+        Ok(())
+    }
+
+    /// Waits until everything accepted is through, as far as the processes tell.
+    async fn settle(&self, stop: &CancellationToken, progress: &mut Progress) -> anyhow::Result<After> {
+        let begun = Instant::now();
+        loop {
+            let look = observe::look(self.addresses).await?;
+            let backlog = look.books.since(&self.before.books).backlog();
+            let is_settled = backlog == 0.0;
+            if is_settled || begun.elapsed() > self.run.settle || stop.is_cancelled() {
+                let settle = (is_settled && !self.addresses.is_empty()).then(|| begun.elapsed());
+                return Ok(After { look, servers: self.servers(), settle });
+            }
+            progress.settling(backlog);
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn found(
+        self,
+        traffic: &Traffic,
+        ledger: Ledger,
+        seconds: f64,
+        started: Micros,
+        after: After,
+        interrupted: bool,
+    ) -> Found {
+        let warm = self.warm.clone().unwrap_or_else(|| Warm {
+            look: self.before.clone(),
+            servers: after.servers.clone(),
+            accepted: self.total.counts.accepted,
+        });
+        let millions = (self.total.counts.accepted - warm.accepted) as f64 / 1e6;
+        let cpu = |process: &str, cpu_seconds: f64, memory_mib| ProcessUse {
+            process: process.to_owned(),
+            cpu_seconds,
+            cpu_seconds_per_million: if millions > 0.0 { cpu_seconds / millions } else { 0.0 },
+            memory_mib,
+        };
+        let own = self
+            .run
+            .admins
+            .iter()
+            .enumerate()
+            .map(|(at, (name, _))| cpu(name, after.look.cpu[at] - warm.look.cpu[at], after.look.memory[at]));
+        let servers = self
+            .run
+            .servers
+            .iter()
+            .enumerate()
+            .map(|(at, (name, pid))| cpu(name, after.servers[at] - warm.servers[at], usage::memory_mib(*pid)));
+        let mut scenario = self.run.scenario.clone();
+        scenario.begin = Some(traffic.begin());
+        let sent = (0..ledger.len()).filter(|&request| ledger.get(request) != Fate::Unsent).count() as u64;
+        let planned = if scenario.mode == Mode::Open { traffic.requests() } else { sent };
+        let total = &self.total;
+        let report = Report {
+            version: VERSION,
+            scenario: toml::to_string(&scenario).unwrap_or_default(),
+            name: scenario.name.clone(),
+            seed: scenario.seed,
+            begin: traffic.begin(),
+            target: self.run.target.uri.to_string(),
+            started_at: jiff::Timestamp::from_microsecond(started).map(|at| at.to_string()).unwrap_or_default(),
+            seconds,
+            interrupted,
+            machine: Machine::this(),
+            counts: total.counts.clone(),
+            unsent: planned - sent,
+            accepted_per_second: total.counts.accepted as f64 / seconds,
+            latency_ms: Quantiles::from(&total.intended),
+            latency_from_send_ms: Quantiles::from(&total.sent),
+            lateness_ms: Quantiles::from(&total.lateness),
+            curve_ms: curve(total),
+            rows: self.rows,
+            books: (!self.addresses.is_empty()).then(|| after.look.books.since(&self.before.books)),
+            stages: after.look.stages_since(&warm.look),
+            settle_seconds: after.settle.map(|settle| settle.as_secs_f64()),
+            processes: own.chain(servers).collect(),
+            unlike: total.unlike.clone(),
+        };
+        Found { report, ledger, measured: self.total }
+    }
+}
+
+/// Latencies from the median's neighbourhood to p99.999, closer together towards the end.
+fn curve(total: &Measured) -> Vec<(f64, f64, f64)> {
+    let mut points = Vec::new();
+    let mut left: f64 = 1.0;
+    while left >= 1e-5 && total.intended.len() as f64 * left >= 1.0 {
+        let quantile = 1.0 - left;
+        let at = |histogram: &hdrhistogram::Histogram<u64>| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        points.push((quantile, at(&total.intended), at(&total.sent)));
+        left *= 0.8;
+    }
+    points
+}
+
+/// Intervals of latency in the log format of HdrHistogram, which its tools merge and plot.
+struct LogFile {
+    file: File,
+    serializer: V2DeflateSerializer,
+}
+
+type Log<'a> = IntervalLogWriter<'a, 'a, File, V2DeflateSerializer>;
+
+impl LogFile {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        let file = File::create(path).with_context(|| path.display().to_string())?;
+        Ok(Self { file, serializer: V2DeflateSerializer::new() })
+    }
+
+    fn begin(&mut self) -> anyhow::Result<Log<'_>> {
+        let log = IntervalLogWriterBuilder::new()
+            .add_comment("latency in microseconds, from the intended send; tag 'sent': from the send itself")
+            .with_start_time(std::time::SystemTime::now())
+            .begin_log_with(&mut self.file, &mut self.serializer)?;
+        Ok(log)
+    }
+}
+
+fn write(log: &mut Log<'_>, part: &Measured, from: Duration, lasts: Duration) -> anyhow::Result<()> {
+    let failed = |error| anyhow::anyhow!("the log of latencies cannot be written: {error:?}");
+    log.write_histogram(&part.intended, from, lasts, None).map_err(failed)?;
+    log.write_histogram(&part.sent, from, lasts, Tag::new("sent")).map_err(failed)
+}

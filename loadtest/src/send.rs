@@ -1,0 +1,414 @@
+//! Sending: threads that keep connections open and send each request at its time.
+//!
+//! In: the traffic, the moment of its begin. Out: measurements, and a ledger of what became of every request. The schedule is
+//! fixed before: a request whose time comes while every connection waits for an answer is sent late, and its latency counts
+//! from when it was due. One that is ten seconds late is dropped, and counted.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::SendRequest;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::{Fate, Ledger};
+use crate::meter::{Meter, record};
+use crate::pace::Pace;
+use crate::scenario::{Format, Mode};
+use crate::traffic::{Hostile, Traffic};
+
+/// How late a request may be and is sent all the same.
+const GIVE_UP: Duration = Duration::from_secs(10);
+/// From how much on a send counts as late.
+const LATE: Duration = Duration::from_millis(1);
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 1024 * 1024;
+/// Longest pause that an answer can ask for.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// Where requests go, and what is expected of the answers.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `http://HOST:PORT`, and the path where readings are taken.
+    pub uri: Uri,
+    /// Whether answers have to say how many readings were accepted. A server that does nothing cannot.
+    pub is_checked: bool,
+}
+
+impl Target {
+    /// The target of a URL such as `http://127.0.0.1:8080`.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn new(url: &str) -> anyhow::Result<Self> {
+        let uri: Option<Uri> = format!("{}/v1/readings", url.trim_end_matches('/')).parse().ok();
+        let uri = uri.filter(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
+        let uri = uri.context("expected http://HOST:PORT, such as http://127.0.0.1:8080")?;
+        Ok(Self { uri, is_checked: true })
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> (&str, u16) {
+        (self.uri.host().unwrap_or_default(), self.uri.port_u16().unwrap_or(80))
+    }
+}
+
+/// What one thread of several sends: every n-th request.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// What is sent.
+    pub traffic: Arc<Traffic>,
+    /// Where to.
+    pub target: Target,
+    /// When the schedule begins.
+    pub begin: Instant,
+    /// Which of the threads this is, and how many there are.
+    pub turn: (u64, u64),
+    /// Connections of this thread.
+    pub connections: u64,
+    /// Where measurements go.
+    pub meter: Meter,
+    /// Ends the run before its time.
+    pub stop: CancellationToken,
+}
+
+impl Share {
+    /// Sends everything on a thread of its own, and returns the ledger, by turns of this thread.
+    ///
+    /// # Errors
+    /// The thread cannot be set up. That the target is not there is no error; it is what is measured.
+    pub fn start(self) -> std::io::Result<std::thread::JoinHandle<anyhow::Result<Ledger>>> {
+        std::thread::Builder::new().name("sender".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            tokio::task::LocalSet::new().block_on(&runtime, self.run())
+        })
+    }
+
+    async fn run(self) -> anyhow::Result<Ledger> {
+        let pace = Pace::new()?;
+        let next = Next::new(&self.traffic, self.turn);
+        let sender =
+            Rc::new(Sender { pace: pace.clone(), next: RefCell::new(next), ledger: RefCell::default(), share: self });
+        let mut connections: FuturesUnordered<_> = (0..sender.share.connections)
+            .map(|_| tokio::task::spawn_local(Connection { sender: sender.clone(), link: None }.run()))
+            .collect();
+        let all = async {
+            while let Some(ended) = connections.next().await {
+                ended?;
+            }
+            anyhow::Ok(())
+        };
+        tokio::select! {
+            ended = all => ended?,
+            failed = pace.run() => failed?,
+        }
+        Ok(sender.ledger.take())
+    }
+}
+
+/// The requests of a thread in the order of their times: those on schedule, and those of devices that were away.
+struct Next {
+    turn: (u64, u64),
+    on_time: u64,
+    kept: u64,
+    kept_end: u64,
+}
+
+impl Next {
+    fn new(traffic: &Traffic, turn: (u64, u64)) -> Self {
+        let (kept, kept_end) = traffic.outage_requests();
+        // The first of this thread's.
+        let kept = kept + (turn.0 + turn.1 - kept % turn.1) % turn.1;
+        Self { turn, on_time: turn.0, kept, kept_end }
+    }
+
+    /// The next request and when it is due; none where all were handed out.
+    fn take(&mut self, traffic: &Traffic) -> Option<(u64, Duration)> {
+        let is_open = traffic.scenario().mode == Mode::Open;
+        if !is_open {
+            let request = self.on_time;
+            self.on_time += self.turn.1;
+            return Some((request, Duration::ZERO));
+        }
+        while self.on_time < traffic.requests() && traffic.is_away(self.on_time) {
+            self.on_time += self.turn.1;
+        }
+        while self.kept < self.kept_end && !traffic.is_away(self.kept) {
+            self.kept += self.turn.1;
+        }
+        let on_time = (self.on_time < traffic.requests()).then(|| traffic.due(self.on_time));
+        let kept = (self.kept < self.kept_end).then(|| traffic.due(self.kept));
+        let (cursor, due) = match (on_time, kept) {
+            (Some(on_time), Some(kept)) if kept < on_time => (&mut self.kept, kept),
+            (Some(on_time), _) => (&mut self.on_time, on_time),
+            (None, Some(kept)) => (&mut self.kept, kept),
+            (None, None) => return None,
+        };
+        let request = *cursor;
+        *cursor += self.turn.1;
+        Some((request, Duration::from_secs_f64(due)))
+    }
+}
+
+struct Sender {
+    share: Share,
+    pace: Pace,
+    next: RefCell<Next>,
+    ledger: RefCell<Ledger>,
+}
+
+/// One connection, and the requests that go over it one after the other.
+struct Connection {
+    sender: Rc<Sender>,
+    link: Option<SendRequest<Full<Bytes>>>,
+}
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq)]
+enum Outcome {
+    Answer {
+        status: u16,
+        retry_after: Option<Duration>,
+        body: Bytes,
+    },
+    /// No connection, a broken one, or no answer in time.
+    Nothing(String),
+}
+
+#[derive(Debug, Deserialize)]
+struct Books {
+    accepted: u64,
+    rejected: u64,
+}
+
+impl Connection {
+    async fn run(mut self) {
+        let sender = self.sender.clone();
+        let share = &sender.share;
+        let end = share.begin + share.traffic.scenario().duration;
+        let is_open = share.traffic.scenario().mode == Mode::Open;
+        loop {
+            let Some((number, due)) = sender.next.borrow_mut().take(&share.traffic) else {
+                return;
+            };
+            // Made before its time, so that making it does not delay it.
+            let request = share.traffic.request(number);
+            let due = share.begin + due;
+            if share.stop.run_until_cancelled(sender.pace.until(due)).await.is_none() {
+                return;
+            }
+            let begun = Instant::now();
+            if share.stop.is_cancelled() || (!is_open && begun >= end) {
+                return;
+            }
+            let due = if is_open { due } else { begun };
+            if begun > due + GIVE_UP {
+                share.meter.lock().counts.dropped += 1;
+                continue;
+            }
+            self.exchange(number, &request, due, begun).await;
+        }
+    }
+
+    /// Sends a request until it has a final answer or was sent as often as may be, and writes down what became of it.
+    async fn exchange(&mut self, number: u64, request: &crate::traffic::Request, due: Instant, begun: Instant) {
+        let sender = self.sender.clone();
+        let share = &sender.share;
+        let retry = share.traffic.scenario().retry;
+        let own = number / share.turn.1;
+        // Until there is an answer nobody knows.
+        sender.ledger.borrow_mut().set(own, Fate::Unknown);
+        let warm = due >= share.begin + share.traffic.scenario().warm_up;
+        let mut attempt = 0;
+        let outcome = loop {
+            let outcome = self.send(request).await;
+            if attempt == 0 {
+                let now = Instant::now();
+                let mut measured = share.meter.lock();
+                measured.counts.sent += 1;
+                measured.counts.late += u64::from(begun > due + LATE);
+                if warm {
+                    record(&mut measured.intended, now - due);
+                    record(&mut measured.sent, now - begun);
+                    record(&mut measured.lateness, begun - due);
+                }
+            }
+            let (is_final, pause) = match &outcome {
+                Outcome::Answer { status, retry_after, .. } => (*status < 500, retry_after.unwrap_or(retry.after)),
+                // It was meant to break off.
+                Outcome::Nothing(_) if request.hostile == Some(Hostile::BreaksOff) => (true, Duration::ZERO),
+                Outcome::Nothing(_) => (false, retry.after),
+            };
+            if is_final || attempt == retry.attempts {
+                break outcome;
+            }
+            attempt += 1;
+            share.meter.lock().counts.retried += 1;
+            if share.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                break outcome;
+            }
+        };
+        let fate = self.judge(request, number, &outcome);
+        sender.ledger.borrow_mut().set(own, fate);
+        if fate == Fate::Accepted && share.traffic.is_repeated(number) {
+            share.meter.lock().counts.repeated += 1;
+            // Whatever comes back: the readings were accepted before.
+            self.send(request).await;
+        }
+    }
+
+    /// What an outcome means for the readings of a request, and whether it fits them.
+    fn judge(&self, request: &crate::traffic::Request, number: u64, outcome: &Outcome) -> Fate {
+        let mut measured = self.sender.share.meter.lock();
+        let readings = request.good + request.bad;
+        let (status, body) = match outcome {
+            Outcome::Answer { status, body, .. } => (*status, body),
+            Outcome::Nothing(reason) => {
+                *measured.counts.statuses.entry(0).or_default() += 1;
+                if request.hostile == Some(Hostile::BreaksOff) {
+                    measured.counts.rejected += readings;
+                    return Fate::Rejected;
+                }
+                measured.counts.errors += 1;
+                measured.counts.unknown += readings;
+                if measured.unlike.is_empty() {
+                    measured.unlike.push(format!("request {number}: {reason}"));
+                }
+                return Fate::Unknown;
+            }
+        };
+        *measured.counts.statuses.entry(status).or_default() += 1;
+        if !self.sender.share.target.is_checked {
+            measured.counts.accepted += request.good;
+            return Fate::Accepted;
+        }
+        let words = || format!("request {number}: {status} {}", String::from_utf8_lossy(&body[..body.len().min(300)]));
+        match status {
+            200..=299 => {
+                let books: Option<Books> = serde_json::from_slice(body).ok();
+                let fits = books.is_some_and(|books| (books.accepted, books.rejected) == (request.good, request.bad));
+                if !fits || request.good == 0 {
+                    measured.note_unlike(|| format!("{}; expected {} accepted", words(), request.good));
+                    measured.counts.unknown += readings;
+                    return Fate::Unknown;
+                }
+                measured.counts.accepted += request.good;
+                measured.counts.rejected += request.bad;
+                Fate::Accepted
+            }
+            400..=499 => {
+                measured.counts.rejected += readings;
+                if request.good > 0 {
+                    measured.note_unlike(|| format!("{}; expected {} accepted", words(), request.good));
+                }
+                Fate::Rejected
+            }
+            _ => {
+                measured.counts.errors += 1;
+                measured.counts.unknown += readings;
+                if measured.unlike.is_empty() {
+                    let words = words();
+                    measured.unlike.push(words);
+                }
+                Fate::Unknown
+            }
+        }
+    }
+
+    async fn send(&mut self, request: &crate::traffic::Request) -> Outcome {
+        let timeout = self.sender.share.traffic.scenario().timeout;
+        let sent = match request.hostile {
+            Some(Hostile::BreaksOff) => tokio::time::timeout(timeout, self.break_off(request)).await,
+            _ => tokio::time::timeout(timeout, self.try_send(request)).await,
+        };
+        match sent {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => {
+                self.link = None;
+                Outcome::Nothing(format!("{error:#}"))
+            }
+            Err(_) => {
+                // An answer that comes later must not be taken for the next one's.
+                self.link = None;
+                Outcome::Nothing("no answer in time".into())
+            }
+        }
+    }
+
+    async fn try_send(&mut self, request: &crate::traffic::Request) -> anyhow::Result<Outcome> {
+        let mut message = Request::new(Full::new(request.body.clone()));
+        *message.method_mut() = hyper::Method::POST;
+        *message.uri_mut() = path();
+        *message.headers_mut() = self.headers(request);
+        // One that the server has closed meanwhile is made anew.
+        let is_open = match &mut self.link {
+            Some(link) => link.ready().await.is_ok(),
+            None => false,
+        };
+        if !is_open {
+            self.link = Some(self.connect().await?);
+        }
+        let link = self.link.as_mut().context("no connection")?;
+        let mut answer = link.send_request(message).await?;
+        let status = answer.status().as_u16();
+        let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = seconds.map(|seconds| Duration::from_secs(seconds).min(MAX_PAUSE));
+        let body = Limited::new(answer.body_mut(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+        Ok(Outcome::Answer { status, retry_after, body })
+    }
+
+    async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+        let stream = TcpStream::connect(self.sender.share.target.address()).await?;
+        stream.set_nodelay(true)?;
+        let (link, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Its errors come out at the request that they concern.
+        tokio::task::spawn_local(connection);
+        Ok(link)
+    }
+
+    fn headers(&self, request: &crate::traffic::Request) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(4);
+        let authority = self.sender.share.target.uri.authority().map_or("", |authority| authority.as_str());
+        if let Ok(host) = HeaderValue::from_str(authority) {
+            headers.insert(header::HOST, host);
+        }
+        let media = match self.sender.share.traffic.scenario().body.format {
+            Format::Json => "application/json",
+            Format::Ndjson => "application/x-ndjson",
+        };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+        if let Some(encoding) = request.encoding {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+        headers
+    }
+
+    /// Announces a body and ends the connection in the middle of it.
+    async fn break_off(&self, request: &crate::traffic::Request) -> anyhow::Result<Outcome> {
+        let mut stream = TcpStream::connect(self.sender.share.target.address()).await?;
+        let (length, half) = (request.body.len(), &request.body[..request.body.len() / 2]);
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: loadtest\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n",
+            path()
+        );
+        stream.write_all(&[head.as_bytes(), half].concat()).await?;
+        Ok(Outcome::Nothing("broken off, as it was meant to be".into()))
+    }
+}
+
+fn path() -> Uri {
+    Uri::from_static("/v1/readings?precision=us")
+}

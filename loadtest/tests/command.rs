@@ -1,0 +1,131 @@
+//! The command as a person runs it, against a server that does nothing. Against Gridwatch it is tested with the pipeline.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use loadtest::ledger::Ledger;
+use loadtest::report::{self, Report};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
+
+/// A server that does nothing, and ends with the test.
+struct Nothing {
+    child: Child,
+    url: String,
+}
+
+impl Nothing {
+    fn start() -> Self {
+        let mut command = Command::new(PROGRAM);
+        let mut child = command.args(["nothing", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.split(' ').next_back().unwrap().trim().to_owned();
+        Self { child, url }
+    }
+
+    fn run(&self, scenario: &str, folder: &Path, more: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", scenario, "--unchecked", "--target", &self.url, "--report"]).arg(folder).args(more);
+        command
+    }
+}
+
+impl Drop for Nothing {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+#[test]
+fn a_run_writes_a_page_a_report_of_the_published_form_a_ledger_and_a_log() {
+    let (server, folder) = (Nothing::start(), tempfile::tempdir().unwrap());
+    let more = ["--duration", "2s", "--rate", "2000", "--batch", "10", "--connections", "8", "--seed", "5"];
+    let output = server.run("trickle", folder.path(), &more).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let json = std::fs::read_to_string(folder.path().join(report::FILE)).unwrap();
+    let schema = serde_json::from_str(&report::schema()).unwrap();
+    jsonschema::validate(&schema, &serde_json::from_str(&json).unwrap()).unwrap();
+    let report = Report::read(folder.path()).unwrap();
+    assert_eq!((report.counts.sent, report.counts.accepted, report.unsent, report.seed), (400, 4_000, 0, 5));
+    assert_eq!((report.latency_ms.count > 300, report.interrupted), (true, false));
+    assert!(report.scenario.contains("begin = "), "{}", report.scenario);
+    assert_eq!(Ledger::read(&folder.path().join(report::LEDGER)).unwrap().len(), 400);
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(page.contains("<svg") && !page.contains("src=") && !page.contains("@import"), "{page}");
+    let log = std::fs::read_to_string(folder.path().join(report::LOG)).unwrap();
+    let intervals = hdrhistogram::serialization::interval_log::IntervalLogIterator::new(log.as_bytes());
+    assert!(intervals.filter(Result::is_ok).count() > 4, "{log}");
+}
+
+#[test]
+fn the_schema_that_is_published_is_the_one_of_the_code() {
+    let published = include_str!("../report.schema.json");
+    assert!(published == report::schema(), "renew it: loadtest schema > loadtest/report.schema.json");
+}
+
+#[test]
+fn ctrl_c_ends_a_run_cleanly_and_the_report_is_written() {
+    let (server, folder) = (Nothing::start(), tempfile::tempdir().unwrap());
+    let mut command = server.run("trickle", folder.path(), &["--duration", "10m", "--rate", "500"]);
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    // The first line of progress: it sends.
+    assert!(lines.any(|line| line.unwrap().contains("readings/s  p50")));
+    let killed = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert!(lines.any(|line| line.unwrap().contains("stopping")));
+    assert!(child.wait().unwrap().success());
+    let report = Report::read(folder.path()).unwrap();
+    assert!(report.interrupted && report.counts.sent > 0 && report.unsent > report.counts.sent, "{:?}", report.counts);
+    assert_eq!(report.counts.unknown, 0);
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_sentence_with_exit_code_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wrong.toml");
+    std::fs::write(&file, "name = 'x'\nrate = 'fast'\n").unwrap();
+    let report = folder.path().join("report");
+    let (file, report) = (file.to_str().unwrap(), report.to_str().unwrap());
+    for (arguments, words) in [
+        (vec!["run", file, "--target", "http://127.0.0.1:1", "--report", report], vec!["line 2", "rate", "f64"]),
+        (vec!["run", "no-such", "--target", "http://127.0.0.1:1", "--report", report], vec!["no-such", "lv-grid"]),
+        (vec!["run", "trickle", "--target", "127.0.0.1:1", "--report", report], vec!["--target", "http://HOST:PORT"]),
+        (vec!["run", "trickle", "--target", "http://127.0.0.1:1", "--report", report], vec!["is it running?"]),
+        (vec!["run", "trickle", "--target", "http://x", "--report", report, "--rate", "0"], vec!["rate", "above 0"]),
+        (
+            vec!["run", "trickle", "--target", "http://x", "--report", report, "--admin", "x"],
+            vec!["--admin", "HOST:PORT"],
+        ),
+        (vec!["verify", "--report", report, "--database-url", "postgres://x"], vec!["--report"]),
+    ] {
+        let output = Command::new(PROGRAM).args(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));
+        assert!(words.iter().all(|word| text(&output).contains(word)), "{arguments:?}: {}", text(&output));
+    }
+}
+
+#[test]
+fn a_server_that_is_silent_or_gone_costs_nothing_but_answers() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = folder.path().join("s.toml");
+    let text_of = "name='x'\nrate=100\nduration='1s'\nbatch=1\nconnections=4\ntimeout='200ms'\n";
+    std::fs::write(&scenario, text_of).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.arg("run").arg(&scenario).args(["--target", &url, "--report"]).arg(folder.path());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let report = Report::read(folder.path()).unwrap();
+    assert_eq!((report.counts.accepted, report.counts.errors), (0, report.counts.sent));
+    assert!(report.counts.unknown > 0 && report.latency_ms.p50 >= 200.0, "{:?}", report.counts);
+    assert!(text(&output).contains("no answer in time"), "{}", text(&output));
+}
