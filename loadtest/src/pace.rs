@@ -3,13 +3,12 @@
 //! In: moments, in ascending order from each task that waits. Out: a task is woken at its moment. One timer of the kernel
 //! serves all tasks of a thread.
 
-use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
@@ -20,13 +19,13 @@ use tokio::sync::Notify;
 /// See the module. Clones share the timer; it belongs to one thread.
 #[derive(Debug, Clone)]
 pub struct Pace {
-    shared: Rc<Shared>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
     timer: AsyncFd<OwnedFd>,
-    waiting: RefCell<BinaryHeap<Reverse<Waiting>>>,
+    waiting: Mutex<BinaryHeap<Reverse<Waiting>>>,
     /// There is a moment before every other.
     earlier: Notify,
 }
@@ -35,6 +34,12 @@ struct Shared {
 struct Waiting {
     moment: Instant,
     waker: Waker,
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, BinaryHeap<Reverse<Waiting>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl PartialEq for Waiting {
@@ -70,8 +75,8 @@ impl Pace {
             reason = "its successor is unsafe, for handles that lie about what they own; this one owns it"
         )]
         let timer = AsyncFd::new(timer)?;
-        let shared = Shared { timer, waiting: RefCell::default(), earlier: Notify::new() };
-        Ok(Self { shared: Rc::new(shared) })
+        let shared = Shared { timer, waiting: Mutex::default(), earlier: Notify::new() };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Waits for a moment.
@@ -82,7 +87,7 @@ impl Pace {
                 return Poll::Ready(());
             }
             if std::mem::take(&mut is_first_poll) {
-                let mut waiting = self.shared.waiting.borrow_mut();
+                let mut waiting = self.shared.waiting();
                 let is_earlier = waiting.peek().is_none_or(|Reverse(first)| moment < first.moment);
                 waiting.push(Reverse(Waiting { moment, waker: context.waker().clone() }));
                 if is_earlier {
@@ -100,7 +105,7 @@ impl Pace {
     /// The timer fails.
     pub async fn run(&self) -> io::Result<()> {
         loop {
-            let first = self.shared.waiting.borrow().peek().map(|Reverse(first)| first.moment);
+            let first = self.shared.waiting().peek().map(|Reverse(first)| first.moment);
             let Some(first) = first else {
                 self.shared.earlier.notified().await;
                 continue;
@@ -119,7 +124,7 @@ impl Pace {
                 }
             }
             let now = Instant::now();
-            let mut waiting = self.shared.waiting.borrow_mut();
+            let mut waiting = self.shared.waiting();
             while waiting.peek().is_some_and(|Reverse(first)| first.moment <= now) {
                 if let Some(Reverse(due)) = waiting.pop() {
                     due.waker.wake();

@@ -4,17 +4,15 @@
 //! fixed before: a request whose time comes while every connection waits for an answer is sent late, and its latency counts
 //! from when it was due. One that is ten seconds late is dropped, and counted.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1::SendRequest;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
@@ -29,6 +27,8 @@ use crate::pace::Pace;
 use crate::scenario::{Format, Mode};
 use crate::traffic::{Hostile, Traffic};
 
+/// Where readings are taken, with times in microseconds.
+const PATH: &str = "/v1/readings?precision=us";
 /// How late a request may be and is sent all the same.
 const GIVE_UP: Duration = Duration::from_secs(10);
 /// From how much on a send counts as late.
@@ -85,6 +85,20 @@ pub struct Share {
 }
 
 impl Share {
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(4);
+        let authority = self.target.uri.authority().map_or("", |authority| authority.as_str());
+        if let Ok(host) = HeaderValue::from_str(authority) {
+            headers.insert(header::HOST, host);
+        }
+        let media = match self.traffic.scenario().body.format {
+            Format::Json => "application/json",
+            Format::Ndjson => "application/x-ndjson",
+        };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+        headers
+    }
+
     /// Sends everything on a thread of its own, and returns the ledger, by turns of this thread.
     ///
     /// # Errors
@@ -92,7 +106,7 @@ impl Share {
     pub fn start(self) -> std::io::Result<std::thread::JoinHandle<anyhow::Result<Ledger>>> {
         std::thread::Builder::new().name("sender".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            tokio::task::LocalSet::new().block_on(&runtime, self.run())
+            runtime.block_on(self.run())
         })
     }
 
@@ -100,10 +114,16 @@ impl Share {
         let pace = Pace::new()?;
         let next = Next::new(&self.traffic, self.turn);
         let sender =
-            Rc::new(Sender { pace: pace.clone(), next: RefCell::new(next), ledger: RefCell::default(), share: self });
-        let mut connections: FuturesUnordered<_> = (0..sender.share.connections)
-            .map(|_| tokio::task::spawn_local(Connection { sender: sender.clone(), link: None }.run()))
-            .collect();
+            Arc::new(Sender { pace: pace.clone(), next: Mutex::new(next), ledger: Mutex::default(), share: self });
+        let headers = sender.share.headers();
+        let connection = || Connection {
+            sender: sender.clone(),
+            link: None,
+            path: Uri::from_static(PATH),
+            headers: headers.clone(),
+        };
+        let mut connections: FuturesUnordered<_> =
+            (0..sender.share.connections).map(|_| tokio::spawn(connection().run())).collect();
         let all = async {
             while let Some(ended) = connections.next().await {
                 ended?;
@@ -114,7 +134,8 @@ impl Share {
             ended = all => ended?,
             failed = pace.run() => failed?,
         }
-        Ok(sender.ledger.take())
+        let ledger = std::mem::take(&mut *lock(&sender.ledger));
+        Ok(ledger)
     }
 }
 
@@ -165,14 +186,17 @@ impl Next {
 struct Sender {
     share: Share,
     pace: Pace,
-    next: RefCell<Next>,
-    ledger: RefCell<Ledger>,
+    next: Mutex<Next>,
+    ledger: Mutex<Ledger>,
 }
 
 /// One connection, and the requests that go over it one after the other.
 struct Connection {
-    sender: Rc<Sender>,
+    sender: Arc<Sender>,
     link: Option<SendRequest<Full<Bytes>>>,
+    /// Path and headers of every request.
+    path: Uri,
+    headers: HeaderMap,
 }
 
 /// What came back.
@@ -200,13 +224,13 @@ impl Connection {
         let end = share.begin + share.traffic.scenario().duration;
         let is_open = share.traffic.scenario().mode == Mode::Open;
         loop {
-            let Some((number, due)) = sender.next.borrow_mut().take(&share.traffic) else {
+            let Some((number, due)) = lock(&sender.next).take(&share.traffic) else {
                 return;
             };
             // Made before its time, so that making it does not delay it.
             let request = share.traffic.request(number);
             let due = share.begin + due;
-            if share.stop.run_until_cancelled(sender.pace.until(due)).await.is_none() {
+            if Instant::now() < due && share.stop.run_until_cancelled(sender.pace.until(due)).await.is_none() {
                 return;
             }
             let begun = Instant::now();
@@ -229,7 +253,7 @@ impl Connection {
         let retry = share.traffic.scenario().retry;
         let own = number / share.turn.1;
         // Until there is an answer nobody knows.
-        sender.ledger.borrow_mut().set(own, Fate::Unknown);
+        lock(&sender.ledger).set(own, Fate::Unknown);
         let warm = due >= share.begin + share.traffic.scenario().warm_up;
         let mut attempt = 0;
         let outcome = loop {
@@ -261,7 +285,7 @@ impl Connection {
             }
         };
         let fate = self.judge(request, number, &outcome);
-        sender.ledger.borrow_mut().set(own, fate);
+        lock(&sender.ledger).set(own, fate);
         if fate == Fate::Accepted && share.traffic.is_repeated(number) {
             share.meter.lock().counts.repeated += 1;
             // Whatever comes back: the readings were accepted before.
@@ -350,8 +374,11 @@ impl Connection {
     async fn try_send(&mut self, request: &crate::traffic::Request) -> anyhow::Result<Outcome> {
         let mut message = Request::new(Full::new(request.body.clone()));
         *message.method_mut() = hyper::Method::POST;
-        *message.uri_mut() = path();
-        *message.headers_mut() = self.headers(request);
+        *message.uri_mut() = self.path.clone();
+        *message.headers_mut() = self.headers.clone();
+        if let Some(encoding) = request.encoding {
+            message.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
         // One that the server has closed meanwhile is made anew.
         let is_open = match &mut self.link {
             Some(link) => link.ready().await.is_ok(),
@@ -365,35 +392,26 @@ impl Connection {
         let status = answer.status().as_u16();
         let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let retry_after = seconds.map(|seconds| Duration::from_secs(seconds).min(MAX_PAUSE));
-        let body = Limited::new(answer.body_mut(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+        let mut body = Bytes::new();
+        while let Some(frame) = answer.body_mut().frame().await {
+            // Nearly every answer is one frame, which is not copied.
+            match frame?.into_data() {
+                Ok(data) if body.is_empty() => body = data,
+                Ok(data) => body = [body, data].concat().into(),
+                Err(_) => {}
+            }
+            ensure!(body.len() <= MAX_ANSWER, "an answer of more than {MAX_ANSWER} bytes");
+        }
         Ok(Outcome::Answer { status, retry_after, body })
     }
 
     async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
         let stream = TcpStream::connect(self.sender.share.target.address()).await?;
         stream.set_nodelay(true)?;
-        let (link, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let (link, connection) = http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await?;
         // Its errors come out at the request that they concern.
-        tokio::task::spawn_local(connection);
+        tokio::spawn(connection);
         Ok(link)
-    }
-
-    fn headers(&self, request: &crate::traffic::Request) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(4);
-        let authority = self.sender.share.target.uri.authority().map_or("", |authority| authority.as_str());
-        if let Ok(host) = HeaderValue::from_str(authority) {
-            headers.insert(header::HOST, host);
-        }
-        let media = match self.sender.share.traffic.scenario().body.format {
-            Format::Json => "application/json",
-            Format::Ndjson => "application/x-ndjson",
-        };
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-        if let Some(encoding) = request.encoding {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
-        }
-        headers
     }
 
     /// Announces a body and ends the connection in the middle of it.
@@ -402,13 +420,14 @@ impl Connection {
         let (length, half) = (request.body.len(), &request.body[..request.body.len() / 2]);
         let head = format!(
             "POST {} HTTP/1.1\r\nhost: loadtest\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n",
-            path()
+            self.path
         );
         stream.write_all(&[head.as_bytes(), half].concat()).await?;
         Ok(Outcome::Nothing("broken off, as it was meant to be".into()))
     }
 }
 
-fn path() -> Uri {
-    Uri::from_static("/v1/readings?precision=us")
+/// Locks what only this thread uses: the runtime wants it to be safe for several.
+fn lock<T>(own: &Mutex<T>) -> MutexGuard<'_, T> {
+    own.lock().unwrap_or_else(PoisonError::into_inner)
 }
