@@ -1,6 +1,6 @@
 # The commands of the project. Each does all of its own set-up and works twice in a row.
 
-.PHONY: demo demo-servers test bench fuzz lint
+.PHONY: demo demo-servers test bench loadtest fuzz lint
 
 # All of Gridwatch in one process, with real and generated readings; stays up until Ctrl-C. Needs Rust and a C compiler.
 demo:
@@ -24,6 +24,14 @@ bench:
 	@scripts/setup.sh
 	cargo bench --locked -p gridwatch --bench pipeline
 	cargo bench --locked -p gridwatch --bench shapes
+
+# Five questions about this machine, answered by loading every shape of Gridwatch on private nodes; a page in target/loadtest/.
+# LOADTEST gives other flags, such as --instances 4 --trial 8s.
+LOADTEST ?= --instances 2 --trial 4s --trials 5 --measure 6s
+loadtest:
+	@scripts/setup.sh haproxy
+	@cargo build --locked --release -p gridwatch -p loadtest --bins
+	@target/release/loadtest matrix --report target/loadtest $(LOADTEST)
 
 # Opens the spool over what a fuzzer makes up, for SECONDS. No sanitizer: it would need another compiler, and there is no unsafe code to watch.
 SECONDS ?= 60

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what Gridwatch's tests and benchmarks need and this machine lacks: PostgreSQL, RabbitMQ and a C compiler.
+# Installs what Gridwatch's tests and benchmarks need and this machine lacks: PostgreSQL, RabbitMQ and a C compiler; what is
+# named on the command line besides (haproxy, wrk).
 # 'setup.sh build' installs nothing: it only says what is missing for building.
 # Only Debian-like systems are installed on; elsewhere the sentence says what to install by hand.
 # The packages' own services are kept from starting: Gridwatch starts private nodes on free ports.
@@ -17,6 +18,9 @@ has_rabbitmq() { [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabb
 has_postgres || missing+=(postgresql)
 has_rabbitmq || missing+=(rabbitmq-server)
 command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
+for program in "$@"; do
+    command -v "$program" >/dev/null 2>&1 || [ -x "/usr/sbin/$program" ] || missing+=("$program")
+done
 
 if ! command -v cargo >/dev/null 2>&1; then
     echo "setup: cargo was not found. Install Rust 1.93 or newer (https://rustup.rs) and run this again." >&2

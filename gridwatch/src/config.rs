@@ -35,6 +35,9 @@ pub struct Settings {
     /// How log lines look: text or json
     #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
+    /// Threads that the work is spread over; as many as the machine has cores unless told
+    #[arg(long, global = true, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    pub threads: Option<u16>,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -31,7 +31,11 @@ fn main() -> ExitCode {
 fn run(settings: config::Settings) -> anyhow::Result<()> {
     service::telemetry::init(&settings.log, settings.log_format)
         .map_err(|error| Usage(format!("--log '{}': {error}", settings.log)))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = settings.threads {
+        runtime.worker_threads(threads.into());
+    }
+    let runtime = runtime.enable_all().build()?;
     runtime.block_on(async {
         match settings.command {
             Command::IngestApi(arguments) => serve::ingest_api(arguments).await,

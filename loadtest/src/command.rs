@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use loadtest::ledger::Ledger;
+use loadtest::matrix::{self, Plan};
 use loadtest::observe;
+use loadtest::plot::human;
 use loadtest::progress::Progress;
 use loadtest::report::{self, Report};
 use loadtest::run::{Found, Run};
@@ -42,8 +44,21 @@ enum Command {
     Run(RunArguments),
     /// Prove that the database holds what a run was told that it accepted, and nothing else
     Verify(VerifyArguments),
+    /// Answer five questions by loading every shape of Gridwatch on this machine, on private nodes
+    Matrix(MatrixArguments),
+    /// Say whether one set of runs is worse than another, beyond their noise: exit code 3 where it is
+    Compare {
+        /// A report or matrix, a folder of one, or a folder of such folders (repeated runs)
+        base: PathBuf,
+        /// What is compared with it
+        new: PathBuf,
+    },
     /// Print the JSON Schema of report.json
-    Schema,
+    Schema {
+        /// That of matrix.json instead
+        #[arg(long)]
+        matrix: bool,
+    },
     /// Print the devices of a scenario, one a line, for a Gridwatch that rejects unknown ones
     Devices {
         /// A scenario file, or the name of a ready one
@@ -97,6 +112,9 @@ struct RunArguments {
     /// Do not look at what the answers say: for a server that does nothing
     #[arg(long)]
     unchecked: bool,
+    /// Run so often, with the reports in DIR/1, DIR/2, …, for 'loadtest compare' to know the noise
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeat: u32,
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +133,37 @@ struct VerifyArguments {
     settle: Duration,
 }
 
+#[derive(Debug, Args)]
+struct MatrixArguments {
+    /// Folder for matrix.json and matrix.html; made where it is missing
+    #[arg(long, value_name = "DIR")]
+    report: PathBuf,
+    /// The program gridwatch; the one beside this unless told
+    #[arg(long, value_name = "FILE")]
+    gridwatch: Option<PathBuf>,
+    /// Most front ends behind the load balancer
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
+    instances: u16,
+    /// Readings of a request
+    #[arg(long, default_value_t = 100)]
+    batch: u64,
+    /// Connections
+    #[arg(long, default_value_t = 64)]
+    connections: u64,
+    /// Length of a trial of the search
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "8s")]
+    trial: Duration,
+    /// Trials of the search
+    #[arg(long, default_value_t = 6)]
+    trials: u32,
+    /// Length of a measurement at 50 % and at 80 %
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "20s")]
+    measure: Duration,
+    /// Everything that looks random is made from it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
 fn admin(text: &str) -> Result<(String, String), String> {
     let (name, address) = text.split_once('=').unwrap_or((text, text));
     Ok((name.to_owned(), observe::address(address)?))
@@ -127,8 +176,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         match arguments.command {
             Command::Run(arguments) => send(arguments).await,
             Command::Verify(arguments) => verify(arguments).await,
-            Command::Schema => {
-                print!("{}", report::schema());
+            Command::Matrix(arguments) => fill(arguments).await,
+            Command::Compare { base, new } => compare(&base, &new),
+            Command::Schema { matrix } => {
+                print!("{}", if matrix { loadtest::matrix::schema() } else { report::schema() });
                 Ok(ExitCode::SUCCESS)
             }
             Command::Devices { scenario } => {
@@ -170,8 +221,6 @@ async fn send(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     target.is_checked = !arguments.unchecked;
     let reached = tokio::net::TcpStream::connect(target.address()).await;
     reached.map_err(|error| Usage(format!("--target {}: {error}; is it running?", arguments.target)))?;
-    std::fs::create_dir_all(&arguments.report).with_context(|| arguments.report.display().to_string())?;
-
     let open = match scenario.mode {
         Mode::Open => format!("{} readings/s", scenario.rate),
         Mode::Closed => "as fast as it goes".to_owned(),
@@ -182,21 +231,91 @@ async fn send(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     );
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
-    let mut progress = Progress::new(scenario.duration);
-    let run = Run {
-        scenario,
-        target,
-        threads: arguments.threads.unwrap_or_else(half_of_the_cores),
-        admins: arguments.admin,
-        servers: Vec::new(),
-        settle: arguments.settle,
-        log: Some(arguments.report.join(report::LOG)),
+    let mut worst = 0;
+    for turn in 1..=arguments.repeat {
+        let folder = match arguments.repeat {
+            1 => arguments.report.clone(),
+            _ => arguments.report.join(turn.to_string()),
+        };
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let mut progress = Progress::new(scenario.duration);
+        let run = Run {
+            scenario: scenario.clone(),
+            target: target.clone(),
+            threads: arguments.threads.unwrap_or_else(half_of_the_cores),
+            admins: arguments.admin.clone(),
+            watched: Vec::new(),
+            settle: arguments.settle,
+            log: Some(folder.join(report::LOG)),
+        };
+        let found = run.execute(&mut progress, stop.clone()).await;
+        progress.finish();
+        let found = found?;
+        write(&folder, &found)?;
+        worst = worst.max(say(&found.report, &folder));
+        if stop.is_cancelled() {
+            break;
+        }
+    }
+    Ok(ExitCode::from(worst))
+}
+
+fn compare(base: &Path, new: &Path) -> anyhow::Result<ExitCode> {
+    let changes = loadtest::compare::compare(base, new).map_err(|error| Usage(format!("{error:#}")))?;
+    println!("{:<64}{:>12}{:>12}{:>9}{:>9}", "", "base", "new", "better", "noise");
+    for one in &changes {
+        let verdict = if one.is_regression { "  WORSE" } else { "" };
+        println!(
+            "{:<64}{:>12}{:>12}{:>8.1}%{:>8.1}%{verdict}",
+            one.figure,
+            human(one.base),
+            human(one.new),
+            one.better * 100.0,
+            one.noise * 100.0
+        );
+    }
+    let worse = changes.iter().filter(|one| one.is_regression).count();
+    println!(
+        "{}",
+        if worse == 0 { "nothing is worse beyond the noise".into() } else { format!("{worse} figures are worse") }
+    );
+    Ok(if worse == 0 { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
+}
+
+async fn fill(arguments: MatrixArguments) -> anyhow::Result<ExitCode> {
+    let gridwatch = match arguments.gridwatch {
+        Some(file) => file,
+        None => std::env::current_exe()?.with_file_name("gridwatch"),
     };
-    let found = run.execute(&mut progress, stop).await;
-    progress.finish();
-    let found = found?;
-    write(&arguments.report, &found)?;
-    Ok(say(&found.report, &arguments.report))
+    if !gridwatch.is_file() {
+        return Err(Usage(format!("{}: no such file; --gridwatch says where it is", gridwatch.display())).into());
+    }
+    let folder = arguments.report;
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let plan = Plan {
+        gridwatch,
+        instances: arguments.instances,
+        batch: arguments.batch,
+        connections: arguments.connections,
+        trial: arguments.trial,
+        trials: arguments.trials,
+        measure: arguments.measure,
+        seed: arguments.seed,
+    };
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+    let begun = std::time::Instant::now();
+    let mut say = |text: &str| eprintln!("{:>4.0} s  {text}", begun.elapsed().as_secs_f64());
+    let matrix = plan.execute(&mut say, stop).await?;
+    let path = folder.join(matrix::FILE);
+    std::fs::write(&path, serde_json::to_string_pretty(&matrix)?).with_context(|| path.display().to_string())?;
+    let path = folder.join("matrix.html");
+    std::fs::write(&path, matrix::page::page(&matrix)).with_context(|| path.display().to_string())?;
+    for answer in &matrix.answers {
+        println!("{}\n  {}", answer.question, answer.answer);
+    }
+    println!("the generator could send {:.1} times the best rate; report in {}", matrix.headroom, path.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The first signal ends the run in order, the second one at once.
@@ -230,7 +349,8 @@ fn write(folder: &Path, found: &Found) -> anyhow::Result<()> {
     found.ledger.write(&folder.join(report::LEDGER))
 }
 
-fn say(report: &Report, folder: &Path) -> ExitCode {
+/// Says what was found; returns the exit code.
+fn say(report: &Report, folder: &Path) -> u8 {
     let counts = &report.counts;
     println!(
         "sent {} requests in {:.1} s{}: {} readings accepted ({:.0}/s), {} rejected, {} without a final answer",
@@ -269,8 +389,8 @@ fn say(report: &Report, folder: &Path) -> ExitCode {
     }
     println!("report in {}", folder.join("report.html").display());
     match counts.unlike + counts.errors + counts.dropped {
-        0 => ExitCode::SUCCESS,
-        _ => ExitCode::from(FINDING),
+        0 => 0,
+        _ => FINDING,
     }
 }
 

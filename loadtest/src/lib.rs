@@ -2,11 +2,13 @@
 //! answered, and proof of what was stored.
 //!
 //! `scenario` ▸ `schedule`, `traffic` ▸ `send` (`pace`) ▸ `meter`, `ledger` ▸ `run` (`observe`, `progress`) ▸ `report`, `html`;
-//! `verify` reads the database against the ledger. Nothing here knows the insides of a server: only its HTTP interface, its
+//! `verify` reads the database against the ledger; `matrix` runs all that against every shape of Gridwatch. Nothing here knows the insides of a server: only its HTTP interface, its
 //! metrics and its tables.
 
+pub mod compare;
 pub mod html;
 pub mod ledger;
+pub mod matrix;
 pub mod meter;
 pub mod nothing;
 pub mod observe;

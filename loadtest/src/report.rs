@@ -116,6 +116,8 @@ pub struct ProcessUse {
     pub process: String,
     /// CPU-seconds.
     pub cpu_seconds: f64,
+    /// Cores that it kept busy in the mean of that time.
+    pub cores: f64,
     /// CPU-seconds for a million accepted readings.
     pub cpu_seconds_per_million: f64,
     /// Resident memory at the end in MiB.

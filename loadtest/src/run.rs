@@ -43,12 +43,29 @@ pub struct Run {
     pub threads: u64,
     /// Admin ports of the processes, by what they are.
     pub admins: Vec<(String, String)>,
-    /// Servers whose CPU time counts too, by their process.
-    pub servers: Vec<(String, u32)>,
+    /// What runs on this machine and whose CPU time counts too.
+    pub watched: Vec<Watched>,
     /// How long what was accepted may take until it is stored, after the last answer.
     pub settle: Duration,
     /// Where the intervals of latency go, as an HDR log.
     pub log: Option<PathBuf>,
+}
+
+/// A process of this machine.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// What it is.
+    pub name: String,
+    /// The process.
+    pub pid: u32,
+    /// Whether it is a server of several processes, all of which count.
+    pub is_server: bool,
+}
+
+impl Watched {
+    fn cpu(&self) -> f64 {
+        if self.is_server { usage::of_server(self.pid) } else { usage::of_process(self.pid) }
+    }
 }
 
 /// What a run has found.
@@ -117,7 +134,7 @@ struct Watch<'a> {
     addresses: &'a [String],
     begin: Instant,
     before: &'a Look,
-    /// The processes at the end of the warm-up, and what the servers had used until then.
+    /// The processes at the end of the warm-up.
     warm: Option<Warm>,
     total: Measured,
     rows: Vec<Row>,
@@ -127,20 +144,22 @@ struct Watch<'a> {
 #[derive(Debug, Clone)]
 struct Warm {
     look: Look,
-    servers: Vec<f64>,
+    watched: Vec<f64>,
+    at: Instant,
     accepted: u64,
 }
 
 /// The processes after everything was stored.
 struct After {
     look: Look,
-    servers: Vec<f64>,
+    watched: Vec<f64>,
+    at: Instant,
     settle: Option<Duration>,
 }
 
 impl Watch<'_> {
-    fn servers(&self) -> Vec<f64> {
-        self.run.servers.iter().map(|(_, pid)| usage::of_server(*pid)).collect()
+    fn cpu(&self) -> Vec<f64> {
+        self.run.watched.iter().map(Watched::cpu).collect()
     }
 
     /// Adds up what was measured, second by second, until every thread is through.
@@ -160,7 +179,7 @@ impl Watch<'_> {
                 if self.warm.is_none() && Instant::now() >= warm_up {
                     let look = observe::look(self.addresses).await?;
                     let accepted = self.total.counts.accepted;
-                    self.warm = Some(Warm { look, servers: self.servers(), accepted });
+                    self.warm = Some(Warm { look, watched: self.cpu(), at: Instant::now(), accepted });
                 }
             }
             let is_last = ended();
@@ -209,7 +228,7 @@ impl Watch<'_> {
             let is_settled = backlog == 0.0;
             if is_settled || begun.elapsed() > self.run.settle || stop.is_cancelled() {
                 let settle = (is_settled && !self.addresses.is_empty()).then(|| begun.elapsed());
-                return Ok(After { look, servers: self.servers(), settle });
+                return Ok(After { look, watched: self.cpu(), at: Instant::now(), settle });
             }
             progress.settling(backlog);
             tokio::time::sleep(LOOK).await;
@@ -227,28 +246,31 @@ impl Watch<'_> {
     ) -> Found {
         let warm = self.warm.clone().unwrap_or_else(|| Warm {
             look: self.before.clone(),
-            servers: after.servers.clone(),
+            watched: after.watched.clone(),
+            at: after.at,
             accepted: self.total.counts.accepted,
         });
         let millions = (self.total.counts.accepted - warm.accepted) as f64 / 1e6;
         let cpu = |process: &str, cpu_seconds: f64, memory_mib| ProcessUse {
             process: process.to_owned(),
             cpu_seconds,
+            cores: cpu_seconds / (after.at - warm.at).as_secs_f64().max(1e-3),
             cpu_seconds_per_million: if millions > 0.0 { cpu_seconds / millions } else { 0.0 },
             memory_mib,
         };
-        let own = self
+        let told = self
             .run
             .admins
             .iter()
             .enumerate()
             .map(|(at, (name, _))| cpu(name, after.look.cpu[at] - warm.look.cpu[at], after.look.memory[at]));
-        let servers = self
-            .run
-            .servers
-            .iter()
-            .enumerate()
-            .map(|(at, (name, pid))| cpu(name, after.servers[at] - warm.servers[at], usage::memory_mib(*pid)));
+        // What this machine counts is finer than the whole seconds that a process tells of itself.
+        let is_only_told = |one: &ProcessUse| self.run.watched.iter().all(|watched| watched.name != one.process);
+        let counted = self.run.watched.iter().enumerate().map(|(at, watched)| {
+            let used = after.watched[at] - warm.watched[at];
+            cpu(&watched.name, used, usage::memory_mib(watched.pid))
+        });
+        let processes = counted.chain(told.filter(is_only_told)).collect();
         let mut scenario = self.run.scenario.clone();
         scenario.begin = Some(traffic.begin());
         let sent = (0..ledger.len()).filter(|&request| ledger.get(request) != Fate::Unsent).count() as u64;
@@ -276,7 +298,7 @@ impl Watch<'_> {
             books: (!self.addresses.is_empty()).then(|| after.look.books.since(&self.before.books)),
             stages: after.look.stages_since(&warm.look),
             settle_seconds: after.settle.map(|settle| settle.as_secs_f64()),
-            processes: own.chain(servers).collect(),
+            processes,
             unlike: total.unlike.clone(),
         };
         Found { report, ledger, measured: self.total }

@@ -66,8 +66,33 @@ fn a_run_writes_a_page_a_report_of_the_published_form_a_ledger_and_a_log() {
 
 #[test]
 fn the_schema_that_is_published_is_the_one_of_the_code() {
-    let published = include_str!("../report.schema.json");
-    assert!(published == report::schema(), "renew it: loadtest schema > loadtest/report.schema.json");
+    let report = include_str!("../report.schema.json");
+    assert!(report == report::schema(), "renew it: loadtest schema > loadtest/report.schema.json");
+    let matrix = include_str!("../matrix.schema.json");
+    assert!(matrix == loadtest::matrix::schema(), "renew it: loadtest schema --matrix > loadtest/matrix.schema.json");
+}
+
+#[test]
+fn repeated_runs_are_compared_and_a_slower_server_is_found_worse() {
+    let (server, folder) = (Nothing::start(), tempfile::tempdir().unwrap());
+    let sides = ["base", "slow"].map(|side| folder.path().join(side));
+    let more = ["--duration", "1s", "--rate", "500", "--repeat", "3"];
+    for side in &sides {
+        let output = server.run("trickle", side, &more).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    for turn in 1..=3 {
+        let file = sides[1].join(turn.to_string()).join(report::FILE);
+        let mut report = Report::read(&file).unwrap();
+        report.accepted_per_second /= 2.0;
+        std::fs::write(&file, serde_json::to_string(&report).unwrap()).unwrap();
+    }
+    let compare = |new: &Path| Command::new(PROGRAM).arg("compare").arg(&sides[0]).arg(new).output().unwrap();
+    let (itself, slow) = (compare(&sides[0]), compare(&sides[1]));
+    assert_eq!(itself.status.code(), Some(0), "{}", text(&itself));
+    assert_eq!(slow.status.code(), Some(3), "{}", text(&slow));
+    assert!(text(&slow).lines().any(|line| line.starts_with("readings/s accepted") && line.ends_with("WORSE")));
+    assert_eq!(compare(Path::new("/nowhere")).status.code(), Some(2));
 }
 
 #[test]

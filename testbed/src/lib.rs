@@ -1,8 +1,9 @@
-//! For tests and benchmarks only: private PostgreSQL and RabbitMQ nodes, processes that are watched, and a faulty TCP link.
+//! For tests and benchmarks only: private PostgreSQL, RabbitMQ and HAProxy nodes, processes that are watched, and a faulty TCP link.
 //!
 //! Everything listens on loopback, on free ports, and keeps its files in a temporary folder. Nothing outlives the process
 //! that started it, however that ends: see [`node`].
 
+pub mod haproxy;
 pub mod link;
 pub mod node;
 pub mod postgres;

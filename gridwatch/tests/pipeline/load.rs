@@ -44,7 +44,7 @@ fn start(site: &Site, scenario: Scenario) -> tokio::task::JoinHandle<Found> {
         target: Target::new(&format!("http://{}", site.listen)).unwrap(),
         threads: 2,
         admins,
-        servers: Vec::new(),
+        watched: Vec::new(),
         settle: Duration::ZERO,
         log: None,
     };

@@ -1,0 +1,157 @@
+//! A cell: Gridwatch in one shape, on a database and a virtual host of its own.
+//!
+//! In: the shape. Out: an address to load, admin ports to ask, processes to watch. It ends with its owner.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use testbed::free_port;
+use testbed::haproxy::HaProxy;
+use testbed::postgres::Postgres;
+use testbed::process::Process;
+use testbed::rabbitmq::RabbitMq;
+use tokio_postgres::NoTls;
+
+use crate::matrix::Plan;
+use crate::run::Watched;
+
+/// How readings get from the front end into the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// The front end writes them itself, and answers when they are stored.
+    Direct,
+    /// Over RabbitMQ and a worker; the front end answers when the queue has them.
+    Queued,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Cell {
+    /// See [`Way`].
+    pub way: Way,
+    /// Front ends.
+    pub instances: u16,
+    /// Threads of each.
+    pub threads: u16,
+    /// Where the load goes.
+    pub url: String,
+    /// Admin ports by what they are.
+    pub admins: Vec<(String, String)>,
+    /// Processes whose CPU time counts.
+    pub watched: Vec<Watched>,
+    // In the order of their end.
+    balancer: Option<HaProxy>,
+    front_ends: Vec<Process>,
+    worker: Option<Process>,
+    _folder: tempfile::TempDir,
+}
+
+impl Cell {
+    /// Makes the database and starts the processes.
+    ///
+    /// # Errors
+    /// One of them does not start.
+    pub async fn start(
+        plan: &Plan,
+        postgres: &Postgres,
+        rabbitmq: &RabbitMq,
+        number: usize,
+        way: Way,
+        instances: u16,
+        threads: u16,
+    ) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let database = format!("cell{number}");
+        create(&postgres.url("postgres"), &database).await?;
+        let (database_url, amqp_url) = (postgres.url(&database), rabbitmq.url(&rabbitmq.vhost()?));
+        let migrated = Command::new(&plan.gridwatch).args(["migrate", "--database-url", &database_url]).output();
+        let migrated = migrated.with_context(|| plan.gridwatch.display().to_string())?;
+        ensure!(migrated.status.success(), "gridwatch migrate: {}", String::from_utf8_lossy(&migrated.stderr));
+        let (mut admins, mut watched, mut front_ends, mut addresses) = (vec![], vec![], vec![], vec![]);
+        for _ in 0..instances {
+            let (listen, admin) = (address()?, address()?);
+            let threads = threads.to_string();
+            let mut arguments = vec!["ingest-api", "--listen", &listen, "--admin", &admin, "--threads", &threads];
+            arguments.extend(["--database-url", &database_url, "--unknown-devices", "register"]);
+            match way {
+                Way::Direct => arguments.extend(["--sink", "direct"]),
+                Way::Queued => arguments.extend(["--amqp-url", &amqp_url]),
+            }
+            let process = start(&plan.gridwatch, &arguments, &admin, folder.path())?;
+            admins.push(("front end".to_owned(), admin));
+            watched.push(Watched { name: "front end".into(), pid: process.pid(), is_server: false });
+            front_ends.push(process);
+            addresses.push(listen);
+        }
+        let mut worker = None;
+        if way == Way::Queued {
+            let admin = address()?;
+            let arguments = ["worker", "--admin", &admin, "--amqp-url", &amqp_url, "--database-url", &database_url];
+            let process = start(&plan.gridwatch, &arguments, &admin, folder.path())?;
+            admins.push(("worker".to_owned(), admin));
+            watched.push(Watched { name: "worker".into(), pid: process.pid(), is_server: false });
+            worker = Some(process);
+            let pid = rabbitmq.pid().context("RabbitMQ does not run")?;
+            watched.push(Watched { name: "RabbitMQ".into(), pid, is_server: true });
+        }
+        let balancer = if instances > 1 { Some(HaProxy::start(&addresses)?) } else { None };
+        if let Some(balancer) = &balancer {
+            watched.push(Watched { name: "HAProxy".into(), pid: balancer.pid(), is_server: true });
+        }
+        let pid = postgres.pid().context("PostgreSQL does not run")?;
+        watched.push(Watched { name: "PostgreSQL".into(), pid, is_server: true });
+        watched.push(Watched { name: "load generator".into(), pid: std::process::id(), is_server: false });
+        let url = format!("http://{}", balancer.as_ref().map_or(addresses[0].as_str(), HaProxy::address));
+        Ok(Self { way, instances, threads, url, admins, watched, balancer, front_ends, worker, _folder: folder })
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> String {
+        name(self.way, self.instances, self.threads)
+    }
+
+    /// Ends the processes in order.
+    ///
+    /// # Errors
+    /// One does not end.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        drop(self.balancer.take());
+        for process in self.front_ends.iter_mut().chain(&mut self.worker) {
+            process.terminate()?;
+        }
+        Ok(())
+    }
+}
+
+/// What people call a shape.
+pub fn name(way: Way, instances: u16, threads: u16) -> String {
+    let way = match way {
+        Way::Direct => "direct",
+        Way::Queued => "queued",
+    };
+    let plural = |count: u16, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    format!("{way}, {} of {}", plural(instances, "front end"), plural(threads, "thread"))
+}
+
+fn address() -> std::io::Result<String> {
+    Ok(format!("127.0.0.1:{}", free_port()?))
+}
+
+fn start(program: &Path, arguments: &[&str], admin: &str, folder: &Path) -> anyhow::Result<Process> {
+    let mut process = Process::start(program, arguments, admin, folder)?;
+    process.wait_ready();
+    Ok(process)
+}
+
+async fn create(url: &str, database: &str) -> anyhow::Result<()> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    let connection = tokio::spawn(connection);
+    client.batch_execute(&format!("CREATE DATABASE {database}")).await?;
+    drop(client);
+    connection.await??;
+    Ok(())
+}
