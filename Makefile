@@ -16,14 +16,15 @@ demo-servers:
 
 # Every test, on real servers.
 test:
-	@scripts/setup.sh
+	@scripts/setup.sh haproxy
 	cargo test --locked --workspace
 
 # What the pipeline carries, as ratios to what this machine can do; JSON in target/bench/.
 bench:
-	@scripts/setup.sh
+	@scripts/setup.sh wrk
 	cargo bench --locked -p gridwatch --bench pipeline
 	cargo bench --locked -p gridwatch --bench shapes
+	cargo bench --locked -p loadtest --bench generator
 
 # Five questions about this machine, answered by loading every shape of Gridwatch on private nodes; a page in target/loadtest/.
 # LOADTEST gives other flags, such as --instances 4 --trial 8s.

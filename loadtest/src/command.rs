@@ -309,6 +309,8 @@ async fn fill(arguments: MatrixArguments) -> anyhow::Result<ExitCode> {
     let matrix = plan.execute(&mut say, stop).await?;
     let path = folder.join(matrix::FILE);
     std::fs::write(&path, serde_json::to_string_pretty(&matrix)?).with_context(|| path.display().to_string())?;
+    let path = folder.join("matrix.svg");
+    std::fs::write(&path, matrix::page::picture(&matrix)).with_context(|| path.display().to_string())?;
     let path = folder.join("matrix.html");
     std::fs::write(&path, matrix::page::page(&matrix)).with_context(|| path.display().to_string())?;
     for answer in &matrix.answers {

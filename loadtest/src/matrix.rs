@@ -87,6 +87,8 @@ pub struct Matrix {
     pub version: u32,
     /// When it began, RFC 3339.
     pub started_at: String,
+    /// What ran: Gridwatch, PostgreSQL, RabbitMQ, HAProxy.
+    pub versions: Vec<String>,
     /// Where it ran; the generator and all servers on this one machine.
     pub machine: Machine,
     /// Everything that looks random was made from it.
@@ -165,6 +167,7 @@ impl Plan {
         Ok(Matrix {
             version: VERSION,
             started_at: started,
+            versions: cell::versions(self, &postgres, &rabbitmq).await?,
             machine: Machine::this(),
             seed: self.seed,
             batch: self.batch,

@@ -49,7 +49,7 @@ pub fn human(value: f64) -> String {
         return format!("{}{}", if value < 0.0 { "-" } else { "" }, groups.join(","));
     }
     match size {
-        0.0 => "0".into(),
+        _ if value.fract() == 0.0 => format!("{value:.0}"),
         _ if size >= 100.0 => format!("{value:.0}"),
         _ if size >= 10.0 => format!("{value:.1}"),
         _ if size >= 0.1 => format!("{value:.2}"),
@@ -166,12 +166,25 @@ pub fn lines(axes: Axes<'_>, lines: &[Line]) -> String {
     svg + &legend(lines.iter().map(|line| line.name.as_str()))
 }
 
-/// Bars, each of several parts one behind the other, with one scale for all.
+/// Bars with one scale for all, as a picture that stands alone, too.
+pub fn bars(unit: &str, bars: &[(String, f64)]) -> String {
+    let bars: Vec<_> = bars.iter().map(|(name, value)| (name.clone(), vec![*value])).collect();
+    stacked(unit, &bars)
+}
+
+/// Bars, each of several parts one behind the other, with one scale for all, and a legend.
 pub fn stacks(unit: &str, parts: &[&str], bars: &[(String, Vec<f64>)]) -> String {
+    stacked(unit, bars) + &legend(parts.iter().copied())
+}
+
+fn stacked(unit: &str, bars: &[(String, Vec<f64>)]) -> String {
     let most = bars.iter().map(|(_, values)| values.iter().sum::<f64>()).fold(1e-9, f64::max);
     let (left, row) = (200.0, 26.0);
     let height = bars.len() as f64 * row + 6.0;
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">", escape(unit));
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" font-family=\"sans-serif\" font-size=\"11\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">",
+        escape(unit)
+    );
     for (at, (name, values)) in bars.iter().enumerate() {
         let y = at as f64 * row + 4.0;
         let _ =
@@ -191,8 +204,7 @@ pub fn stacks(unit: &str, parts: &[&str], bars: &[(String, Vec<f64>)]) -> String
             escape(unit)
         );
     }
-    svg.push_str("</svg>");
-    svg + &legend(parts.iter().copied())
+    svg + "</svg>"
 }
 
 fn legend<'a>(names: impl Iterator<Item = &'a str>) -> String {

@@ -203,6 +203,14 @@ impl Watch<'_> {
     fn add(&mut self, part: &Measured, at: Duration, backlog: Option<f64>) -> anyhow::Result<()> {
         let before = self.rows.last().map_or(0.0, |row| row.at);
         let seconds = (at.as_secs_f64() - before).max(1e-3);
+        self.total.add(part);
+        if let Some(log) = &mut self.log {
+            write(log, part, Duration::from_secs_f64(before), Duration::from_secs_f64(seconds))?;
+        }
+        // The last piece is too short for a rate.
+        if seconds < ROW.as_secs_f64() / 4.0 && !self.rows.is_empty() {
+            return Ok(());
+        }
         self.rows.push(Row {
             at: at.as_secs_f64(),
             accepted_per_second: part.counts.accepted as f64 / seconds,
@@ -212,10 +220,6 @@ impl Watch<'_> {
             max_ms: part.intended.max() as f64 / 1e3,
             backlog,
         });
-        if let Some(log) = &mut self.log {
-            write(log, part, Duration::from_secs_f64(before), Duration::from_secs_f64(seconds))?;
-        }
-        self.total.add(part);
         Ok(())
     }
 

@@ -44,6 +44,15 @@ impl HaProxy {
         Ok(Self { node, address })
     }
 
+    /// What is installed; none where HAProxy says nothing.
+    ///
+    /// # Errors
+    /// HAProxy is not installed.
+    pub fn version() -> anyhow::Result<Option<String>> {
+        let output = Command::new(find("haproxy", PLACES)?).arg("-v").output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned))
+    }
+
     /// Where it listens.
     pub fn address(&self) -> &str {
         &self.address

@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use ingest_api::amqp_sink::AmqpSink;
 use ingest_api::{UnknownDevices, coalesce};
+use loadtest::matrix::Plan;
 use loadtest::progress::Progress;
 use loadtest::run::{Found, Run};
 use loadtest::scenario::Scenario;
@@ -251,4 +252,37 @@ async fn a_reading_that_is_lost_changed_or_made_up_is_found_out() {
         let verdict = verify(&site, &found, Duration::ZERO).await;
         assert!(broken(&verdict).contains(&promise), "{damage}: {verdict:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_matrix_answers_its_five_questions() {
+    let plan = Plan {
+        gridwatch: program().to_owned(),
+        instances: 2,
+        batch: 20,
+        connections: 8,
+        trial: Duration::from_secs(1),
+        trials: 1,
+        measure: Duration::from_secs(1),
+        seed: 1,
+    };
+    let mut said = Vec::new();
+    let matrix = plan.execute(&mut |text| said.push(text.to_owned()), CancellationToken::new()).await.unwrap();
+    assert_eq!((matrix.answers.len(), matrix.cells.len()), (5, 6), "{said:#?}");
+    // What this machine carries while other tests run is not asked; that everything was looked at is.
+    for answer in &matrix.answers[..4] {
+        assert!(
+            answer.answer.contains("readings/s") && answer.answer.contains(|c: char| c.is_ascii_digit()),
+            "{answer:?}"
+        );
+    }
+    for cell in &matrix.cells {
+        assert!(cell.ceiling_per_second > 0.0 && !cell.trials.is_empty(), "{cell:?}");
+        assert!(cell.bottleneck.contains("PostgreSQL"), "{}", cell.bottleneck);
+    }
+    assert!(matrix.headroom >= 0.0 && matrix.generator_per_second > 0.0);
+    let schema = serde_json::from_str(&loadtest::matrix::schema()).unwrap();
+    jsonschema::validate(&schema, &serde_json::to_value(&matrix).unwrap()).unwrap();
+    let page = loadtest::matrix::page::page(&matrix);
+    assert!(matrix.answers.iter().all(|answer| page.contains(&answer.question)), "{page}");
 }

@@ -17,16 +17,19 @@ pub struct Answer {
     pub answer: String,
 }
 
+/// Finds an answer in the cells.
+type Find = fn(&[Loaded]) -> Option<String>;
+
 /// Answers from the cells that were loaded; a question whose cells are missing says so.
 pub fn of(cells: &[Loaded]) -> Vec<Answer> {
-    let questions: [(&str, fn(&[Loaded]) -> Option<String>); 5] = [
+    let questions: [(&str, Find); 5] = [
         ("How well does one front-end process carry the load?", one_thread),
         ("How well does one with several threads?", several_threads),
         ("How well do several behind a load balancer, and does the database become the bottleneck?", several_instances),
         ("How well does the same set-up with the queue instead of writing directly?", queued),
         ("How do the latencies change between the two?", latencies),
     ];
-    let answer = |(question, answer): (&str, fn(&[Loaded]) -> Option<String>)| Answer {
+    let answer = |(question, answer): (&str, Find)| Answer {
         question: question.to_owned(),
         answer: answer(cells).unwrap_or_else(|| "It was not measured.".into()),
     };

@@ -43,6 +43,7 @@ pub struct Cell {
     pub admins: Vec<(String, String)>,
     /// Processes whose CPU time counts.
     pub watched: Vec<Watched>,
+    database_url: String,
     // In the order of their end.
     balancer: Option<HaProxy>,
     front_ends: Vec<Process>,
@@ -66,7 +67,7 @@ impl Cell {
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let database = format!("cell{number}");
-        create(&postgres.url("postgres"), &database).await?;
+        execute(&postgres.url("postgres"), &format!("CREATE DATABASE {database}")).await?;
         let (database_url, amqp_url) = (postgres.url(&database), rabbitmq.url(&rabbitmq.vhost()?));
         let migrated = Command::new(&plan.gridwatch).args(["migrate", "--database-url", &database_url]).output();
         let migrated = migrated.with_context(|| plan.gridwatch.display().to_string())?;
@@ -106,12 +107,32 @@ impl Cell {
         watched.push(Watched { name: "PostgreSQL".into(), pid, is_server: true });
         watched.push(Watched { name: "load generator".into(), pid: std::process::id(), is_server: false });
         let url = format!("http://{}", balancer.as_ref().map_or(addresses[0].as_str(), HaProxy::address));
-        Ok(Self { way, instances, threads, url, admins, watched, balancer, front_ends, worker, _folder: folder })
+        Ok(Self {
+            way,
+            instances,
+            threads,
+            url,
+            admins,
+            watched,
+            database_url,
+            balancer,
+            front_ends,
+            worker,
+            _folder: folder,
+        })
     }
 
     /// What people call it.
     pub fn name(&self) -> String {
         name(self.way, self.instances, self.threads)
+    }
+
+    /// Lets PostgreSQL write what the last trial has left, so that the next one does not pay for it.
+    ///
+    /// # Errors
+    /// PostgreSQL does not answer.
+    pub async fn rest(&self) -> anyhow::Result<()> {
+        execute(&self.database_url, "CHECKPOINT").await
     }
 
     /// Ends the processes in order.
@@ -137,6 +158,24 @@ pub fn name(way: Way, instances: u16, threads: u16) -> String {
     format!("{way}, {} of {}", plural(instances, "front end"), plural(threads, "thread"))
 }
 
+/// What runs, each with its version.
+///
+/// # Errors
+/// One of them does not tell.
+pub async fn versions(plan: &Plan, postgres: &Postgres, rabbitmq: &RabbitMq) -> anyhow::Result<Vec<String>> {
+    let line = |output: std::process::Output| {
+        String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned()
+    };
+    let gridwatch = line(Command::new(&plan.gridwatch).arg("--version").output()?);
+    let (client, connection) = tokio_postgres::connect(&postgres.url("postgres"), NoTls).await?;
+    tokio::spawn(connection);
+    let postgres: String = client.query_one("SHOW server_version", &[]).await?.get(0);
+    let rabbitmq = line(rabbitmq.control(&["version"])?);
+    let mut versions = vec![gridwatch, format!("PostgreSQL {postgres}"), format!("RabbitMQ {rabbitmq}")];
+    versions.extend(HaProxy::version()?);
+    Ok(versions)
+}
+
 fn address() -> std::io::Result<String> {
     Ok(format!("127.0.0.1:{}", free_port()?))
 }
@@ -147,10 +186,10 @@ fn start(program: &Path, arguments: &[&str], admin: &str, folder: &Path) -> anyh
     Ok(process)
 }
 
-async fn create(url: &str, database: &str) -> anyhow::Result<()> {
+async fn execute(url: &str, statement: &str) -> anyhow::Result<()> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     let connection = tokio::spawn(connection);
-    client.batch_execute(&format!("CREATE DATABASE {database}")).await?;
+    client.batch_execute(statement).await?;
     drop(client);
     connection.await??;
     Ok(())

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::html::{WAY, document, table};
 use crate::matrix::cell::name;
 use crate::matrix::{Loaded, Matrix};
-use crate::plot::{Axes, Line, escape, human, lines, stacks};
+use crate::plot::{Axes, Line, bars, escape, human, lines, stacks};
 use crate::report::Report;
 
 /// The whole page.
@@ -17,8 +17,9 @@ pub fn page(matrix: &Matrix) -> String {
     let _ = write!(
         out,
         "<h2>What each carries</h2><p>The highest rate, in readings a second, at which 99 of 100 answers came within {} ms of \
-         the intended send, without an error, and without a growing backlog.</p>{}",
+         the intended send, without an error, and without a growing backlog.</p>{}{}",
         human(matrix.target_ms),
+        picture(matrix),
         table(&rates(&matrix.cells))
     );
     for (title, at) in [("At 50 % of it", 0), ("At 80 % of it", 1)] {
@@ -30,12 +31,13 @@ pub fn page(matrix: &Matrix) -> String {
     let _ = write!(
         out,
         "<h2>Where and how</h2><p>{}, {} cores, {} MiB, Linux {}, with the generator, the load balancer, the servers and \
-         Gridwatch on the same cores; begun {}; seed {}; requests of {} readings over {} connections. Against a server that does \
+         Gridwatch on the same cores: {}; begun {}; seed {}; requests of {} readings over {} connections. Against a server that does \
          nothing the generator reaches {} readings/s, {:.1} times the best rate above.</p>",
         escape(&machine.processor),
         machine.cores,
         human(machine.memory_mib as f64),
         escape(&machine.kernel),
+        escape(&matrix.versions.join(", ")),
         escape(&matrix.started_at),
         matrix.seed,
         matrix.batch,
@@ -44,6 +46,12 @@ pub fn page(matrix: &Matrix) -> String {
         matrix.headroom
     );
     document("Load test: the matrix", &out)
+}
+
+/// What each shape carries, as a picture.
+pub fn picture(matrix: &Matrix) -> String {
+    let each: Vec<_> = matrix.cells.iter().map(|cell| (title_of(cell), cell.best_per_second)).collect();
+    bars("readings/s", &each)
 }
 
 fn title_of(cell: &Loaded) -> String {

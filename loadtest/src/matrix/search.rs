@@ -76,6 +76,7 @@ async fn run(
     duration: Duration,
     stop: &CancellationToken,
 ) -> anyhow::Result<Report> {
+    cell.rest().await?;
     let run = Run {
         scenario: plan.scenario(mode, rate, duration)?,
         target: Target::new(&cell.url)?,
@@ -130,20 +131,18 @@ pub async fn load(
         }
         // The ceiling of a closed loop leaves out what is not stored yet: the first try is half way.
         let rate = (low + high) / 2.0;
-        let report = run(plan, cell, Mode::Open, rate, plan.trial, stop).await?;
-        let trial = judge(&report, rate);
-        say(&format!(
-            "{rate:.0} readings/s: p99 {:.1} ms, backlog {:.0}, {}",
-            trial.p99_ms,
-            trial.backlog,
-            if trial.limit == Limit::None { "met".to_owned() } else { format!("not met for {}", trial.limit.words()) }
-        ));
+        let mut trial = attempt(plan, cell, rate, say, stop).await?;
+        trials.push(trial);
+        if trial.limit == Limit::Latency && !stop.is_cancelled() {
+            // Once more: the disk of a machine that is shared hesitates at times, and that is not this rate's fault.
+            trial = attempt(plan, cell, rate, say, stop).await?;
+            trials.push(trial);
+        }
         if trial.limit == Limit::None {
             low = rate;
         } else {
             (high, limit) = (rate, trial.limit);
         }
-        trials.push(trial);
     }
     let mut measured = Vec::new();
     for share in [0.5, 0.8] {
@@ -172,6 +171,22 @@ pub async fn load(
         trials,
         measured,
     }))
+}
+
+async fn attempt(
+    plan: &Plan,
+    cell: &Cell,
+    rate: f64,
+    say: &mut dyn FnMut(&str),
+    stop: &CancellationToken,
+) -> anyhow::Result<Trial> {
+    let trial = judge(&run(plan, cell, Mode::Open, rate, plan.trial, stop).await?, rate);
+    let verdict = match trial.limit {
+        Limit::None => "met".to_owned(),
+        other => format!("not met for {}", other.words()),
+    };
+    say(&format!("{rate:.0} readings/s: p99 {:.1} ms, backlog {:.0}, {verdict}", trial.p99_ms, trial.backlog));
+    Ok(trial)
 }
 
 fn judge(report: &Report, rate: f64) -> Trial {
