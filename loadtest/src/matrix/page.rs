@@ -8,6 +8,9 @@ use crate::matrix::{Loaded, Matrix};
 use crate::plot::{Axes, Line, bars, escape, human, lines, stacks};
 use crate::report::Report;
 
+/// What Gridwatch runs with, in the order of a reading's way; the generator counts apart.
+const PROCESSES: [&str; 5] = ["HAProxy", "front end", "RabbitMQ", "worker", "PostgreSQL"];
+
 /// The whole page.
 pub fn page(matrix: &Matrix) -> String {
     let mut out = String::new();
@@ -112,9 +115,20 @@ fn latencies(measured: &[(String, &Report)]) -> String {
     let ticks = [(0.0, "0"), (1.0, "90 %"), (2.0, "99 %"), (3.0, "99.9 %"), (4.0, "99.99 %")];
     let axes = Axes { x: "percentile of the answers", y: "milliseconds", is_log: true, ticks: &ticks };
     format!(
-        "{}{}<p>From receipt to the table, in the mean:</p>{}",
+        "{}{}<p>From receipt to the table, in the mean:</p>{}<p>CPU-seconds per million readings, by process:</p>{}",
         table(&rows),
         lines(axes, &curves),
-        stacks("ms", &WAY, &bars)
+        stacks("ms", &WAY, &bars),
+        stacks("CPU-s", &PROCESSES, &cpu(measured))
     )
+}
+
+/// CPU time for a million readings by process, in the order of [`PROCESSES`].
+fn cpu(measured: &[(String, &Report)]) -> Vec<(String, Vec<f64>)> {
+    let of = |report: &Report, process: &str| -> f64 {
+        let own = report.processes.iter().filter(|one| one.process == process);
+        own.map(|one| one.cpu_seconds_per_million).sum()
+    };
+    let bar = |(name, report): &(String, &Report)| (name.clone(), PROCESSES.map(|one| of(report, one)).to_vec());
+    measured.iter().map(bar).collect()
 }
