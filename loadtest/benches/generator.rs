@@ -141,7 +141,7 @@ fn command(url: &str, folder: &Path, mode: &str, rate: f64, seconds: u64) -> any
     let scenario = folder.join("scenario.toml");
     let text = format!(
         "name = 'generator'\nmode = '{mode}'\nrate = {rate:.0}\nduration = '{seconds}s'\nbatch = 1\n\
-         connections = {CONNECTIONS}\n[fleet]\ndevices = 500000\n"
+         connections = {CONNECTIONS}\n[fleet]\ndevices = 50000\n"
     );
     std::fs::write(&scenario, text)?;
     let mut command = Command::new(PROGRAM);

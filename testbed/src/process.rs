@@ -87,7 +87,8 @@ impl Process {
         text.lines()
             .filter(|line| line.starts_with(name))
             .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-            .sum()
+            // The sum of nothing would be -0.
+            .fold(0.0, |sum, value| sum + value)
     }
 
     /// Sends a signal, by its name.
