@@ -1,5 +1,8 @@
 //! The command line.
 
+mod print;
+
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,17 +13,22 @@ use clap::{Args, Parser, Subcommand};
 use loadtest::ledger::Ledger;
 use loadtest::matrix::{self, Plan};
 use loadtest::observe;
-use loadtest::plot::human;
 use loadtest::progress::Progress;
 use loadtest::report::{self, Report};
 use loadtest::run::{Found, Run};
-use loadtest::scenario::{Mode, Scenario};
+use loadtest::scenario::{CLOSED_RATE, MAX_BATCH, Mode, Scenario};
 use loadtest::send::Target;
-use loadtest::verify::{Verdict, Verify};
+use loadtest::verify::Verify;
 use tokio_util::sync::CancellationToken;
 
-/// Exit code of a finding: a broken promise, errors in the run, a regression.
-const FINDING: u8 = 3;
+/// Most runs one after the other.
+const MAX_REPEAT: u32 = 100;
+/// The largest whole number that a scenario's TOML can hold.
+const MAX_SEED: u64 = i64::MAX as u64;
+/// Most connections; a port each, of those that an address has.
+const MAX_CONNECTIONS: u64 = 60_000;
+/// How long connecting to the target may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A wrong flag or file: one sentence, and exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -83,19 +91,19 @@ struct RunArguments {
     #[arg(long, value_name = "DIR")]
     report: PathBuf,
     /// Readings a second, instead of the scenario's
-    #[arg(long, value_name = "READINGS")]
+    #[arg(long, value_name = "READINGS", value_parser = rate)]
     rate: Option<f64>,
     /// How long, such as 30s
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = time)]
     duration: Option<Duration>,
     /// Readings of a request
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_BATCH))]
     batch: Option<u64>,
     /// Connections
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_CONNECTIONS))]
     connections: Option<u64>,
     /// Another seed: other values, other faults
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     seed: Option<u64>,
     /// Time of the first measurement, to send the same bytes again; RFC 3339
     #[arg(long)]
@@ -113,7 +121,7 @@ struct RunArguments {
     #[arg(long)]
     unchecked: bool,
     /// Run so often, with the reports in DIR/1, DIR/2, …, for 'loadtest compare' to know the noise
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_REPEAT.into()))]
     repeat: u32,
 }
 
@@ -125,7 +133,8 @@ struct VerifyArguments {
     /// The database that Gridwatch writes to
     #[arg(long, env = "GRIDWATCH_DATABASE_URL", hide_env_values = true)]
     database_url: String,
-    /// Admin port of every process, to compare their counters
+    /// Admin port of every process, to compare their counters, which begin with the process: one that was started again
+    /// during the run has lost the others
     #[arg(long, value_name = "HOST:PORT", value_parser = observe::address)]
     admin: Vec<String>,
     /// How long what was accepted may take until it is stored
@@ -145,23 +154,33 @@ struct MatrixArguments {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
     instances: u16,
     /// Readings of a request
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     batch: u64,
     /// Connections
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     connections: u64,
     /// Length of a trial of the search
-    #[arg(long, value_parser = humantime::parse_duration, default_value = "8s")]
+    #[arg(long, value_parser = time, default_value = "8s")]
     trial: Duration,
     /// Trials of the search
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100))]
     trials: u32,
     /// Length of a measurement at 50 % and at 80 %
-    #[arg(long, value_parser = humantime::parse_duration, default_value = "20s")]
+    #[arg(long, value_parser = time, default_value = "20s")]
     measure: Duration,
     /// Everything that looks random is made from it
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     seed: u64,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| *rate > 0.0 && *rate <= CLOSED_RATE);
+    rate.ok_or_else(|| format!("expected a number above 0 and up to {CLOSED_RATE}"))
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).ok().filter(|time| *time >= Duration::from_secs(1));
+    time.ok_or_else(|| "expected a time of a second or more, such as '30s' or '2m'".into())
 }
 
 fn admin(text: &str) -> Result<(String, String), String> {
@@ -184,10 +203,18 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             }
             Command::Devices { scenario } => {
                 let scenario = load(&scenario)?;
-                for device in 0..scenario.fleet.devices {
-                    println!("{}{device:06}", scenario.fleet.prefix);
+                let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+                let mut write = || -> std::io::Result<()> {
+                    for device in 0..scenario.fleet.devices {
+                        writeln!(out, "{}{device:06}", scenario.fleet.prefix)?;
+                    }
+                    out.flush()
+                };
+                match write() {
+                    // Who reads has had enough, as 'head' has.
+                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+                    done => Ok(done.map(|()| ExitCode::SUCCESS)?),
                 }
-                Ok(ExitCode::SUCCESS)
             }
             Command::Nothing { listen } => {
                 let address = loadtest::nothing::start(listen).await.with_context(|| listen.to_string())?;
@@ -213,13 +240,13 @@ async fn send(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     scenario.connections = arguments.connections.unwrap_or(scenario.connections);
     scenario.seed = arguments.seed.unwrap_or(scenario.seed);
     scenario.begin = arguments.begin.map(jiff::Timestamp::as_microsecond).or(scenario.begin);
-    // Written and read again: an override goes through the checks of the file.
-    let text = toml::to_string(&scenario).context("the scenario")?;
-    let scenario = Scenario::parse(&text).map_err(|error| Usage(format!("with what the flags say: {error}")))?;
+    scenario.check().map_err(|(key, reason)| Usage(format!("with what the flags say: {key}: {reason}")))?;
     let mut target =
         Target::new(&arguments.target).map_err(|error| Usage(format!("--target {}: {error}", arguments.target)))?;
     target.is_checked = !arguments.unchecked;
-    let reached = tokio::net::TcpStream::connect(target.address()).await;
+    let reached = tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(target.address())).await;
+    let reached = reached.map_err(|_| format!("no answer within {PATIENCE:?}"));
+    let reached = reached.and_then(|connected| connected.map_err(|error| error.to_string()));
     reached.map_err(|error| Usage(format!("--target {}: {error}; is it running?", arguments.target)))?;
     let open = match scenario.mode {
         Mode::Open => format!("{} readings/s", scenario.rate),
@@ -231,6 +258,11 @@ async fn send(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     );
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
+    // What an earlier run has left would be taken for this one's.
+    clear(&arguments.report)?;
+    for turn in 1..=MAX_REPEAT {
+        clear(&arguments.report.join(turn.to_string()))?;
+    }
     let mut worst = 0;
     for turn in 1..=arguments.repeat {
         let folder = match arguments.repeat {
@@ -252,7 +284,7 @@ async fn send(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         progress.finish();
         let found = found?;
         write(&folder, &found)?;
-        worst = worst.max(say(&found.report, &folder));
+        worst = worst.max(print::run(&found.report, &folder));
         if stop.is_cancelled() {
             break;
         }
@@ -261,25 +293,8 @@ async fn send(arguments: RunArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn compare(base: &Path, new: &Path) -> anyhow::Result<ExitCode> {
-    let changes = loadtest::compare::compare(base, new).map_err(|error| Usage(format!("{error:#}")))?;
-    println!("{:<64}{:>12}{:>12}{:>9}{:>9}", "", "base", "new", "better", "noise");
-    for one in &changes {
-        let verdict = if one.is_regression { "  WORSE" } else { "" };
-        println!(
-            "{:<64}{:>12}{:>12}{:>8.1}%{:>8.1}%{verdict}",
-            one.figure,
-            human(one.base),
-            human(one.new),
-            one.better * 100.0,
-            one.noise * 100.0
-        );
-    }
-    let worse = changes.iter().filter(|one| one.is_regression).count();
-    println!(
-        "{}",
-        if worse == 0 { "nothing is worse beyond the noise".into() } else { format!("{worse} figures are worse") }
-    );
-    Ok(if worse == 0 { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
+    let found = loadtest::compare::compare(base, new).map_err(|error| Usage(format!("{error:#}")))?;
+    Ok(print::comparison(&found))
 }
 
 async fn fill(arguments: MatrixArguments) -> anyhow::Result<ExitCode> {
@@ -307,17 +322,30 @@ async fn fill(arguments: MatrixArguments) -> anyhow::Result<ExitCode> {
     let begun = std::time::Instant::now();
     let mut say = |text: &str| eprintln!("{:>4.0} s  {text}", begun.elapsed().as_secs_f64());
     let matrix = plan.execute(&mut say, stop).await?;
-    let path = folder.join(matrix::FILE);
-    std::fs::write(&path, serde_json::to_string_pretty(&matrix)?).with_context(|| path.display().to_string())?;
-    let path = folder.join("matrix.svg");
-    std::fs::write(&path, matrix::page::picture(&matrix)).with_context(|| path.display().to_string())?;
-    let path = folder.join("matrix.html");
-    std::fs::write(&path, matrix::page::page(&matrix)).with_context(|| path.display().to_string())?;
+    let json = serde_json::to_string_pretty(&matrix)?;
+    let page = folder.join("matrix.html");
+    for (path, text) in [
+        (folder.join(matrix::FILE), json),
+        (folder.join("matrix.svg"), matrix::page::picture(&matrix)),
+        (page.clone(), matrix::page::page(&matrix)),
+    ] {
+        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+    }
     for answer in &matrix.answers {
         println!("{}\n  {}", answer.question, answer.answer);
     }
-    println!("the generator could send {:.1} times the best rate; report in {}", matrix.headroom, path.display());
-    Ok(ExitCode::SUCCESS)
+    println!("the generator could send {:.1} times the best rate", matrix.headroom);
+    if matrix.is_generator_near() {
+        println!("that is little: the generator itself may be what limits");
+    }
+    println!("report in {}", page.display());
+    match &matrix.incomplete {
+        None => Ok(ExitCode::SUCCESS),
+        Some(why) => {
+            println!("incomplete: {why}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// The first signal ends the run in order, the second one at once.
@@ -342,65 +370,38 @@ fn half_of_the_cores() -> u64 {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() as u64 / 2).max(1))
 }
 
-fn write(folder: &Path, found: &Found) -> anyhow::Result<()> {
-    let json = serde_json::to_string_pretty(&found.report)?;
-    let path = folder.join(report::FILE);
-    std::fs::write(&path, json).with_context(|| path.display().to_string())?;
-    let path = folder.join("report.html");
-    std::fs::write(&path, loadtest::html::page(&found.report)).with_context(|| path.display().to_string())?;
-    found.ledger.write(&folder.join(report::LEDGER))
+/// Removes what a run has written to its folder, and the folder where that was all.
+fn clear(folder: &Path) -> anyhow::Result<()> {
+    for file in [report::FILE, report::PAGE, report::LEDGER, report::LOG, report::VERDICT] {
+        let path = folder.join(file);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| path.display().to_string());
+            }
+            _ => {}
+        }
+    }
+    // It is not empty, or not there.
+    let _ = std::fs::remove_dir(folder);
+    Ok(())
 }
 
-/// Says what was found; returns the exit code.
-fn say(report: &Report, folder: &Path) -> u8 {
-    let counts = &report.counts;
-    println!(
-        "sent {} requests in {:.1} s{}: {} readings accepted ({:.0}/s), {} rejected, {} without a final answer",
-        counts.sent,
-        report.seconds,
-        if report.interrupted { " (ended before its time)" } else { "" },
-        counts.accepted,
-        report.accepted_per_second,
-        counts.rejected,
-        counts.unknown,
-    );
-    println!(
-        "late {} ({:.2} ms at p99), dropped {}, retried {}, repeated {}, unlike what was sent {}",
-        counts.late, report.lateness_ms.p99, counts.dropped, counts.retried, counts.repeated, counts.unlike
-    );
-    println!("{:<28}{:>10}{:>10}{:>10}{:>10}{:>10}", "ms", "p50", "p90", "p99", "p99.9", "max");
-    let line = |name: &str, times: &loadtest::meter::Quantiles| {
-        println!(
-            "{name:<28}{:>10.2}{:>10.2}{:>10.2}{:>10.2}{:>10.2}",
-            times.p50, times.p90, times.p99, times.p999, times.max
-        );
-    };
-    line("from the intended send", &report.latency_ms);
-    line("from the send itself", &report.latency_from_send_ms);
-    for stage in &report.stages {
-        println!("{:<28}{:>10.2}{:>10}{:>10.2}", stage.stage, stage.p50, "", stage.p99);
+/// Writes everything; the ledger first, without which nothing can be verified.
+fn write(folder: &Path, found: &Found) -> anyhow::Result<()> {
+    found.ledger.write(&folder.join(report::LEDGER), found.report.begin)?;
+    let json = serde_json::to_string_pretty(&found.report)?;
+    for (file, text) in [(report::FILE, json), (report::PAGE, loadtest::html::page(&found.report))] {
+        let path = folder.join(file);
+        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
-    for process in &report.processes {
-        println!(
-            "{:<28}{:>10.2} CPU-s per million readings, {:.0} MiB",
-            process.process, process.cpu_seconds_per_million, process.memory_mib
-        );
-    }
-    for words in &report.unlike {
-        println!("  {words}");
-    }
-    println!("report in {}", folder.join("report.html").display());
-    match counts.unlike + counts.errors + counts.dropped {
-        0 => 0,
-        _ => FINDING,
-    }
+    Ok(())
 }
 
 async fn verify(arguments: VerifyArguments) -> anyhow::Result<ExitCode> {
     let folder = &arguments.report;
     let wrong = |error: anyhow::Error| Usage(format!("--report {}: {error:#}", folder.display()));
     let report = Report::read(folder).map_err(wrong)?;
-    let ledger = Ledger::read(&folder.join(report::LEDGER)).map_err(wrong)?;
+    let ledger = Ledger::read(&folder.join(report::LEDGER), report.begin).map_err(wrong)?;
     let verify = Verify {
         report: &report,
         ledger: &ledger,
@@ -409,25 +410,6 @@ async fn verify(arguments: VerifyArguments) -> anyhow::Result<ExitCode> {
         settle: arguments.settle,
     };
     let verdict = verify.execute().await?;
-    std::fs::write(folder.join("verdict.json"), serde_json::to_string_pretty(&verdict)?)?;
-    Ok(pronounce(&verdict))
-}
-
-fn pronounce(verdict: &Verdict) -> ExitCode {
-    let Verdict { accepted, rejected, unknown, stored, dead_lettered, of_other_runs, violations } = verdict;
-    println!("accepted {accepted}, rejected or not sent {rejected}, without a final answer {unknown}");
-    println!("stored {stored}, dead-lettered {dead_lettered}, of other runs {of_other_runs}");
-    for violation in violations {
-        println!("BROKEN: {} ({} times)", violation.promise, violation.count);
-        for example in &violation.examples {
-            println!("  {example}");
-        }
-    }
-    match violations.is_empty() {
-        true => {
-            println!("proved: what was accepted is stored, each once and as it was sent, and nothing else is");
-            ExitCode::SUCCESS
-        }
-        false => ExitCode::from(FINDING),
-    }
+    std::fs::write(folder.join(report::VERDICT), serde_json::to_string_pretty(&verdict)?)?;
+    Ok(print::verdict(&verdict))
 }

@@ -1,9 +1,10 @@
 //! Comparison: is one set of runs worse than another, beyond what runs differ by themselves?
 //!
 //! In: reports or matrices of either side, of repeated runs where there are any. Out: each figure of both with the change, the
-//! noise, and whether it is worse. The noise of a figure is how far the runs of a side lie apart; where there is only one
-//! run, it is taken as [`UNKNOWN_NOISE`].
+//! noise, and whether it is worse. The noise of a figure is how far the runs of the base lie apart, so that a new side that
+//! has become unsteady does not excuse itself; where there is only one run, it is taken as [`UNKNOWN_NOISE`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -11,14 +12,17 @@ use serde::Serialize;
 
 use crate::matrix::cell::name;
 use crate::matrix::{self, Matrix};
-use crate::report::{self, Report};
+use crate::report::{self, Machine, Report};
+use crate::scenario::Scenario;
 
-/// Noise that is assumed where a side has one run only.
+/// Noise that is assumed where the base has one run only.
 pub const UNKNOWN_NOISE: f64 = 0.15;
 /// Changes below this are never called worse.
 const LEAST: f64 = 0.05;
 /// Times below this are not told apart, in milliseconds: a tick of a clock or a scheduler.
 const LEAST_MS: f64 = 0.2;
+/// The same of CPU-seconds for a million readings.
+const LEAST_CPU: f64 = 0.02;
 
 /// A figure of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +33,8 @@ struct Figure {
     is_rate: bool,
     /// Differences up to this are none.
     least: f64,
+    /// The worst run counts, and not the median: of failures, one is one too many.
+    is_by_worst: bool,
 }
 
 /// A figure of both sides.
@@ -42,36 +48,69 @@ pub struct Change {
     pub new: f64,
     /// By which part of the first it is better (above 0) or worse (below).
     pub better: f64,
-    /// By which part runs of one side lie apart.
+    /// By which part runs of the base lie apart.
     pub noise: f64,
     /// Worse, and by more than the noise.
     pub is_regression: bool,
+}
+
+/// What a comparison has found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Each figure that both sides have.
+    pub changes: Vec<Change>,
+    /// Figures that only the base has: nobody knows whether they are worse.
+    pub missing: Vec<String>,
+    /// Why the sides may not be comparable.
+    pub warnings: Vec<String>,
+}
+
+/// A run of a side.
+struct Side {
+    figures: Vec<Figure>,
+    /// What it was and where, so that only the like is compared.
+    what: String,
+    is_interrupted: bool,
 }
 
 /// Compares two sides, each a report, a matrix, a folder of one, or a folder of such folders.
 ///
 /// # Errors
 /// A side has none, or they have no figure in common.
-pub fn compare(base: &Path, new: &Path) -> anyhow::Result<Vec<Change>> {
+pub fn compare(base: &Path, new: &Path) -> anyhow::Result<Comparison> {
     let (base, new) = (read(base)?, read(new)?);
-    let mut changes = Vec::new();
-    for figure in &base[0] {
-        let of = |side: &[Vec<Figure>]| -> Vec<f64> {
-            let value = |run: &Vec<Figure>| Some(run.iter().find(|one| one.name == figure.name)?.value);
+    let mut found = Comparison::default();
+    for figure in &base[0].figures {
+        let of = |side: &[Side]| -> Vec<f64> {
+            let value = |run: &Side| Some(run.figures.iter().find(|one| one.name == figure.name)?.value);
             side.iter().filter_map(value).collect()
         };
         let (before, after) = (of(&base), of(&new));
-        if !after.is_empty() {
-            changes.push(change(figure, &before, &after));
+        if after.len() < new.len() {
+            found.missing.push(figure.name.clone());
+        } else {
+            found.changes.push(change(figure, &before, &after));
         }
     }
-    ensure!(!changes.is_empty(), "they have no figure in common");
-    Ok(changes)
+    ensure!(!found.changes.is_empty(), "they have no figure in common");
+    let first = &base[0].what;
+    for other in base.iter().chain(&new).filter(|run| run.what != *first) {
+        let warning = format!("not the same was run: {first}; and: {}", other.what);
+        if !found.warnings.contains(&warning) {
+            found.warnings.push(warning);
+        }
+    }
+    if base.iter().chain(&new).any(|run| run.is_interrupted) {
+        found.warnings.push("a run was ended before its time".into());
+    }
+    Ok(found)
 }
 
 fn change(figure: &Figure, before: &[f64], after: &[f64]) -> Change {
-    let (base, new) = (median(before), median(after));
-    let noise = spread(before).max(spread(after));
+    let worst = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
+    let one = |values: &[f64]| if figure.is_by_worst { worst(values) } else { median(values) };
+    let (base, new) = (one(before), one(after));
+    let noise = if figure.is_by_worst { 0.0 } else { spread(before) };
     let difference = if figure.is_rate { new - base } else { base - new };
     let better = if base > 0.0 { difference / base } else { difference.signum() * f64::from(difference != 0.0) };
     Change {
@@ -101,12 +140,11 @@ fn spread(values: &[f64]) -> f64 {
     if median > 0.0 { (most - least) / median } else { 0.0 }
 }
 
-/// The figures of each run of a side.
-fn read(side: &Path) -> anyhow::Result<Vec<Vec<Figure>>> {
+fn read(side: &Path) -> anyhow::Result<Vec<Side>> {
     let mut files = Vec::new();
     find(side, 2, &mut files)?;
     files.sort();
-    let runs: anyhow::Result<Vec<_>> = files.iter().map(|file| figures(file)).collect();
+    let runs: anyhow::Result<Vec<_>> = files.iter().map(|file| run(file)).collect();
     let runs = runs?;
     ensure!(!runs.is_empty(), "{}: no {} and no {} in it", side.display(), report::FILE, matrix::FILE);
     Ok(runs)
@@ -129,36 +167,62 @@ fn find(path: &Path, levels: u32, files: &mut Vec<PathBuf>) -> anyhow::Result<()
     Ok(())
 }
 
-fn figures(file: &Path) -> anyhow::Result<Vec<Figure>> {
+fn run(file: &Path) -> anyhow::Result<Side> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     if let Ok(matrix) = serde_json::from_str::<Matrix>(&text) {
-        return Ok(of_matrix(&matrix));
+        let Matrix { batch, connections, .. } = matrix;
+        let what = format!("a matrix with requests of {batch} over {connections} connections, {}", on(&matrix.machine));
+        return Ok(Side { figures: of_matrix(&matrix), what, is_interrupted: matrix.incomplete.is_some() });
     }
     let report: Report = serde_json::from_str(&text)
         .with_context(|| format!("{}: neither a report nor a matrix of this version", file.display()))?;
-    Ok(of_report(&report, ""))
+    let scenario = Scenario::parse(&report.scenario).with_context(|| file.display().to_string())?;
+    let what = format!(
+        "{}, {:?} loop, {} readings/s in requests of {} over {} connections for {:?}, {}",
+        scenario.name,
+        scenario.mode,
+        scenario.rate,
+        scenario.batch,
+        scenario.connections,
+        scenario.duration,
+        on(&report.machine)
+    );
+    Ok(Side { figures: of_report(&report, ""), what, is_interrupted: report.interrupted })
+}
+
+fn on(machine: &Machine) -> String {
+    format!("on {} x {}", machine.cores, machine.processor)
 }
 
 fn of_report(report: &Report, of: &str) -> Vec<Figure> {
-    let mut figures = vec![Figure {
-        name: format!("{of}readings/s accepted"),
-        value: report.accepted_per_second,
-        is_rate: true,
-        least: 0.0,
-    }];
-    let mut less = |name: String, value: f64, least| figures.push(Figure { name, value, is_rate: false, least });
+    let figure = |name: &str, value, is_rate, least| Figure {
+        name: format!("{of}{name}"),
+        value,
+        is_rate,
+        least,
+        is_by_worst: false,
+    };
+    let mut figures = vec![figure("readings/s accepted", report.accepted_per_second, true, 0.0)];
     let times = &report.latency_ms;
     for (name, value) in [("p50", times.p50), ("p99", times.p99), ("p99.9", times.p999)] {
-        less(format!("{of}answer, {name} in ms"), value, LEAST_MS);
+        figures.push(figure(&format!("answer, {name} in ms"), value, false, LEAST_MS));
     }
     for stage in &report.stages {
-        less(format!("{of}{}, p99 in ms", stage.stage), stage.p99, LEAST_MS);
+        figures.push(figure(&format!("{}, p99 in ms", stage.stage), stage.p99, false, LEAST_MS));
     }
+    // Of several with one name, the sum.
+    let mut processes: BTreeMap<&str, f64> = BTreeMap::new();
     for process in &report.processes {
-        less(format!("{of}{}, CPU-s per million", process.process), process.cpu_seconds_per_million, 0.02);
+        *processes.entry(&process.process).or_default() += process.cpu_seconds_per_million;
     }
-    less(format!("{of}requests that failed"), (report.counts.errors + report.counts.unlike) as f64, 0.0);
-    less(format!("{of}requests that were dropped"), report.counts.dropped as f64, 0.0);
+    for (process, cpu) in processes {
+        figures.push(figure(&format!("{process}, CPU-s per million"), cpu, false, LEAST_CPU));
+    }
+    let counts = &report.counts;
+    for (name, count) in [("failed", counts.errors + counts.unlike), ("were dropped", counts.dropped)] {
+        let figure = figure(&format!("requests that {name}"), count as f64, false, 0.0);
+        figures.push(Figure { is_by_worst: true, ..figure });
+    }
     figures
 }
 
@@ -168,7 +232,11 @@ fn of_matrix(matrix: &Matrix) -> Vec<Figure> {
         let name = name(cell.way, cell.instances, cell.threads);
         for (what, value) in [("carries", cell.best_per_second), ("closed loop", cell.ceiling_per_second)] {
             let name = format!("{name}, {what}, readings/s");
-            figures.push(Figure { name, value, is_rate: true, least: 0.0 });
+            figures.push(Figure { name, value, is_rate: true, least: 0.0, is_by_worst: false });
+        }
+        for (report, share) in cell.measured.iter().zip(["50 %", "80 %"]) {
+            // Its rate is that share of what the cell carries, and no figure of its own.
+            figures.extend(of_report(report, &format!("{name} at {share}: ")).into_iter().filter(|one| !one.is_rate));
         }
     }
     figures
@@ -178,22 +246,27 @@ fn of_matrix(matrix: &Matrix) -> Vec<Figure> {
 mod tests {
     use super::*;
 
-    fn figure(is_rate: bool) -> Figure {
-        Figure { name: "x".into(), value: 0.0, is_rate, least: 0.0 }
-    }
-
     #[test]
     fn worse_is_what_lies_beyond_the_noise() {
-        let change = |is_rate, before: &[f64], after: &[f64]| change(&figure(is_rate), before, after).is_regression;
+        let change = |is_rate, is_by_worst, before: &[f64], after: &[f64]| {
+            let figure = Figure { name: "x".into(), value: 0.0, is_rate, least: 0.0, is_by_worst };
+            change(&figure, before, after).is_regression
+        };
+        let (rate, time) = (
+            |before: &[f64], after: &[f64]| change(true, false, before, after),
+            |before: &[f64], after: &[f64]| change(false, false, before, after),
+        );
         // Quiet runs: ten per cent less is worse, three are not, more never is.
-        assert!(change(true, &[100.0, 101.0, 99.0], &[90.0, 91.0, 89.0]));
-        assert!(!change(true, &[100.0, 101.0, 99.0], &[97.0, 97.0, 97.0]));
-        assert!(!change(true, &[100.0, 101.0, 99.0], &[150.0, 150.0, 150.0]));
-        // Noisy runs hide the same ten per cent, and one run proves as little.
-        assert!(!change(true, &[100.0, 120.0, 90.0], &[90.0, 91.0, 89.0]));
-        assert!(!change(true, &[100.0], &[90.0]) && change(true, &[100.0], &[80.0]));
-        // Of times and errors, less is better.
-        assert!(change(false, &[1.0, 1.0], &[1.2, 1.2]) && !change(false, &[1.2, 1.2], &[1.0, 1.0]));
-        assert!(change(false, &[0.0, 0.0], &[5.0, 5.0]) && !change(false, &[0.0], &[0.0]));
+        assert!(rate(&[100.0, 101.0, 99.0], &[90.0, 91.0, 89.0]));
+        assert!(!rate(&[100.0, 101.0, 99.0], &[97.0, 97.0, 97.0]));
+        assert!(!rate(&[100.0, 101.0, 99.0], &[150.0, 150.0, 150.0]));
+        // A noisy base hides the same ten per cent, and one run proves as little; that the new side is noisy hides nothing.
+        assert!(!rate(&[100.0, 120.0, 90.0], &[90.0, 91.0, 89.0]));
+        assert!(!rate(&[100.0], &[90.0]) && rate(&[100.0], &[80.0]));
+        assert!(rate(&[100.0, 101.0, 99.0], &[50.0, 50.0, 100.0]));
+        // Of times and errors, less is better, and of errors the worst run counts.
+        assert!(time(&[1.0, 1.0], &[1.2, 1.2]) && !time(&[1.2, 1.2], &[1.0, 1.0]));
+        let errors = |before: &[f64], after: &[f64]| change(false, true, before, after);
+        assert!(errors(&[0.0, 0.0, 0.0], &[0.0, 0.0, 5.0]) && !errors(&[0.0], &[0.0]));
     }
 }

@@ -74,12 +74,13 @@ pub fn page(report: &Report) -> String {
     let machine = &report.machine;
     let _ = write!(
         out,
-        "<h2>Where and what</h2><p>{}, {} cores, {} MiB, Linux {}; loadtest {}; target {}; begun {}; seed {}.</p><pre>{}</pre>",
+        "<h2>Where and what</h2><p>{}, {} cores, {} MiB, Linux {}; loadtest {}; {}target {}; begun {}; seed {}.</p><pre>{}</pre>",
         escape(&machine.processor),
         machine.cores,
         human(machine.memory_mib as f64),
         escape(&machine.kernel),
         escape(&machine.loadtest),
+        report.versions.iter().map(|version| escape(version) + "; ").collect::<String>(),
         escape(&report.target),
         escape(&report.started_at),
         report.seed,
@@ -99,7 +100,13 @@ fn over_time(report: &Report, out: &mut String) {
         flow.push(line("accepted and not stored yet", &|row| row.backlog.unwrap_or(f64::NAN)));
     }
     let _ = write!(out, "<h2>Readings a second</h2>{}", lines(axes("readings"), &flow));
-    let times = [line("p50", &|row| row.p50_ms), line("p99", &|row| row.p99_ms), line("longest", &|row| row.max_ms)];
+    let of =
+        |part: fn(&Quantiles) -> f64| move |row: &crate::report::Row| row.latency_ms.as_ref().map_or(f64::NAN, part);
+    let times = [
+        line("p50", &of(|times| times.p50)),
+        line("p99", &of(|times| times.p99)),
+        line("longest", &of(|times| times.max)),
+    ];
     let axes = Axes { is_log: true, ..axes("milliseconds") };
     let _ = write!(out, "<h2>Latency over time, in ms, from the intended send</h2>{}", lines(axes, &times));
 }

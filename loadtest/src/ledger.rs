@@ -2,9 +2,11 @@
 //!
 //! A hundred million readings in requests of one take 25 MB.
 
+use std::fs::File;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use schema::reading::Micros;
 
 /// What is known of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,25 +80,32 @@ impl Ledger {
         whole
     }
 
-    /// Writes it, compressed.
+    /// Writes it, compressed, with the begin of its run.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let mut bytes = self.len.to_le_bytes().to_vec();
+    pub fn write(&self, path: &Path, begin: Micros) -> anyhow::Result<()> {
+        let mut bytes = [self.len.to_le_bytes(), begin.to_le_bytes()].concat();
         bytes.extend_from_slice(&self.bits);
         std::fs::write(path, zstd::bulk::compress(&bytes, 3)?).with_context(|| path.display().to_string())
     }
 
-    /// Reads it.
+    /// Reads that of a run with this begin.
     ///
     /// # Errors
-    /// There is no such file, or it is no ledger.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-        let bytes = zstd::stream::decode_all(&bytes[..]).with_context(|| format!("{}: no ledger", path.display()))?;
-        let (len, bits) = bytes.split_first_chunk().with_context(|| format!("{}: no ledger", path.display()))?;
-        Ok(Self { bits: bits.to_vec(), len: u64::from_le_bytes(*len) })
+    /// There is no such file, or it is no ledger, or another run's.
+    pub fn read(path: &Path, begin: Micros) -> anyhow::Result<Self> {
+        let name = || path.display().to_string();
+        let bytes = zstd::stream::decode_all(File::open(path).with_context(name)?);
+        let parts = bytes.ok().and_then(|bytes| {
+            let (len, rest) = bytes.split_first_chunk()?;
+            let (begin, bits) = rest.split_first_chunk()?;
+            Some((u64::from_le_bytes(*len), Micros::from_le_bytes(*begin), bits.to_vec()))
+        });
+        let whole = parts.filter(|(len, _, bits)| len.div_ceil(4) == bits.len() as u64);
+        let (len, of, bits) = whole.with_context(|| format!("{}: no ledger of this version, or damaged", name()))?;
+        ensure!(of == begin, "{}: the ledger of another run than the report", name());
+        Ok(Self { bits, len })
     }
 }
 
@@ -115,8 +124,9 @@ mod tests {
         }
         assert_eq!(Ledger::interleave(&parts), whole);
         let file = tempfile::NamedTempFile::new().unwrap();
-        whole.write(file.path()).unwrap();
-        let read = Ledger::read(file.path()).unwrap();
+        whole.write(file.path(), 7).unwrap();
+        assert!(Ledger::read(file.path(), 8).unwrap_err().to_string().contains("another run"));
+        let read = Ledger::read(file.path(), 7).unwrap();
         assert_eq!((0..6).map(|request| read.get(request)).collect::<Vec<_>>(), [&fates[..], &[Fate::Unsent]].concat());
         whole.set(1, Fate::Accepted);
         assert_eq!((whole.get(0), whole.get(1), whole.get(2)), (Fate::Accepted, Fate::Accepted, Fate::Rejected));

@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use testbed::haproxy::HaProxy;
 use testbed::postgres::Postgres;
 use testbed::rabbitmq::RabbitMq;
 use tokio_util::sync::CancellationToken;
@@ -28,9 +29,11 @@ use crate::report::{Machine, Report};
 use crate::scenario::{Mode, Scenario};
 
 /// Version of the form of a matrix.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The name of the matrix in its folder.
 pub const FILE: &str = "matrix.json";
+/// The generator has to reach so many times the best rate.
+const NEAR: f64 = 1.5;
 /// What an answer may take at the highest rate, at the 99th percentile.
 pub const TARGET_MS: f64 = 100.0;
 
@@ -103,6 +106,8 @@ pub struct Matrix {
     pub generator_per_second: f64,
     /// How many times the best rate of all that is.
     pub headroom: f64,
+    /// Why cells are missing; none where all are there.
+    pub incomplete: Option<String>,
     /// The five answers.
     pub answers: Vec<Answer>,
     /// Each shape.
@@ -146,28 +151,41 @@ impl Plan {
     /// there.
     pub async fn execute(&self, say: &mut dyn FnMut(&str), stop: CancellationToken) -> anyhow::Result<Matrix> {
         let started = jiff::Timestamp::now().to_string();
+        if self.instances > 1 {
+            HaProxy::version().context("several instances need HAProxy in front of them")?;
+        }
         say("starting private PostgreSQL and RabbitMQ nodes …");
         let shapes = self.shapes();
         let postgres = Postgres::start()?;
         let rabbitmq = RabbitMq::start(shapes.len())?;
+        let versions = cell::versions(self, &postgres, &rabbitmq).await?;
         let generator_per_second = search::generator(self, &stop).await?;
         say(&format!("the generator reaches {generator_per_second:.0} readings/s against a server that does nothing"));
-        let mut cells: Vec<Loaded> = Vec::new();
+        let (mut cells, mut incomplete): (Vec<Loaded>, _) = (Vec::new(), None);
         for (number, (way, instances, threads)) in shapes.into_iter().enumerate() {
-            let cell = Cell::start(self, &postgres, &rabbitmq, number, way, instances, threads).await?;
-            let name = cell.name();
+            let name = cell::name(way, instances, threads);
             let mut say = |text: &str| say(&format!("{name}: {text}"));
-            match search::load(self, &cell, &mut say, &stop).await? {
-                Some(loaded) => cells.push(loaded),
-                None => break,
+            let loaded = async {
+                let cell = Cell::start(self, &postgres, &rabbitmq, number, way, instances, threads).await?;
+                let loaded = search::load(self, &cell, &mut say, &stop).await?;
+                cell.end()?;
+                anyhow::Ok(loaded)
+            };
+            match loaded.await {
+                Ok(Some(loaded)) => cells.push(loaded),
+                // What the others have found took minutes, and stays.
+                Err(error) => incomplete = Some(format!("{name}: {error:#}")),
+                Ok(None) => {
+                    incomplete = Some("it was ended before its time".into());
+                    break;
+                }
             }
-            cell.end()?;
         }
         let best = cells.iter().map(|cell| cell.best_per_second).fold(0.0, f64::max);
         Ok(Matrix {
             version: VERSION,
             started_at: started,
-            versions: cell::versions(self, &postgres, &rabbitmq).await?,
+            versions,
             machine: Machine::this(),
             seed: self.seed,
             batch: self.batch,
@@ -175,9 +193,17 @@ impl Plan {
             target_ms: TARGET_MS,
             generator_per_second,
             headroom: if best > 0.0 { generator_per_second / best } else { 0.0 },
+            incomplete,
             answers: answers::of(&cells),
             cells,
         })
+    }
+}
+
+impl Matrix {
+    /// Whether the generator has so little headroom that it may be the limit itself.
+    pub fn is_generator_near(&self) -> bool {
+        self.headroom < NEAR
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In: addresses of admin ports. Out: sums over all of them. A process that does not answer is an error by its address.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -101,6 +101,8 @@ pub struct Look {
     pub cpu: Vec<f64>,
     /// Resident memory by process, in MiB.
     pub memory: Vec<f64>,
+    /// What they are, such as `gridwatch 0.1.0`.
+    pub versions: BTreeSet<String>,
     stages: BTreeMap<&'static str, Histogram>,
 }
 
@@ -165,6 +167,9 @@ impl Look {
             sample.name == metric::UNAVAILABLE.name && sample.label(metric::LABEL_REASON) == Some("unconfirmed")
         };
         books.unconfirmed += samples().filter(unconfirmed).map(|sample| sample.value).sum::<f64>();
+        for info in samples().filter(|sample| sample.name == metric::BUILD_INFO.name) {
+            self.versions.extend(info.label(metric::LABEL_VERSION).map(|version| format!("gridwatch {version}")));
+        }
         self.cpu.push(sum("process_cpu_seconds_total"));
         self.memory.push(sum("process_resident_memory_bytes") / 1024.0 / 1024.0);
         for stage in Stage::ALL {

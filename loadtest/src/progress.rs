@@ -39,14 +39,15 @@ impl Progress {
     pub fn row(&mut self, row: &Row, counts: &Counts, is_stopping: bool) {
         let backlog = row.backlog.map_or_else(String::new, |backlog| format!("  backlog {backlog:.0}"));
         let stopping = if is_stopping { "  stopping" } else { "" };
+        let times = row.latency_ms.map_or_else(
+            || "no times yet".to_owned(),
+            |times| format!("p50 {:.1} ms  p99 {:.1} ms  max {:.0} ms", times.p50, times.p99, times.max),
+        );
         let text = format!(
-            "{:>4.0}/{:.0} s  {:>9.0} readings/s  p50 {:.1} ms  p99 {:.1} ms  max {:.0} ms  errors {}  late {}{backlog}{stopping}",
+            "{:>4.0}/{:.0} s  {:>9.0} readings/s  {times}  errors {}  late {}{backlog}{stopping}",
             row.at,
             self.seconds,
             row.accepted_per_second,
-            row.p50_ms,
-            row.p99_ms,
-            row.max_ms,
             counts.errors,
             counts.late + counts.dropped,
         );
@@ -63,10 +64,14 @@ impl Progress {
         }
     }
 
-    /// Everything is sent; so many readings are not stored yet.
-    pub fn settling(&mut self, backlog: f64) {
+    /// Everything is sent; so many readings are not stored yet, as far as the processes tell.
+    pub fn settling(&mut self, backlog: Option<f64>) {
         if let Some(bar) = &self.bar {
-            bar.set_message(format!("everything is sent; {backlog:.0} readings are not stored yet"));
+            let backlog = backlog.map_or_else(
+                || "a process does not answer".to_owned(),
+                |backlog| format!("{backlog:.0} readings are not stored yet"),
+            );
+            bar.set_message(format!("everything is sent; {backlog}"));
         }
     }
 

@@ -12,11 +12,15 @@ use crate::meter::{Counts, Quantiles};
 use crate::observe::{Books, StageTimes};
 
 /// Version of the form of a report.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The name of the report in its folder, and of the ledger beside it.
 pub const FILE: &str = "report.json";
 /// See [`FILE`].
 pub const LEDGER: &str = "ledger.bin";
+/// See [`FILE`].
+pub const PAGE: &str = "report.html";
+/// See [`FILE`]; written by a verification.
+pub const VERDICT: &str = "verdict.json";
 /// See [`FILE`].
 pub const LOG: &str = "latency.hlog";
 
@@ -38,19 +42,22 @@ pub struct Report {
     pub target: String,
     /// When it began, RFC 3339.
     pub started_at: String,
-    /// How long readings were sent.
+    /// From the first send to the last answer.
     pub seconds: f64,
     /// It was ended before its time.
     pub interrupted: bool,
     /// Where it ran.
     pub machine: Machine,
+    /// What ran, as the processes tell, where their admin ports were given.
+    pub versions: Vec<String>,
     /// What was counted.
     pub counts: Counts,
     /// Requests of the schedule that were not sent.
     pub unsent: u64,
     /// Readings that were accepted, a second.
     pub accepted_per_second: f64,
-    /// From the intended send to the answer, in milliseconds, after the warm-up.
+    /// From the intended send to the final answer, retries included, in milliseconds, after the warm-up. A request that got
+    /// none counts as one that took the whole timeout at least.
     pub latency_ms: Quantiles,
     /// From the send itself to the answer.
     pub latency_from_send_ms: Quantiles,
@@ -98,12 +105,8 @@ pub struct Row {
     pub accepted_per_second: f64,
     /// Requests without a final answer.
     pub errors: u64,
-    /// The median from the intended send, in milliseconds.
-    pub p50_ms: f64,
-    /// 99 of 100.
-    pub p99_ms: f64,
-    /// The longest.
-    pub max_ms: f64,
+    /// From the intended send to the answer, in milliseconds; none in the warm-up, and where no answer came.
+    pub latency_ms: Option<Quantiles>,
     /// Readings accepted and not stored yet, where the processes tell.
     pub backlog: Option<f64>,
 }
@@ -116,7 +119,7 @@ pub struct ProcessUse {
     pub process: String,
     /// CPU-seconds.
     pub cpu_seconds: f64,
-    /// Cores that it kept busy in the mean of that time.
+    /// Cores that it kept busy while requests were sent; of a process elsewhere, until everything was stored.
     pub cores: f64,
     /// CPU-seconds for a million accepted readings.
     pub cpu_seconds_per_million: f64,

@@ -117,14 +117,20 @@ impl Run {
             log: file.as_mut().map(LogFile::begin).transpose()?,
         };
         watch.until_ended(&meters, &senders, progress, &stop).await?;
-        let mut ledgers = Vec::new();
+        let sent = (Instant::now(), watch.cpu());
+        let (mut ledgers, mut ended) = (Vec::new(), begin);
         for sender in senders {
-            ledgers.push(sender.join().map_err(|_| anyhow::anyhow!("a thread that sends has panicked"))??);
+            let joined = sender.join().map_err(|_| anyhow::anyhow!("a thread that sends has panicked"))?;
+            let (ledger, at) = joined?;
+            ledgers.push(ledger);
+            ended = ended.max(at);
         }
         let ledger = Ledger::interleave(&ledgers);
-        let seconds = begin.elapsed().as_secs_f64();
-        let after = watch.settle(&stop, progress).await?;
-        Ok(watch.found(traffic.as_ref(), ledger, seconds, started, after, stop.is_cancelled()))
+        // Ctrl-C may come before the first send.
+        let seconds = (ended - begin).as_secs_f64().max(1e-3);
+        let is_interrupted = stop.is_cancelled();
+        let after = watch.settle(sent, &stop, progress).await;
+        Ok(watch.found(traffic.as_ref(), ledger, seconds, started, after, is_interrupted))
     }
 }
 
@@ -149,12 +155,15 @@ struct Warm {
     accepted: u64,
 }
 
-/// The processes after everything was stored.
+/// The processes at the end.
 struct After {
-    look: Look,
+    /// After everything was stored; none where they did not answer any more.
+    look: Option<Look>,
     watched: Vec<f64>,
     at: Instant,
     settle: Option<Duration>,
+    /// When everything was sent, and the CPU time until then.
+    sent: (Instant, Vec<f64>),
 }
 
 impl Watch<'_> {
@@ -176,9 +185,13 @@ impl Watch<'_> {
             let ended = || senders.iter().all(std::thread::JoinHandle::is_finished);
             while Instant::now() < next && !ended() {
                 tokio::time::sleep(LOOK.min(next.saturating_duration_since(Instant::now()))).await;
-                if self.warm.is_none() && Instant::now() >= warm_up {
-                    let look = observe::look(self.addresses).await?;
-                    let accepted = self.total.counts.accepted;
+                if self.warm.is_none()
+                    && Instant::now() >= warm_up
+                    && let Ok(look) = observe::look(self.addresses).await
+                {
+                    // What is not added up yet was accepted before, too.
+                    let latest: u64 = meters.iter().map(|meter| meter.lock().counts.accepted).sum();
+                    let accepted = self.total.counts.accepted + latest;
                     self.warm = Some(Warm { look, watched: self.cpu(), at: Instant::now(), accepted });
                 }
             }
@@ -196,7 +209,10 @@ impl Watch<'_> {
             if is_last {
                 return Ok(());
             }
-            next += ROW;
+            // A look that took long leaves rows out; it does not make short ones.
+            while next <= Instant::now() {
+                next += ROW;
+            }
         }
     }
 
@@ -207,7 +223,7 @@ impl Watch<'_> {
         if let Some(log) = &mut self.log {
             write(log, part, Duration::from_secs_f64(before), Duration::from_secs_f64(seconds))?;
         }
-        // The last piece is too short for a rate.
+        // The last piece may be too short for a rate.
         if seconds < ROW.as_secs_f64() / 4.0 && !self.rows.is_empty() {
             return Ok(());
         }
@@ -215,28 +231,55 @@ impl Watch<'_> {
             at: at.as_secs_f64(),
             accepted_per_second: part.counts.accepted as f64 / seconds,
             errors: part.counts.errors,
-            p50_ms: part.intended.value_at_quantile(0.5) as f64 / 1e3,
-            p99_ms: part.intended.value_at_quantile(0.99) as f64 / 1e3,
-            max_ms: part.intended.max() as f64 / 1e3,
+            latency_ms: (!part.intended.is_empty()).then(|| Quantiles::from(&part.intended)),
             backlog,
         });
         Ok(())
     }
 
-    /// Waits until everything accepted is through, as far as the processes tell.
-    async fn settle(&self, stop: &CancellationToken, progress: &mut Progress) -> anyhow::Result<After> {
+    /// Waits until everything accepted is through, as far as the processes tell. One that does not answer may come back.
+    async fn settle(&self, sent: (Instant, Vec<f64>), stop: &CancellationToken, progress: &mut Progress) -> After {
         let begun = Instant::now();
         loop {
-            let look = observe::look(self.addresses).await?;
-            let backlog = look.books.since(&self.before.books).backlog();
-            let is_settled = backlog == 0.0;
+            let look = observe::look(self.addresses).await.ok();
+            let backlog = look.as_ref().map(|look| look.books.since(&self.before.books).backlog());
+            let is_settled = backlog == Some(0.0);
             if is_settled || begun.elapsed() > self.run.settle || stop.is_cancelled() {
                 let settle = (is_settled && !self.addresses.is_empty()).then(|| begun.elapsed());
-                return Ok(After { look, watched: self.cpu(), at: Instant::now(), settle });
+                return After { look, watched: self.cpu(), at: Instant::now(), settle, sent };
             }
             progress.settling(backlog);
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// What each process used, as this machine counts it, or as the process tells in whole seconds.
+    fn processes(&self, warm: &Warm, after: &After) -> Vec<ProcessUse> {
+        let millions = (self.total.counts.accepted - warm.accepted) as f64 / 1e6;
+        let since = |at: Instant| at.saturating_duration_since(warm.at).as_secs_f64().max(1e-3);
+        let mut processes = Vec::new();
+        let mut add = |process: &str, cpu_seconds: f64, cores: f64, memory_mib: f64| {
+            let cpu_seconds_per_million = if millions > 0.0 { cpu_seconds / millions } else { 0.0 };
+            processes.push(ProcessUse {
+                process: process.to_owned(),
+                cpu_seconds,
+                cores,
+                cpu_seconds_per_million,
+                memory_mib,
+            });
+        };
+        for (at, watched) in self.run.watched.iter().enumerate() {
+            let (used, sending) = (after.watched[at] - warm.watched[at], after.sent.1[at] - warm.watched[at]);
+            add(&watched.name, used, sending.max(0.0) / since(after.sent.0), usage::memory_mib(watched.pid));
+        }
+        let Some(look) = &after.look else { return processes };
+        for (at, (name, _)) in self.run.admins.iter().enumerate() {
+            if self.run.watched.iter().all(|watched| watched.name != *name) {
+                let used = look.cpu[at] - warm.look.cpu[at];
+                add(name, used, used / since(after.at), look.memory[at]);
+            }
+        }
+        processes
     }
 
     fn found(
@@ -254,32 +297,12 @@ impl Watch<'_> {
             at: after.at,
             accepted: self.total.counts.accepted,
         });
-        let millions = (self.total.counts.accepted - warm.accepted) as f64 / 1e6;
-        let cpu = |process: &str, cpu_seconds: f64, memory_mib| ProcessUse {
-            process: process.to_owned(),
-            cpu_seconds,
-            cores: cpu_seconds / (after.at - warm.at).as_secs_f64().max(1e-3),
-            cpu_seconds_per_million: if millions > 0.0 { cpu_seconds / millions } else { 0.0 },
-            memory_mib,
-        };
-        let told = self
-            .run
-            .admins
-            .iter()
-            .enumerate()
-            .map(|(at, (name, _))| cpu(name, after.look.cpu[at] - warm.look.cpu[at], after.look.memory[at]));
-        // What this machine counts is finer than the whole seconds that a process tells of itself.
-        let is_only_told = |one: &ProcessUse| self.run.watched.iter().all(|watched| watched.name != one.process);
-        let counted = self.run.watched.iter().enumerate().map(|(at, watched)| {
-            let used = after.watched[at] - warm.watched[at];
-            cpu(&watched.name, used, usage::memory_mib(watched.pid))
-        });
-        let processes = counted.chain(told.filter(is_only_told)).collect();
+        let processes = self.processes(&warm, &after);
         let mut scenario = self.run.scenario.clone();
         scenario.begin = Some(traffic.begin());
         let sent = (0..ledger.len()).filter(|&request| ledger.get(request) != Fate::Unsent).count() as u64;
         let planned = if scenario.mode == Mode::Open { traffic.requests() } else { sent };
-        let total = &self.total;
+        let (total, is_told) = (&self.total, !self.addresses.is_empty());
         let report = Report {
             version: VERSION,
             scenario: toml::to_string(&scenario).unwrap_or_default(),
@@ -291,6 +314,7 @@ impl Watch<'_> {
             seconds,
             interrupted,
             machine: Machine::this(),
+            versions: self.before.versions.iter().cloned().collect(),
             counts: total.counts.clone(),
             unsent: planned - sent,
             accepted_per_second: total.counts.accepted as f64 / seconds,
@@ -299,8 +323,8 @@ impl Watch<'_> {
             lateness_ms: Quantiles::from(&total.lateness),
             curve_ms: curve(total),
             rows: self.rows,
-            books: (!self.addresses.is_empty()).then(|| after.look.books.since(&self.before.books)),
-            stages: after.look.stages_since(&warm.look),
+            books: after.look.as_ref().filter(|_| is_told).map(|look| look.books.since(&self.before.books)),
+            stages: after.look.as_ref().map(|look| look.stages_since(&warm.look)).unwrap_or_default(),
             settle_seconds: after.settle.map(|settle| settle.as_secs_f64()),
             processes,
             unlike: total.unlike.clone(),

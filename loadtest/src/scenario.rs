@@ -3,11 +3,15 @@
 //! In: a TOML file, and what the command line overrides of it. Out: a scenario of which every value is usable, or one error
 //! with the line, the key and what was expected.
 
+mod field;
+
 use std::path::Path;
 use std::time::Duration;
 
 use schema::reading::Micros;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
+
+use crate::schedule::Schedule;
 
 /// Scenarios that come with the program, by name.
 const READY: [(&str, &str); 5] = [
@@ -18,12 +22,12 @@ const READY: [(&str, &str); 5] = [
     ("hostile", include_str!("../scenarios/hostile.toml")),
 ];
 /// Most readings of a request: more than any front end takes.
-const MAX_BATCH: u64 = 1_000_000;
+pub const MAX_BATCH: u64 = 1_000_000;
 /// Shortest time between two readings of a series. Times have a resolution of a millisecond; see [`crate::traffic`].
 pub const SHORTEST_SWEEP: f64 = 0.004;
 /// Readings a second at which the clock of a closed loop's readings runs, which no pipeline reaches: so they are never of
-/// the future.
-const CLOSED_RATE: f64 = 10_000_000.0;
+/// the future. It is also the highest rate of a schedule.
+pub const CLOSED_RATE: f64 = 10_000_000.0;
 
 /// What is wrong with a scenario.
 #[derive(Debug, thiserror::Error)]
@@ -40,34 +44,34 @@ pub struct Scenario {
     #[serde(default)]
     pub description: String,
     /// Everything that looks random is made from it.
-    #[serde(default = "one")]
+    #[serde(default = "field::one")]
     pub seed: u64,
     /// Time of the first measurement; the start of the run where it is absent.
-    #[serde(default, with = "rfc3339", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "field::rfc3339", skip_serializing_if = "Option::is_none")]
     pub begin: Option<Micros>,
     /// Whether sends follow a schedule, or the answers.
     #[serde(default)]
     pub mode: Mode,
     /// Readings a second, at the beginning.
-    #[serde(deserialize_with = "rate")]
+    #[serde(deserialize_with = "field::rate")]
     pub rate: f64,
     /// How the rate goes on.
     #[serde(default)]
     pub shape: Shape,
     /// How long readings are sent.
-    #[serde(with = "duration")]
+    #[serde(with = "field::duration")]
     pub duration: Duration,
     /// How much of the beginning is left out of the latencies.
-    #[serde(default, with = "duration")]
+    #[serde(default, with = "field::duration")]
     pub warm_up: Duration,
     /// Readings of a request.
-    #[serde(deserialize_with = "batch")]
+    #[serde(deserialize_with = "field::batch")]
     pub batch: u64,
     /// Connections, each with one request under way.
-    #[serde(deserialize_with = "count")]
+    #[serde(deserialize_with = "field::count")]
     pub connections: u64,
     /// How long an answer may take.
-    #[serde(default = "ten_seconds", with = "duration")]
+    #[serde(default = "field::ten_seconds", with = "field::duration")]
     pub timeout: Duration,
     /// Who sends.
     #[serde(default)]
@@ -105,16 +109,16 @@ pub struct Shape {
     #[serde(default)]
     pub kind: ShapeKind,
     /// Readings a second at the end of a ramp or of the steps, or in the spike.
-    #[serde(default, deserialize_with = "some_rate", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "field::some_rate", skip_serializing_if = "Option::is_none")]
     pub to: Option<f64>,
     /// How many steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u32>,
     /// When the spike begins.
-    #[serde(default, with = "duration_option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "field::duration_option", skip_serializing_if = "Option::is_none")]
     pub at: Option<Duration>,
     /// How long the spike lasts.
-    #[serde(default, with = "duration_option", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "field::duration_option", skip_serializing_if = "Option::is_none")]
     pub lasts: Option<Duration>,
 }
 
@@ -138,15 +142,16 @@ pub enum ShapeKind {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Fleet {
     /// How many.
-    #[serde(deserialize_with = "count")]
+    #[serde(deserialize_with = "field::count")]
     pub devices: u64,
     /// What each measures.
-    #[serde(deserialize_with = "metrics")]
+    #[serde(deserialize_with = "field::metrics")]
     pub metrics: Vec<String>,
     /// What their names begin with; a number of six digits follows.
+    #[serde(deserialize_with = "field::prefix")]
     pub prefix: String,
-    /// How much earlier than its turn a reading may be measured, at most the time between two of a series.
-    #[serde(with = "duration")]
+    /// How much earlier than its turn a reading may be measured; cut to half the time between two of a series.
+    #[serde(with = "field::duration")]
     pub jitter: Duration,
 }
 
@@ -196,22 +201,22 @@ pub enum Compression {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Faults {
     /// Readings that were measured long before they are sent.
-    #[serde(deserialize_with = "share")]
+    #[serde(deserialize_with = "field::share")]
     pub late: f64,
     /// How long before, at most.
-    #[serde(with = "duration")]
+    #[serde(with = "field::duration")]
     pub late_by: Duration,
     /// Requests whose readings stand in reverse order.
-    #[serde(deserialize_with = "share")]
+    #[serde(deserialize_with = "field::share")]
     pub out_of_order: f64,
     /// Readings that have to be rejected.
-    #[serde(deserialize_with = "share")]
+    #[serde(deserialize_with = "field::share")]
     pub bad: f64,
     /// Requests that cannot be read, or break off.
-    #[serde(deserialize_with = "share")]
+    #[serde(deserialize_with = "field::share")]
     pub hostile: f64,
     /// Requests that are sent again although they were answered, as by a device that missed the answer.
-    #[serde(deserialize_with = "share")]
+    #[serde(deserialize_with = "field::share")]
     pub repeated: f64,
 }
 
@@ -233,16 +238,16 @@ impl Default for Faults {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Outage {
     /// Which share of the requests is theirs.
-    #[serde(deserialize_with = "share")]
+    #[serde(deserialize_with = "field::share")]
     pub share: f64,
     /// When they go.
-    #[serde(with = "duration")]
+    #[serde(with = "field::duration")]
     pub from: Duration,
     /// When they are back.
-    #[serde(with = "duration")]
+    #[serde(with = "field::duration")]
     pub until: Duration,
     /// How many times faster than they measured it they send what they have kept.
-    #[serde(deserialize_with = "rate")]
+    #[serde(deserialize_with = "field::rate")]
     pub catch_up: f64,
 }
 
@@ -253,7 +258,7 @@ pub struct Retry {
     /// How often at most.
     pub attempts: u32,
     /// After which pause, where the answer does not say.
-    #[serde(with = "duration")]
+    #[serde(with = "field::duration")]
     pub after: Duration,
 }
 
@@ -290,9 +295,7 @@ impl Scenario {
         let scenario: Self =
             toml::from_str(text).map_err(|error| ScenarioError(error.to_string().trim_end().into()))?;
         scenario.check().map_err(|(key, reason)| {
-            let name = key.rsplit('.').next().unwrap_or(key);
-            let line = text.lines().position(|line| line.trim_start().starts_with(name));
-            let line = line.map_or_else(String::new, |line| format!("line {}: ", line + 1));
+            let line = line_of(text, key).map_or_else(String::new, |line| format!("line {line}: "));
             ScenarioError(format!("{line}{key}: {reason}"))
         })?;
         Ok(scenario)
@@ -312,20 +315,24 @@ impl Scenario {
         if self.warm_up >= self.duration {
             return Err(("warm-up", format!("expected less than the duration of {:?}", self.duration)));
         }
-        let needed = |key, there| match there {
-            true => Ok(()),
-            false => Err((key, format!("is missing: shape.kind is {:?}", self.shape.kind).to_lowercase())),
-        };
-        let kind = self.shape.kind;
-        needed("shape.to", kind == ShapeKind::Constant || self.shape.to.is_some())?;
-        needed("shape.steps", kind != ShapeKind::Step || self.shape.steps.is_some())?;
-        needed("shape.at", kind != ShapeKind::Spike || self.shape.at.is_some())?;
-        needed("shape.lasts", kind != ShapeKind::Spike || self.shape.lasts.is_some())?;
+        let (shape, kind) = (&self.shape, self.shape.kind);
+        let is_spike = kind == ShapeKind::Spike;
+        for (key, is_there, is_needed) in [
+            ("shape.to", shape.to.is_some(), kind != ShapeKind::Constant),
+            ("shape.steps", shape.steps.is_some(), kind == ShapeKind::Step),
+            ("shape.at", shape.at.is_some(), is_spike),
+            ("shape.lasts", shape.lasts.is_some(), is_spike),
+        ] {
+            if is_there != is_needed {
+                let wrong = if is_needed { "is missing" } else { "says nothing" };
+                return Err((key, format!("{wrong} where shape.kind is '{kind:?}'").to_lowercase()));
+            }
+        }
+        if shape.at.is_some_and(|at| at >= self.duration) {
+            return Err(("shape.at", format!("expected less than the duration of {:?}", self.duration)));
+        }
         if self.shape.steps.is_some_and(|steps| !(2..=1_000).contains(&steps)) {
             return Err(("shape.steps", "expected 2 to 1000".into()));
-        }
-        if self.fleet.prefix.is_empty() || self.fleet.prefix.len() > 100 {
-            return Err(("fleet.prefix", "expected 1 to 100 characters".into()));
         }
         if let Some(outage) = self.outage
             && (outage.from >= outage.until || outage.until > self.duration)
@@ -341,6 +348,10 @@ impl Scenario {
                 sweep * 1e3
             );
             return Err(("fleet.devices", reason));
+        }
+        let readings = Schedule::new(self).count(self.duration.as_secs_f64());
+        if readings + 0.5 < self.batch as f64 {
+            return Err(("batch", format!("expected at most the {readings:.0} readings of the whole run")));
         }
         Ok(())
     }
@@ -367,7 +378,7 @@ impl Scenario {
     pub fn peak(&self) -> f64 {
         match self.mode {
             Mode::Open => self.rate.max(self.shape.to.unwrap_or_default()),
-            Mode::Closed => CLOSED_RATE.min(self.series() as f64 / SHORTEST_SWEEP),
+            Mode::Closed => CLOSED_RATE,
         }
     }
 
@@ -377,105 +388,21 @@ impl Scenario {
     }
 }
 
-fn one() -> u64 {
-    1
-}
-
-fn ten_seconds() -> Duration {
-    Duration::from_secs(10)
-}
-
-fn number<'de, D: Deserializer<'de>>(from: D, fits: impl Fn(f64) -> bool, what: &str) -> Result<f64, D::Error> {
-    let value = f64::deserialize(from)?;
-    if fits(value) { Ok(value) } else { Err(de::Error::custom(format!("{value}: expected {what}"))) }
-}
-
-fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    number(from, |value| value > 0.0 && value <= CLOSED_RATE, "a number above 0 and up to 10,000,000")
-}
-
-fn some_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
-    rate(from).map(Some)
-}
-
-fn share<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    number(from, |value| (0.0..=1.0).contains(&value), "a share from 0 to 1")
-}
-
-fn whole<'de, D: Deserializer<'de>>(from: D, most: u64) -> Result<u64, D::Error> {
-    let value = i64::deserialize(from)?;
-    match u64::try_from(value) {
-        Ok(fits) if (1..=most).contains(&fits) => Ok(fits),
-        _ => Err(de::Error::custom(format!("{value}: expected a whole number from 1 to {most}"))),
-    }
-}
-
-fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    whole(from, 1_000_000)
-}
-
-fn batch<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    whole(from, MAX_BATCH)
-}
-
-fn metrics<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let names = Vec::<String>::deserialize(from)?;
-    let mut unique = names.clone();
-    unique.sort_unstable();
-    unique.dedup();
-    let plain = |name: &String| {
-        !name.is_empty() && name.len() <= 100 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    };
-    if names.is_empty() || unique.len() < names.len() || !names.iter().all(plain) {
-        return Err(de::Error::custom("expected different names of letters, digits and '_'"));
-    }
-    Ok(names)
-}
-
-mod duration {
-    use super::*;
-
-    pub fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        humantime::format_duration(*value).to_string().serialize(to)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(from)?;
-        humantime::parse_duration(&text)
-            .map_err(|_| de::Error::custom(format!("\"{text}\": expected a time such as \"30s\" or \"500ms\"")))
-    }
-}
-
-mod duration_option {
-    use super::*;
-
-    pub fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => duration::serialize(value, to),
-            None => to.serialize_none(),
+/// The line of a key such as `fleet.devices`, from 1; that of its table where it is not there.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let (mut current, mut at_table) = ("", None);
+    for (line, number) in text.lines().map(str::trim).zip(1..) {
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            current = header.trim();
+            if current == table {
+                at_table = Some(number);
+            }
+        } else if current == table && line.split('=').next().is_some_and(|own| own.trim() == name) {
+            return Some(number);
         }
     }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-        duration::deserialize(from).map(Some)
-    }
-}
-
-mod rfc3339 {
-    use super::*;
-
-    pub fn serialize<S: Serializer>(value: &Option<Micros>, to: S) -> Result<S::Ok, S::Error> {
-        let time = value.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
-        time.map(|time| time.to_string()).serialize(to)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Micros>, D::Error> {
-        let text = String::deserialize(from)?;
-        match text.parse::<jiff::Timestamp>() {
-            Ok(time) => Ok(Some(time.as_microsecond())),
-            Err(_) => Err(de::Error::custom(format!("\"{text}\": expected a time such as \"2026-11-01T00:00:00Z\""))),
-        }
-    }
+    at_table
 }
 
 #[cfg(test)]
@@ -504,7 +431,18 @@ mod tests {
             ("begin = 'soon'", &["line 6", "begin", "expected a time such as \"2026"]),
             ("[faults]\nbad = 2.0", &["line 7", "bad", "share from 0 to 1"]),
             ("[body]\nformat = 'xml'", &["line 7", "format", "expected", "ndjson"]),
-            ("[shape]\nkind = 'ramp'", &["shape.to", "is missing", "ramp"]),
+            ("[shape]\nkind = 'ramp'", &["line 6", "shape.to", "is missing", "ramp"]),
+            (
+                "[retry]\nattempts = 5\n[shape]\nkind = 'spike'\nto = 5\nlasts = '1s'",
+                &["line 8", "shape.at", "is missing"],
+            ),
+            ("[shape]\nto = 500", &["line 7", "shape.to", "says nothing", "constant"]),
+            (
+                "[shape]\nkind = 'spike'\nto = 5\nat = '2s'\nlasts = '1s'",
+                &["line 9", "shape.at", "less than the duration"],
+            ),
+            ("[fleet]\nprefix = 'a\"b'", &["line 7", "prefix", "letters, digits"]),
+            ("mode = 'closed'", &["fleet.devices", "at least 20000 devices"]),
             ("[fleet]\ndevices = 1\nmetrics = ['a', 'a']", &["line 8", "metrics", "different names"]),
             ("[outage]\nshare = 0.1\nfrom = '1s'\nuntil = '500ms'\ncatch-up = 2", &["line 9", "outage.until"]),
             ("mode = 'half-open'", &["line 6", "mode", "closed"]),
@@ -512,6 +450,9 @@ mod tests {
             let error = Scenario::parse(&format!("{LEAST}{wrong}\n")).unwrap_err().to_string();
             assert!(words.iter().all(|word| error.contains(word)), "{wrong:?} gave: {error}");
         }
+        let none = LEAST.replace("batch = 1", "batch = 200");
+        let error = Scenario::parse(&none).unwrap_err().to_string();
+        assert_eq!(error, "line 4: batch: expected at most the 100 readings of the whole run");
         let few = LEAST.replace("100", "9000000");
         let error = Scenario::parse(&few).unwrap_err().to_string();
         assert!(error.contains("expected at least 18000 devices"), "{error}");

@@ -16,9 +16,11 @@ struct Piece {
 }
 
 impl Piece {
+    /// Behind its end, the rate stays what it was there: a ramp that falls would have the count fall, too.
     fn count(&self, time: f64) -> f64 {
-        let since = time - self.begin;
-        since * (self.from + 0.5 * (self.to - self.from) * since / (self.end - self.begin))
+        let behind = (time - self.end).max(0.0);
+        let since = time.min(self.end) - self.begin;
+        self.to * behind + since * (self.from + 0.5 * (self.to - self.from) * since / (self.end - self.begin))
     }
 
     /// The time at which `count` readings of this piece are due: the root of a quadratic, in the form that loses nothing

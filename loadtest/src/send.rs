@@ -25,7 +25,7 @@ use crate::ledger::{Fate, Ledger};
 use crate::meter::{Meter, record};
 use crate::pace::Pace;
 use crate::scenario::{Format, Mode};
-use crate::traffic::{Hostile, Traffic};
+use crate::traffic::{Hostile, Request as Made, Traffic};
 
 /// Where readings are taken, with times in microseconds.
 const PATH: &str = "/v1/readings?precision=us";
@@ -54,14 +54,21 @@ impl Target {
     /// It is none.
     pub fn new(url: &str) -> anyhow::Result<Self> {
         let uri: Option<Uri> = format!("{}/v1/readings", url.trim_end_matches('/')).parse().ok();
-        let uri = uri.filter(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
-        let uri = uri.context("expected http://HOST:PORT, such as http://127.0.0.1:8080")?;
+        // Neither a path of one's own nor a user would be used, and a password would stand in the report.
+        let is_plain = |uri: &Uri| {
+            uri.scheme_str() == Some("http")
+                && uri.path_and_query().is_some_and(|path| path == "/v1/readings")
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+        };
+        let uri = uri.filter(is_plain);
+        let uri = uri.context("expected http://HOST:PORT and nothing else, such as http://127.0.0.1:8080")?;
         Ok(Self { uri, is_checked: true })
     }
 
     /// Host and port.
     pub fn address(&self) -> (&str, u16) {
-        (self.uri.host().unwrap_or_default(), self.uri.port_u16().unwrap_or(80))
+        let host = self.uri.host().unwrap_or_default();
+        (host.trim_start_matches('[').trim_end_matches(']'), self.uri.port_u16().unwrap_or(80))
     }
 }
 
@@ -99,18 +106,19 @@ impl Share {
         headers
     }
 
-    /// Sends everything on a thread of its own, and returns the ledger, by turns of this thread.
+    /// Sends everything on a thread of its own, and returns the ledger, by turns of this thread, and when the last answer
+    /// was there.
     ///
     /// # Errors
     /// The thread cannot be set up. That the target is not there is no error; it is what is measured.
-    pub fn start(self) -> std::io::Result<std::thread::JoinHandle<anyhow::Result<Ledger>>> {
+    pub fn start(self) -> std::io::Result<std::thread::JoinHandle<anyhow::Result<(Ledger, Instant)>>> {
         std::thread::Builder::new().name("sender".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(self.run())
         })
     }
 
-    async fn run(self) -> anyhow::Result<Ledger> {
+    async fn run(self) -> anyhow::Result<(Ledger, Instant)> {
         let pace = Pace::new()?;
         let next = Next::new(&self.traffic, self.turn);
         let sender =
@@ -134,8 +142,9 @@ impl Share {
             ended = all => ended?,
             failed = pace.run() => failed?,
         }
+        let ended = Instant::now();
         let ledger = std::mem::take(&mut *lock(&sender.ledger));
-        Ok(ledger)
+        Ok((ledger, ended))
     }
 }
 
@@ -211,10 +220,30 @@ enum Outcome {
     Nothing(String),
 }
 
+impl Outcome {
+    /// Whether it says what became of the readings.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Answer { status, .. } if *status < 500)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct Books {
     accepted: u64,
     rejected: u64,
+}
+
+impl Made {
+    /// Whether an answer with 2xx says of its readings what has to be said.
+    fn is_answered_by(&self, body: &[u8]) -> bool {
+        let books: Option<Books> = serde_json::from_slice(body).ok();
+        self.good > 0 && books.is_some_and(|books| (books.accepted, books.rejected) == (self.good, self.bad))
+    }
+}
+
+/// The begin of an answer, for people.
+fn words(status: u16, body: &[u8]) -> String {
+    format!("{status} {}", String::from_utf8_lossy(&body[..body.len().min(300)]))
 }
 
 impl Connection {
@@ -227,9 +256,18 @@ impl Connection {
             let Some((number, due)) = lock(&sender.next).take(&share.traffic) else {
                 return;
             };
+            let due = share.begin + due;
+            if is_open && due + GIVE_UP < Instant::now() {
+                share.meter.lock().counts.dropped += 1;
+                // There may be very many of them: the others of this thread go on meanwhile.
+                tokio::task::yield_now().await;
+                if share.stop.is_cancelled() {
+                    return;
+                }
+                continue;
+            }
             // Made before its time, so that making it does not delay it.
             let request = share.traffic.request(number);
-            let due = share.begin + due;
             if Instant::now() < due && share.stop.run_until_cancelled(sender.pace.until(due)).await.is_none() {
                 return;
             }
@@ -238,16 +276,12 @@ impl Connection {
                 return;
             }
             let due = if is_open { due } else { begun };
-            if begun > due + GIVE_UP {
-                share.meter.lock().counts.dropped += 1;
-                continue;
-            }
             self.exchange(number, &request, due, begun).await;
         }
     }
 
     /// Sends a request until it has a final answer or was sent as often as may be, and writes down what became of it.
-    async fn exchange(&mut self, number: u64, request: &crate::traffic::Request, due: Instant, begun: Instant) {
+    async fn exchange(&mut self, number: u64, request: &Made, due: Instant, begun: Instant) {
         let sender = self.sender.clone();
         let share = &sender.share;
         let retry = share.traffic.scenario().retry;
@@ -255,27 +289,15 @@ impl Connection {
         // Until there is an answer nobody knows.
         lock(&sender.ledger).set(own, Fate::Unknown);
         let warm = due >= share.begin + share.traffic.scenario().warm_up;
+        let breaks_off = request.hostile == Some(Hostile::BreaksOff);
         let mut attempt = 0;
         let outcome = loop {
             let outcome = self.send(request).await;
-            if attempt == 0 {
-                let now = Instant::now();
-                let mut measured = share.meter.lock();
-                measured.counts.sent += 1;
-                measured.counts.late += u64::from(begun > due + LATE);
-                if warm {
-                    record(&mut measured.intended, now - due);
-                    record(&mut measured.sent, now - begun);
-                    record(&mut measured.lateness, begun - due);
-                }
-            }
-            let (is_final, pause) = match &outcome {
-                Outcome::Answer { status, retry_after, .. } => (*status < 500, retry_after.unwrap_or(retry.after)),
-                // It was meant to break off.
-                Outcome::Nothing(_) if request.hostile == Some(Hostile::BreaksOff) => (true, Duration::ZERO),
-                Outcome::Nothing(_) => (false, retry.after),
+            let pause = match &outcome {
+                Outcome::Answer { retry_after, .. } => retry_after.unwrap_or(retry.after),
+                Outcome::Nothing(_) => retry.after,
             };
-            if is_final || attempt == retry.attempts {
+            if outcome.is_final() || breaks_off || attempt == retry.attempts {
                 break outcome;
             }
             attempt += 1;
@@ -284,17 +306,45 @@ impl Connection {
                 break outcome;
             }
         };
+        self.measure(due, begun, warm && !breaks_off, outcome.is_final());
         let fate = self.judge(request, number, &outcome);
         lock(&sender.ledger).set(own, fate);
         if fate == Fate::Accepted && share.traffic.is_repeated(number) {
             share.meter.lock().counts.repeated += 1;
-            // Whatever comes back: the readings were accepted before.
-            self.send(request).await;
+            // The readings were accepted before: a refusal for want of room changes nothing, any other does.
+            let outcome = self.send(request).await;
+            if outcome.is_final() {
+                self.judge_repeated(request, number, &outcome);
+            }
+        }
+    }
+
+    /// Notes a request that is through. Who has no final answer has waited for one all the same: a target that refuses fast
+    /// is not fast.
+    fn measure(&self, due: Instant, begun: Instant, is_timed: bool, is_final: bool) {
+        let (share, ended) = (&self.sender.share, Instant::now());
+        let mut measured = share.meter.lock();
+        measured.counts.sent += 1;
+        measured.counts.late += u64::from(begun > due + LATE);
+        if is_timed {
+            let least = if is_final { Duration::ZERO } else { share.traffic.scenario().timeout };
+            record(&mut measured.intended, (ended - due).max(least));
+            record(&mut measured.sent, (ended - begun).max(least));
+            record(&mut measured.lateness, begun - due);
+        }
+    }
+
+    fn judge_repeated(&self, request: &Made, number: u64, outcome: &Outcome) {
+        let Outcome::Answer { status, body, .. } = outcome else { return };
+        let fits = !self.sender.share.target.is_checked || request.is_answered_by(body);
+        if *status >= 300 || !fits {
+            let words = || format!("request {number}, sent again: {}", words(*status, body));
+            self.sender.share.meter.lock().note_unlike(words);
         }
     }
 
     /// What an outcome means for the readings of a request, and whether it fits them.
-    fn judge(&self, request: &crate::traffic::Request, number: u64, outcome: &Outcome) -> Fate {
+    fn judge(&self, request: &Made, number: u64, outcome: &Outcome) -> Fate {
         let mut measured = self.sender.share.meter.lock();
         let readings = request.good + request.bad;
         let (status, body) = match outcome {
@@ -314,16 +364,14 @@ impl Connection {
             }
         };
         *measured.counts.statuses.entry(status).or_default() += 1;
-        if !self.sender.share.target.is_checked {
-            measured.counts.accepted += request.good;
-            return Fate::Accepted;
-        }
-        let words = || format!("request {number}: {status} {}", String::from_utf8_lossy(&body[..body.len().min(300)]));
+        let words = || format!("request {number}: {}", words(status, body));
         match status {
+            200..=299 if !self.sender.share.target.is_checked => {
+                measured.counts.accepted += request.good;
+                Fate::Accepted
+            }
             200..=299 => {
-                let books: Option<Books> = serde_json::from_slice(body).ok();
-                let fits = books.is_some_and(|books| (books.accepted, books.rejected) == (request.good, request.bad));
-                if !fits || request.good == 0 {
+                if !request.is_answered_by(body) {
                     measured.note_unlike(|| format!("{}; expected {} accepted", words(), request.good));
                     measured.counts.unknown += readings;
                     return Fate::Unknown;
@@ -351,7 +399,7 @@ impl Connection {
         }
     }
 
-    async fn send(&mut self, request: &crate::traffic::Request) -> Outcome {
+    async fn send(&mut self, request: &Made) -> Outcome {
         let timeout = self.sender.share.traffic.scenario().timeout;
         let sent = match request.hostile {
             Some(Hostile::BreaksOff) => tokio::time::timeout(timeout, self.break_off(request)).await,
@@ -371,7 +419,7 @@ impl Connection {
         }
     }
 
-    async fn try_send(&mut self, request: &crate::traffic::Request) -> anyhow::Result<Outcome> {
+    async fn try_send(&mut self, request: &Made) -> anyhow::Result<Outcome> {
         let mut message = Request::new(Full::new(request.body.clone()));
         *message.method_mut() = hyper::Method::POST;
         *message.uri_mut() = self.path.clone();
@@ -415,7 +463,7 @@ impl Connection {
     }
 
     /// Announces a body and ends the connection in the middle of it.
-    async fn break_off(&self, request: &crate::traffic::Request) -> anyhow::Result<Outcome> {
+    async fn break_off(&self, request: &Made) -> anyhow::Result<Outcome> {
         let mut stream = TcpStream::connect(self.sender.share.target.address()).await?;
         let (length, half) = (request.body.len(), &request.body[..request.body.len() / 2]);
         let head = format!(

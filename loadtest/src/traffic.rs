@@ -13,8 +13,8 @@ use schema::reading::Micros;
 use crate::scenario::{Compression, Format, Mode, Scenario};
 use crate::schedule::Schedule;
 
-/// 2200-01-01T00:00:00Z.
-const FUTURE: Micros = 7_258_118_400_000_000;
+/// 2200-01-01T00:00:00Z, of which nothing may ever be stored.
+pub const FUTURE: Micros = 7_258_118_400_000_000;
 
 /// What makes a reading one that has to be rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Bad {
     Future,
     /// A time that is none.
     Time,
-    /// A name of 300 characters.
+    /// A name of more than 300 characters.
     LongName,
     /// No name.
     NoName,
@@ -125,7 +125,7 @@ impl Traffic {
             schedule,
             begin,
             series,
-            mark: (hash(scenario.seed, Salt::Run, begin.cast_unsigned()) % 500 * 2) as Micros,
+            mark: mark(scenario, begin),
             jitter: (scenario.fleet.jitter.as_millis() as u64).min(half_sweep),
             // Half a reading for what arithmetic loses.
             requests: ((due + 0.5) / scenario.batch as f64) as u64,
@@ -150,7 +150,8 @@ impl Traffic {
 
     /// The first and the last time that a reading can have, of the first `requests`.
     pub fn times(&self, requests: u64) -> (Micros, Micros) {
-        let late = self.scenario.faults.late_by.as_micros() as Micros;
+        let faults = &self.scenario.faults;
+        let late = if faults.late > 0.0 { faults.late_by.as_micros() as Micros } else { 0 };
         let last = self.schedule.time((requests * self.scenario.batch) as f64) * 1e6;
         (self.begin - late - (self.jitter as Micros + 1) * 1_000, self.begin + last as Micros + 1_000)
     }
@@ -198,8 +199,9 @@ impl Traffic {
     pub fn hostile(&self, request: u64) -> Option<Hostile> {
         (self.chance(Salt::Hostile, request) < self.scenario.faults.hostile).then(|| {
             match hash(self.scenario.seed, Salt::HostileKind, request) % 4 {
-                0 => Hostile::Truncated,
-                1 => Hostile::NotUtf8,
+                // The lines before the end of NDJSON are good.
+                0 if self.scenario.body.format == Format::Json => Hostile::Truncated,
+                0 | 1 => Hostile::NotUtf8,
                 2 => Hostile::Encoding,
                 _ => Hostile::BreaksOff,
             }
@@ -312,7 +314,7 @@ impl Traffic {
         let (device, metric) = (reading.series / metrics, (reading.series % metrics) as usize);
         out.extend_from_slice(b"{\"device\":\"");
         match reading.bad {
-            Some(Bad::LongName) => out.extend(std::iter::repeat_n(b'x', 300)),
+            Some(Bad::LongName) => out.extend_from_slice(self.long_name().as_bytes()),
             Some(Bad::NoName) => {}
             _ => {
                 out.extend_from_slice(self.scenario.fleet.prefix.as_bytes());
@@ -348,6 +350,11 @@ impl Traffic {
         out.push(b'}');
     }
 
+    /// A name that is too long for a device, of 300 characters or more.
+    pub fn long_name(&self) -> String {
+        self.scenario.fleet.prefix.clone() + &"x".repeat(300)
+    }
+
     /// How much earlier late readings of a series are measured, in milliseconds: from a half of `late-by` to all of it.
     fn late_by(&self, series: u64) -> i64 {
         let most = self.scenario.faults.late_by.as_millis() as f64;
@@ -357,6 +364,13 @@ impl Traffic {
     fn chance(&self, salt: Salt, of: u64) -> f64 {
         (hash(self.scenario.seed, salt, of) >> 11) as f64 / (1_u64 << 53) as f64
     }
+}
+
+/// The mark of a run: other scenarios, and the same one at another time, mostly have others.
+fn mark(scenario: &Scenario, begin: Micros) -> Micros {
+    let text = toml::to_string(&Scenario { begin: None, ..scenario.clone() }).unwrap_or_default();
+    let seed = text.bytes().fold(scenario.seed, |seed, byte| hash(seed, Salt::Run, u64::from(byte)));
+    (hash(seed, Salt::Run, begin.cast_unsigned()) % 500 * 2) as Micros
 }
 
 /// SplitMix64 (Steele, Lea and Flood, 2014), over seed, salt and number.
@@ -412,7 +426,11 @@ mod tests {
 
     #[test]
     fn every_reading_has_a_time_of_its_own_and_is_found_by_it() {
-        for rest in ["", FAULTS, "[shape]\nkind='ramp'\nto=100\n", "mode='closed'\n"] {
+        let fleet = "[fleet]\ndevices=20\njitter='20ms'\n";
+        let falling = "[shape]\nkind='ramp'\nto=100\n[fleet]\ndevices=100000\njitter='5s'\n";
+        let spike = format!("[shape]\nkind='spike'\nto=10\nat='2s'\nlasts='8s'\n{fleet}");
+        let closed = "mode='closed'\n[fleet]\ndevices=20000\n";
+        for rest in ["", FAULTS, "[shape]\nkind='ramp'\nto=100\n", closed, falling, &spike] {
             let traffic = traffic(rest);
             let requests = traffic.requests().min(1_000);
             let mut seen = HashSet::new();
@@ -425,6 +443,25 @@ mod tests {
                 assert_eq!(traffic.find(reading.series, reading.measured_at + 2, requests), None);
             }
         }
+    }
+
+    #[test]
+    fn no_part_of_a_hostile_request_can_be_stored() {
+        for format in ["json", "ndjson"] {
+            let traffic = traffic(&format!("[faults]\nhostile=1.0\n[body]\nformat='{format}'\n"));
+            for number in 0..200 {
+                let request = traffic.request(number);
+                let is_cut = request.hostile == Some(Hostile::Truncated);
+                assert!(!is_cut || serde_json::from_slice::<serde_json::Value>(&request.body).is_err());
+                assert!(!is_cut || format == "json", "the first lines of NDJSON are whole");
+            }
+        }
+    }
+
+    #[test]
+    fn another_scenario_has_another_mark_at_the_same_time() {
+        let marks: HashSet<Micros> = (1..20).map(|batch| traffic(&format!("timeout='{batch}s'\n")).mark).collect();
+        assert!(marks.len() > 15, "{marks:?}");
     }
 
     #[test]

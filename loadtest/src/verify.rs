@@ -16,11 +16,13 @@ use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Client, NoTls};
 
 use crate::ledger::{Fate, Ledger};
-use crate::observe;
+use crate::observe::{self, Books};
 use crate::report::Report;
 use crate::scenario::Scenario;
-use crate::traffic::Traffic;
+use crate::traffic::{FUTURE, Traffic};
 
+/// A promise that several looks can find broken.
+const REJECTED: &str = "what was rejected is not stored";
 /// Examples of each kind of violation.
 const EXAMPLES: usize = 5;
 /// Microseconds from 1970 to 2000, where PostgreSQL's clock begins.
@@ -90,7 +92,8 @@ pub struct Verify<'a> {
 }
 
 impl Verify<'_> {
-    /// Reads the database, again and again while something that was accepted is missing and `settle` has not gone by.
+    /// Reads the database, again and again while something may still be under way and `settle` has not gone by: something
+    /// that was accepted is missing, the counters do not agree, or, where there are none, rows still come in.
     ///
     /// # Errors
     /// The database or an admin port cannot be asked. That a promise is broken is no error but the verdict.
@@ -99,33 +102,55 @@ impl Verify<'_> {
         tokio::spawn(connection);
         let scenario = Scenario::parse(&self.report.scenario).context("the report's scenario")?;
         let traffic = Traffic::new(&scenario, self.report.begin);
-        let begun = Instant::now();
+        let (begun, mut before) = (Instant::now(), None);
         loop {
-            let mut check = Check::new(&traffic, self.ledger);
-            check.read(&client).await?;
-            let is_missing = check.is_missing();
-            if !is_missing || begun.elapsed() > self.settle {
-                let mut verdict = check.judge();
-                if self.report.counts.unlike > 0 {
-                    let examples = self.report.unlike.iter().take(EXAMPLES).cloned().collect();
-                    let promise = "answers say what became of what was sent".to_owned();
-                    verdict.violations.push(Violation { promise, count: self.report.counts.unlike, examples });
-                }
-                self.compare_counters(&mut verdict).await?;
-                return Ok(verdict);
+            let is_over = begun.elapsed() >= self.settle;
+            // Before the tables: what the counters have is in them.
+            let books = self.books().await?;
+            let agree = books.is_none_or(|books| Self::agree(&books));
+            let mut check = None;
+            if agree || is_over {
+                let mut now = Check::new(&traffic, self.ledger);
+                now.read(&client).await?;
+                let rows = now.verdict.stored + now.verdict.of_other_runs;
+                let is_still = books.is_some() || before.replace(rows) == Some(rows);
+                let is_through = agree && is_still && !now.is_missing();
+                check = (is_through || is_over).then_some(now);
             }
-            tokio::time::sleep(LOOK).await;
+            let Some(check) = check else {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            };
+            let mut verdict = check.judge();
+            if self.report.counts.unlike > 0 {
+                let examples = self.report.unlike.iter().take(EXAMPLES).cloned().collect();
+                let promise = "answers say what became of what was sent".to_owned();
+                verdict.violations.push(Violation { promise, count: self.report.counts.unlike, examples });
+            }
+            if let Some(books) = books {
+                Self::compare(&books, &mut verdict);
+            }
+            return Ok(verdict);
         }
     }
 
-    /// The counters of the processes, since they were started, against each other and against the ledger.
-    async fn compare_counters(&self, verdict: &mut Verdict) -> anyhow::Result<()> {
-        if self.admins.is_empty() {
-            return Ok(());
+    /// The counters of the processes, since they were started.
+    async fn books(&self) -> anyhow::Result<Option<Books>> {
+        match self.admins {
+            [] => Ok(None),
+            admins => Ok(Some(observe::look(admins).await?.books)),
         }
-        let books = observe::look(self.admins).await?.books;
+    }
+
+    /// Whether everything accepted is settled, and nothing else but what nobody was promised.
+    fn agree(books: &Books) -> bool {
+        books.settled() >= books.accepted && books.settled() <= books.accepted + books.unconfirmed
+    }
+
+    /// The counters against each other and against the ledger.
+    fn compare(books: &Books, verdict: &mut Verdict) {
         let (accepted, settled) = (books.accepted, books.settled());
-        if settled < accepted || settled > accepted + books.unconfirmed {
+        if !Self::agree(books) {
             verdict.violate("accepted = persisted + duplicate + conflict + dead-lettered", || {
                 format!("accepted {accepted} (and {} unconfirmed), settled {settled}: {books:?}", books.unconfirmed)
             });
@@ -135,7 +160,6 @@ impl Verify<'_> {
             verdict
                 .violate("the front ends count what they accept", || format!("{accepted}, but {ours} were accepted"));
         }
-        Ok(())
     }
 }
 
@@ -187,10 +211,11 @@ impl<'a> Check<'a> {
         }
         let (first, last) = self.traffic.times(self.ledger.len());
         let rows = format!(
-            "COPY (SELECT series_id, measured_at, value FROM reading WHERE measured_at BETWEEN {} AND {}) \
-             TO STDOUT (FORMAT binary)",
+            "COPY (SELECT series_id, measured_at, value FROM reading WHERE measured_at BETWEEN {} AND {} \
+             OR measured_at >= {}) TO STDOUT (FORMAT binary)",
             timestamp(first),
-            timestamp(last)
+            timestamp(last),
+            timestamp(FUTURE)
         );
         let rows = client.copy_out(&rows).await?;
         let rows = BinaryCopyOutStream::new(rows, &[Type::INT4, Type::TIMESTAMPTZ, Type::FLOAT8]);
@@ -202,37 +227,48 @@ impl<'a> Check<'a> {
                 self.row(series, measured_at, row.get(2));
             }
         }
-        let dead = client
-            .query("SELECT series_id, measured_at_us, code FROM dead_letter WHERE series_id IS NOT NULL", &[])
-            .await?;
-        for row in dead {
-            let number = series.get(&row.get::<_, i32>(0));
-            let found = number.and_then(|&series| self.traffic.find(series, row.get(1), self.ledger.len()));
-            if let Some(number) = found {
+        let ids: Vec<i32> = series.keys().copied().collect();
+        let dead = "SELECT series_id, measured_at_us FROM dead_letter WHERE series_id = ANY ($1)";
+        let dead = client.query_raw(dead, [&ids]).await?;
+        pin_mut!(dead);
+        while let Some(row) = dead.next().await {
+            let row = row?;
+            if let Some(number) = self.find(&series, row.get(0), row.get(1)) {
                 self.verdict.dead_lettered += 1;
                 self.dead.set(number);
             }
         }
-        let conflicts = client
-            .query(
-                "SELECT series_id, (extract(epoch FROM measured_at) * 1000000)::bigint, stored_value, offered_value \
-                 FROM conflict",
-                &[],
-            )
-            .await?;
-        for row in conflicts {
-            let number = series.get(&row.get::<_, i32>(0));
-            let found = number.and_then(|&series| self.traffic.find(series, row.get(1), self.ledger.len()));
-            if let Some(number) = found {
+        let conflicts = "SELECT series_id, (extract(epoch FROM measured_at) * 1000000)::bigint, stored_value, offered_value \
+                         FROM conflict WHERE series_id = ANY ($1)";
+        let conflicts = client.query_raw(conflicts, [&ids]).await?;
+        pin_mut!(conflicts);
+        while let Some(row) = conflicts.next().await {
+            let row = row?;
+            if let Some(number) = self.find(&series, row.get(0), row.get(1)) {
                 let (stored, offered): (f64, f64) = (row.get(2), row.get(3));
                 let text = || format!("reading {number}: {stored} is stored and {offered} was offered");
                 self.verdict.violate("a reading has one value", text);
             }
         }
+        let long = self.traffic.long_name();
+        let bad_names = "SELECT octet_length(external_id) FROM device WHERE external_id IN ('', $1, left($1, 256))";
+        for row in client.query(bad_names, &[&long]).await? {
+            let text = || format!("a device with a name of {} characters", row.get::<_, i32>(0));
+            self.verdict.violate(REJECTED, text);
+        }
         Ok(())
     }
 
+    /// The reading that a row with the time in microseconds comes from.
+    fn find(&self, series: &HashMap<i32, u64>, id: i32, measured_at: Micros) -> Option<u64> {
+        self.traffic.find(*series.get(&id)?, measured_at, self.ledger.len())
+    }
+
     fn row(&mut self, series: u64, measured_at: Micros, value: f64) {
+        if measured_at >= FUTURE {
+            self.verdict.violate(REJECTED, || format!("series {series} at {measured_at} µs, in the future"));
+            return;
+        }
         let Some(number) = self.traffic.find(series, measured_at, self.ledger.len()) else {
             if self.traffic.is_of_this_run(measured_at) {
                 let text = || format!("series {series} at {measured_at} µs: {value}");
@@ -298,6 +334,7 @@ impl<'a> Check<'a> {
                 }
                 (Fate::Unknown, true) => verdict.unknown += 1,
                 (Fate::Unsent, _) => {
+                    verdict.rejected += 1;
                     if is_there {
                         verdict.violate("what is stored was sent", text);
                     }
@@ -305,7 +342,7 @@ impl<'a> Check<'a> {
                 (Fate::Rejected, _) | (_, false) => {
                     verdict.rejected += 1;
                     if is_there {
-                        verdict.violate("what was rejected is not stored", text);
+                        verdict.violate(REJECTED, text);
                     }
                 }
             }

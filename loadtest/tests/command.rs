@@ -56,7 +56,7 @@ fn a_run_writes_a_page_a_report_of_the_published_form_a_ledger_and_a_log() {
     assert_eq!((report.counts.sent, report.counts.accepted, report.unsent, report.seed), (400, 4_000, 0, 5));
     assert_eq!((report.latency_ms.count > 300, report.interrupted), (true, false));
     assert!(report.scenario.contains("begin = "), "{}", report.scenario);
-    assert_eq!(Ledger::read(&folder.path().join(report::LEDGER)).unwrap().len(), 400);
+    assert_eq!(Ledger::read(&folder.path().join(report::LEDGER), report.begin).unwrap().len(), 400);
     let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
     assert!(page.contains("<svg") && !page.contains("src=") && !page.contains("@import"), "{page}");
     let log = std::fs::read_to_string(folder.path().join(report::LOG)).unwrap();
@@ -102,7 +102,7 @@ fn ctrl_c_ends_a_run_cleanly_and_the_report_is_written() {
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     // The first line of progress: it sends.
-    assert!(lines.any(|line| line.unwrap().contains("readings/s  p50")));
+    assert!(lines.any(|line| line.unwrap().contains("readings/s  ")));
     let killed = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     assert!(lines.any(|line| line.unwrap().contains("stopping")));
@@ -123,6 +123,17 @@ fn what_is_wrong_is_said_in_one_sentence_with_exit_code_2() {
         (vec!["run", file, "--target", "http://127.0.0.1:1", "--report", report], vec!["line 2", "rate", "f64"]),
         (vec!["run", "no-such", "--target", "http://127.0.0.1:1", "--report", report], vec!["no-such", "lv-grid"]),
         (vec!["run", "trickle", "--target", "127.0.0.1:1", "--report", report], vec!["--target", "http://HOST:PORT"]),
+        (vec!["run", "trickle", "--target", "http://u:hunter2@h:1", "--report", report], vec!["nothing else"]),
+        (vec!["run", "trickle", "--target", "http://h:1/gridwatch", "--report", report], vec!["nothing else"]),
+        (
+            vec!["run", "trickle", "--target", "http://x", "--report", report, "--rate", "1", "--batch", "100"],
+            vec!["batch", "at most the 30 readings"],
+        ),
+        (
+            vec!["run", "trickle", "--target", "http://x", "--report", report, "--seed", "18446744073709551615"],
+            vec!["--seed"],
+        ),
+        (vec!["matrix", "--report", report, "--trials", "0"], vec!["--trials", "1..=100"]),
         (vec!["run", "trickle", "--target", "http://127.0.0.1:1", "--report", report], vec!["is it running?"]),
         (vec!["run", "trickle", "--target", "http://x", "--report", report, "--rate", "0"], vec!["rate", "above 0"]),
         (
@@ -153,4 +164,79 @@ fn a_server_that_is_silent_or_gone_costs_nothing_but_answers() {
     assert_eq!((report.counts.accepted, report.counts.errors), (0, report.counts.sent));
     assert!(report.counts.unknown > 0 && report.latency_ms.p50 >= 200.0, "{:?}", report.counts);
     assert!(text(&output).contains("no answer in time"), "{}", text(&output));
+}
+
+/// A server that answers 503 so many times on each connection, and then 202.
+fn refuses_at_first(times: usize) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            std::thread::spawn(move || {
+                let mut answered = 0;
+                loop {
+                    let (mut line, mut length) = (String::new(), 0);
+                    while stream.read_line(&mut line).unwrap_or_default() > 2 {
+                        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                            length = value.trim().parse().unwrap();
+                        }
+                        line.clear();
+                    }
+                    if std::io::Read::read_exact(&mut stream, &mut vec![0; length]).is_err() || length == 0 {
+                        return;
+                    }
+                    let status = if answered < times { "503 Service Unavailable" } else { "202 Accepted" };
+                    answered += 1;
+                    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                    std::io::Write::write_all(stream.get_mut(), answer.as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    url
+}
+
+#[test]
+fn a_latency_lasts_until_the_final_answer_and_a_refusal_is_not_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = folder.path().join("s.toml");
+    let text_of = "name='x'\nrate=20\nduration='1s'\nbatch=1\nconnections=20\n[retry]\nafter='300ms'\nattempts=";
+    let run = |times: usize, attempts: u32| {
+        std::fs::write(&scenario, format!("{text_of}{attempts}\n")).unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", "--unchecked", "--target", &refuses_at_first(times), "--report"]);
+        command.arg(folder.path()).arg(&scenario);
+        let output = command.output().unwrap();
+        (output.status.code(), Report::read(folder.path()).unwrap())
+    };
+    let (code, report) = run(2, 5);
+    assert_eq!((code, report.counts.accepted, report.counts.retried), (Some(0), 20, 40));
+    assert!(report.latency_ms.p50 >= 600.0 && report.latency_from_send_ms.p50 >= 600.0, "{:?}", report.latency_ms);
+    let (code, report) = run(100, 0);
+    assert_eq!((code, report.counts.accepted, report.counts.errors), (Some(3), 0, 20));
+    assert!(report.latency_ms.p50 >= 10_000.0, "{:?}", report.latency_ms);
+}
+
+#[test]
+fn what_an_earlier_run_has_left_is_not_taken_for_the_next_ones() {
+    let (server, folder) = (Nothing::start(), tempfile::tempdir().unwrap());
+    let more = ["--duration", "1s", "--rate", "100", "--repeat"];
+    for repeat in ["3", "2"] {
+        let output = server.run("trickle", folder.path(), &[&more[..], &[repeat]].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    let left = ["1", "2", "3"].map(|turn| folder.path().join(turn).join(report::FILE).is_file());
+    assert_eq!(left, [true, true, false]);
+}
+
+#[test]
+fn devices_are_printed_as_far_as_they_are_read() {
+    let mut command = Command::new(PROGRAM);
+    let mut child = command.args(["devices", "lv-grid"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "lt-000000");
+    drop(lines);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
 }

@@ -63,6 +63,8 @@ metrics! { GAUGES:
     SPOOL_AGE = "gridwatch_spool_oldest_age_seconds", "Age of the oldest readings in the spool; 0 where it is empty";
     SPOOL_TIME_TO_EMPTY = "gridwatch_spool_time_to_empty_seconds", "Time until the spool is empty at the present rate; +Inf while nothing leaves it";
     READY = "gridwatch_ready", "1 while the process can do its work, be it degraded";
+    /// Label: `version`.
+    BUILD_INFO = "gridwatch_build_info", "Always 1, with the version that runs as its label";
     DEGRADED = "gridwatch_degraded", "1 while something stands in for a part that is away";
 }
 
@@ -82,6 +84,8 @@ pub const LABEL_REASON: &str = "reason";
 pub const LABEL_STAGE: &str = "stage";
 /// Label: an HTTP status.
 pub const LABEL_STATUS: &str = "status";
+/// The version of the program.
+pub const LABEL_VERSION: &str = "version";
 
 /// Upper bounds of the histograms' buckets, in seconds. From 100 µs, a tenth of what a commit costs, to 5 min, the
 /// tolerance for clocks ahead; three or four a decade, so that an interpolated quantile is off by half at most.

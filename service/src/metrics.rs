@@ -74,6 +74,8 @@ impl Metrics {
         for gauge in metric::GAUGES {
             ::metrics::describe_gauge!(gauge.name, gauge.help);
         }
+        let version = env!("CARGO_PKG_VERSION");
+        ::metrics::gauge!(metric::BUILD_INFO.name, metric::LABEL_VERSION => version).set(1.0);
         let process = metrics_process::Collector::default();
         process.describe();
         Ok(Self { exporter, process, histograms: Arc::default() })

@@ -1,4 +1,7 @@
 //! A process under test: started, watched, and ended with its owner.
+//!
+//! Beside it waits a guard, a line of shell that reads from a pipe whose other end is the owner's: when the owner ends
+//! without a word, as by SIGKILL, the guard ends the process.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -15,10 +18,13 @@ use crate::wait;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+const GUARD: &str = r#"read -r word || kill -s KILL "$1""#;
+
 /// A process whose output goes to a file.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    guard: Child,
     name: String,
     log: PathBuf,
     /// Where `/readyz` is.
@@ -34,7 +40,7 @@ impl Process {
         let name = arguments.first().copied().unwrap_or_default().to_owned();
         let log = folder.join(format!("{name}-{}.log", admin.replace(':', "-")));
         let file = File::options().create(true).append(true).open(&log)?;
-        let child = Command::new(program)
+        let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
             // Ctrl-C is its owner's, who stops things in order.
@@ -43,7 +49,17 @@ impl Process {
             .stderr(file)
             .spawn()
             .with_context(|| program.display().to_string())?;
-        Ok(Self { child, name, log, admin: admin.to_owned() })
+        let mut guard = Command::new("sh");
+        guard.args(["-c", GUARD, "guard", &child.id().to_string()]).process_group(0);
+        let guard = guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        match guard {
+            Ok(guard) => Ok(Self { child, guard, name, log, admin: admin.to_owned() }),
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                Err(error).context("sh")
+            }
+        }
     }
 
     /// Waits until `/readyz` says yes.
@@ -109,10 +125,20 @@ impl Process {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
+                self.dismiss();
                 return Ok(status);
             }
             ensure!(begun.elapsed() < LIMIT, "{} does not end:\n{}", self.name, tail(&self.log));
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends the guard: the process has ended, and another may get its number.
+    fn dismiss(&mut self) {
+        if let Some(mut pipe) = self.guard.stdin.take() {
+            let _ = pipe.write_all(b"done\n");
+            drop(pipe);
+            let _ = self.guard.wait();
         }
     }
 
@@ -145,8 +171,32 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.dismiss();
         if std::thread::panicking() {
             eprintln!("--- log of {}\n{}", self.name, self.log());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_ends_with_the_pipe_of_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut process = Process::start(Path::new("sleep"), &["1000"], "127.0.0.1:1", folder.path()).unwrap();
+        assert_eq!(process.child.try_wait().unwrap(), None);
+        // What the owner's end does, however it comes.
+        drop(process.guard.stdin.take());
+        assert!(!process.wait_end().unwrap().success());
+    }
+
+    #[test]
+    fn the_guard_ends_with_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut process = Process::start(Path::new("true"), &["x"], "127.0.0.1:1", folder.path()).unwrap();
+        assert!(process.wait_end().unwrap().success());
+        assert!(process.guard.try_wait().unwrap().is_some());
     }
 }

@@ -55,13 +55,12 @@ fn start(site: &Site, scenario: Scenario) -> tokio::task::JoinHandle<Found> {
 async fn verify(site: &Site, found: &Found, settle: Duration) -> Verdict {
     let processes = [&site.ingest, &site.worker];
     let admins: Vec<_> = processes.iter().filter_map(|one| Some(one.as_ref()?.admin_address().to_owned())).collect();
-    let verify = Verify {
-        report: &found.report,
-        ledger: &found.ledger,
-        database_url: &site.database_url,
-        admins: &admins,
-        settle,
-    };
+    verify_with(site, found, settle, &admins).await
+}
+
+async fn verify_with(site: &Site, found: &Found, settle: Duration, admins: &[String]) -> Verdict {
+    let verify =
+        Verify { report: &found.report, ledger: &found.ledger, database_url: &site.database_url, admins, settle };
     verify.execute().await.unwrap()
 }
 
@@ -94,6 +93,7 @@ async fn a_run_with_every_fault_is_proved_while_the_broker_goes_and_comes() {
     let counts = &found.report.counts;
     assert_eq!(verdict.accepted, counts.accepted);
     assert!(verdict.accepted > 20_000 && verdict.rejected > 1_000, "{verdict:?}");
+    assert_eq!(verdict.of_other_runs, 0, "{verdict:?}");
     assert!(counts.repeated > 0 && counts.unknown == 0, "{counts:?}");
     assert!(
         found.report.stages.iter().any(|stage| stage.stage == "received_to_persisted"),
@@ -101,6 +101,21 @@ async fn a_run_with_every_fault_is_proved_while_the_broker_goes_and_comes() {
         found.report.stages
     );
     site.assert_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_costs_a_run_neither_its_report_nor_its_ledger() {
+    let mut site = Site::running();
+    let run = start(&site, scenario(""));
+    until_async("readings are stored", LIMIT, async || site.number("SELECT count(*) FROM reading").await > 3_000).await;
+    site.worker = None;
+    let found = run.await.unwrap();
+    assert!(found.report.counts.accepted > 10_000 && found.report.books.is_none(), "{:?}", found.report);
+    assert!(found.report.versions.iter().any(|version| version.starts_with("gridwatch ")), "{:?}", found.report);
+    site.start_worker(&[]);
+    // The counters went with the worker.
+    let verdict = verify_with(&site, &found, LIMIT, &[]).await;
+    assert_eq!((verdict.violations.as_slice(), verdict.stored), (&[][..], found.report.counts.accepted));
 }
 
 /// A sink that does not wait for the word of the one behind it.
@@ -222,8 +237,6 @@ async fn a_table_without_its_key_is_found_out() {
     site.sql().await.batch_execute(drop_key).await.unwrap();
     let found = start(&site, scenario("[faults]\nrepeated = 0.2")).await.unwrap();
     assert!(found.report.counts.repeated > 50, "{:?}", found.report.counts);
-    let repeated = async || site.number("SELECT count(*) FROM reading").await > found.report.counts.accepted as i64;
-    until_async("repeated readings are stored", LIMIT, repeated).await;
     let verdict = verify(&site, &found, LIMIT).await;
     assert!(broken(&verdict).contains(&"each reading is stored once"), "{verdict:?}");
 }
@@ -232,7 +245,8 @@ async fn a_table_without_its_key_is_found_out() {
 async fn a_reading_that_is_lost_changed_or_made_up_is_found_out() {
     let site = Site::running();
     let found = start(&site, scenario("[faults]\nbad = 0.05")).await.unwrap();
-    assert_eq!(verify(&site, &found, LIMIT).await.violations, []);
+    let mut before = verify(&site, &found, LIMIT).await;
+    assert_eq!(before.violations, []);
     let one = "(SELECT series_id, measured_at FROM reading ORDER BY 1, 2 OFFSET 100 LIMIT 1)";
     for (damage, promise) in [
         (
@@ -244,13 +258,28 @@ async fn a_reading_that_is_lost_changed_or_made_up_is_found_out() {
             "what is stored was sent",
         ),
         (
+            "SELECT gridwatch_create_reading_day('2200-01-01');
+             INSERT INTO reading SELECT series_id, '2200-01-01T00:00:00Z', 1 FROM reading LIMIT 1"
+                .to_owned(),
+            "what was rejected is not stored",
+        ),
+        (
+            "INSERT INTO device (external_id) VALUES (left('lt-' || repeat('x', 300), 256))".to_owned(),
+            "what was rejected is not stored",
+        ),
+        (
             format!("DELETE FROM reading WHERE (series_id, measured_at) = {one}"),
             "what was accepted is stored or dead-lettered",
         ),
     ] {
         site.sql().await.batch_execute(&damage).await.unwrap();
+        // Damage is added to damage: each has to be found beside the others.
         let verdict = verify(&site, &found, Duration::ZERO).await;
-        assert!(broken(&verdict).contains(&promise), "{damage}: {verdict:?}");
+        let count = |verdict: &Verdict| {
+            verdict.violations.iter().filter(|one| one.promise == promise).map(|one| one.count).sum::<u64>()
+        };
+        assert_eq!(count(&verdict), count(&before) + 1, "{damage}: {verdict:?}");
+        before = verdict;
     }
 }
 

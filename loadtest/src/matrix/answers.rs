@@ -45,6 +45,13 @@ fn rate(cell: &Loaded) -> String {
     format!("{} readings/s", human(cell.best_per_second))
 }
 
+fn times(one: &Loaded, other: &Loaded) -> String {
+    match other.best_per_second {
+        0.0 => "nobody knows how many times".into(),
+        of => format!("{:.2} times", one.best_per_second / of),
+    }
+}
+
 fn one_thread(cells: &[Loaded]) -> Option<String> {
     let one = cell(cells, Way::Direct, 1, true)?;
     Some(format!(
@@ -59,12 +66,7 @@ fn one_thread(cells: &[Loaded]) -> Option<String> {
 
 fn several_threads(cells: &[Loaded]) -> Option<String> {
     let (one, all) = (cell(cells, Way::Direct, 1, true)?, cell(cells, Way::Direct, 1, false)?);
-    Some(format!(
-        "With {} threads it carries {}, {:.2} times as much as with one.",
-        all.threads,
-        rate(all),
-        all.best_per_second / one.best_per_second.max(1.0)
-    ))
+    Some(format!("With {} threads it carries {}, {} as much as with one.", all.threads, rate(all), times(all, one)))
 }
 
 fn several_instances(cells: &[Loaded]) -> Option<String> {
@@ -73,10 +75,10 @@ fn several_instances(cells: &[Loaded]) -> Option<String> {
     let last = several.last()?;
     let each: Vec<String> = several.iter().map(|cell| format!("{} carry {}", cell.instances, rate(cell))).collect();
     Some(format!(
-        "{} (one: {}), {:.2} times as much with {}. The limit as fast as they go: {}.",
+        "{} (one: {}), {} as much with {}. The limit as fast as they go: {}.",
         each.join(", "),
         rate(one),
-        last.best_per_second / one.best_per_second.max(1.0),
+        times(last, one),
         last.instances,
         last.bottleneck
     ))
@@ -89,11 +91,11 @@ fn queued(cells: &[Loaded]) -> Option<String> {
         };
         let direct = cells.iter().find(is_pair)?;
         Some(format!(
-            "{}: {} instead of {} ({:.2} times)",
+            "{}: {} instead of {} ({})",
             name(queued.way, queued.instances, queued.threads),
             rate(queued),
             human(direct.best_per_second),
-            queued.best_per_second / direct.best_per_second.max(1.0)
+            times(queued, direct)
         ))
     });
     let pairs: Vec<String> = pairs.collect();

@@ -18,6 +18,11 @@ use tokio_postgres::NoTls;
 use crate::matrix::Plan;
 use crate::run::Watched;
 
+/// What front ends are called, and the process of the load test.
+pub const FRONT_END: &str = "front end";
+/// See [`FRONT_END`].
+pub const GENERATOR: &str = "load generator";
+
 /// How readings get from the front end into the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -83,8 +88,8 @@ impl Cell {
                 Way::Queued => arguments.extend(["--amqp-url", &amqp_url]),
             }
             let process = start(&plan.gridwatch, &arguments, &admin, folder.path())?;
-            admins.push(("front end".to_owned(), admin));
-            watched.push(Watched { name: "front end".into(), pid: process.pid(), is_server: false });
+            admins.push((FRONT_END.to_owned(), admin));
+            watched.push(Watched { name: FRONT_END.into(), pid: process.pid(), is_server: false });
             front_ends.push(process);
             addresses.push(listen);
         }
@@ -105,7 +110,7 @@ impl Cell {
         }
         let pid = postgres.pid().context("PostgreSQL does not run")?;
         watched.push(Watched { name: "PostgreSQL".into(), pid, is_server: true });
-        watched.push(Watched { name: "load generator".into(), pid: std::process::id(), is_server: false });
+        watched.push(Watched { name: GENERATOR.into(), pid: std::process::id(), is_server: false });
         let url = format!("http://{}", balancer.as_ref().map_or(addresses[0].as_str(), HaProxy::address));
         Ok(Self {
             way,
@@ -172,7 +177,9 @@ pub async fn versions(plan: &Plan, postgres: &Postgres, rabbitmq: &RabbitMq) -> 
     let postgres: String = client.query_one("SHOW server_version", &[]).await?.get(0);
     let rabbitmq = line(rabbitmq.control(&["version"])?);
     let mut versions = vec![gridwatch, format!("PostgreSQL {postgres}"), format!("RabbitMQ {rabbitmq}")];
-    versions.extend(HaProxy::version()?);
+    if plan.instances > 1 {
+        versions.extend(HaProxy::version()?);
+    }
     Ok(versions)
 }
 

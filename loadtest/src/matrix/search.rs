@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::matrix::cell::Cell;
+use crate::matrix::cell::{Cell, FRONT_END, GENERATOR};
 use crate::matrix::{Loaded, Plan, TARGET_MS};
 use crate::nothing;
 use crate::progress::Progress;
@@ -19,8 +19,11 @@ use crate::run::Run;
 use crate::scenario::Mode;
 use crate::send::Target;
 
-/// A backlog of so many seconds of the rate at the end of a trial counts as growing, if it was smaller before.
-const BACKLOG_SECONDS: f64 = 0.5;
+/// Readings of so many seconds may be under way at the end of a trial,
+const UNDER_WAY: f64 = 0.1;
+/// and so large a part of those of the trial may be left: what is stored is a fiftieth less than what was accepted. A larger
+/// backlog that is still larger than in the middle of the trial counts as growing.
+const LEFT: f64 = 0.02;
 /// How long what was accepted may take until it is stored, before the next trial.
 const SETTLE: Duration = Duration::from_secs(120);
 /// Share of the cores that counts as all of them.
@@ -125,7 +128,11 @@ pub async fn load(
     say(&format!("{:.0} readings/s as fast as it goes", ceiling.accepted_per_second));
     let (mut low, mut high) = (0.0, ceiling.accepted_per_second * 1.1);
     let (mut trials, mut limit): (Vec<Trial>, Limit) = (Vec::new(), Limit::None);
-    for _ in 0..plan.trials {
+    if ceiling.counts.accepted == 0 {
+        limit = Limit::Errors;
+        say(&format!("nothing was accepted: {}", ceiling.unlike.join("; ")));
+    }
+    for _ in 0..if limit == Limit::None { plan.trials } else { 0 } {
         if stop.is_cancelled() {
             return Ok(None);
         }
@@ -167,7 +174,7 @@ pub async fn load(
         ceiling_per_second: ceiling.accepted_per_second,
         best_per_second: low,
         limit,
-        bottleneck: bottleneck(&ceiling),
+        bottleneck: bottleneck(&ceiling, f64::from(cell.instances * cell.threads)),
         trials,
         measured,
     }))
@@ -194,11 +201,12 @@ fn judge(report: &Report, rate: f64) -> Trial {
     let (last, middle) = (backlogs.last().copied(), backlogs.get(backlogs.len() / 2).copied());
     let (last, middle) = (last.unwrap_or_default(), middle.unwrap_or_default());
     let counts = &report.counts;
-    let limit = if counts.errors + counts.unlike + counts.dropped > 0 {
+    // Where no process says what is stored, nothing is known to be met.
+    let limit = if counts.errors + counts.unlike + counts.dropped > 0 || counts.sent == 0 || backlogs.is_empty() {
         Limit::Errors
     } else if report.latency_ms.p99 > TARGET_MS {
         Limit::Latency
-    } else if last > rate * BACKLOG_SECONDS && last > middle {
+    } else if last > rate * (UNDER_WAY + LEFT * report.seconds) && (last > middle || backlogs.len() < 3) {
         Limit::Backlog
     } else {
         Limit::None
@@ -206,8 +214,9 @@ fn judge(report: &Report, rate: f64) -> Trial {
     Trial { rate, accepted_per_second: report.accepted_per_second, p99_ms: report.latency_ms.p99, backlog: last, limit }
 }
 
-/// What was busiest, from the CPU time of each process and the depth of the queue.
-fn bottleneck(report: &Report) -> String {
+/// What was busiest while requests were sent, from the CPU time of each process, and the depth of the queue. `front_ends` is
+/// how many threads those have together.
+fn bottleneck(report: &Report, front_ends: f64) -> String {
     let mut by_name: Vec<(&str, f64)> = Vec::new();
     for one in &report.processes {
         match by_name.iter_mut().find(|(name, _)| *name == one.process) {
@@ -220,12 +229,21 @@ fn bottleneck(report: &Report) -> String {
     let parts: Vec<String> = by_name.iter().take(3).map(|(name, cores)| format!("{name} {cores:.2}")).collect();
     let cores = report.machine.cores as f64;
     let backlog = report.rows.last().and_then(|row| row.backlog).unwrap_or_default();
-    let queue = if backlog > report.accepted_per_second * BACKLOG_SECONDS {
+    let queue = if backlog > report.accepted_per_second * (UNDER_WAY + LEFT * report.seconds) {
         ", while the queue grew: storing was the slower part"
     } else {
         ""
     };
-    let verdict =
-        if all >= cores * BUSY { "the machine's cores" } else { "waiting for each other and the disk, not the cores" };
+    let is_full =
+        |name: &str, threads: f64| by_name.iter().any(|(own, cores)| *own == name && *cores >= threads * BUSY);
+    let verdict = if all >= cores * BUSY {
+        "the machine's cores"
+    } else if is_full(FRONT_END, front_ends) {
+        "the threads of the front ends, which were busy all the time"
+    } else if is_full(GENERATOR, 1.0) {
+        "the load generator itself, whose thread was busy all the time"
+    } else {
+        "waiting for each other and the disk, not the cores"
+    };
     format!("{verdict}: {all:.2} of {cores:.0} cores busy ({}){queue}", parts.join(", "))
 }
