@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use loadtest::ledger::Ledger;
 use loadtest::matrix::{self, Plan};
 use loadtest::observe;
+use loadtest::plot::human;
 use loadtest::progress::Progress;
 use loadtest::report::{self, Report};
 use loadtest::run::{Found, Run};
@@ -248,6 +249,10 @@ async fn send(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let reached = reached.map_err(|_| format!("no answer within {PATIENCE:?}"));
     let reached = reached.and_then(|connected| connected.map_err(|error| error.to_string()));
     reached.map_err(|error| Usage(format!("--target {}: {error}; is it running?", arguments.target)))?;
+    for (_, address) in &arguments.admin {
+        let answers = observe::look(std::slice::from_ref(address)).await;
+        answers.map_err(|error| Usage(format!("--admin: {error:#}; is it running?")))?;
+    }
     let open = match scenario.mode {
         Mode::Open => format!("{} readings/s", scenario.rate),
         Mode::Closed => "as fast as it goes".to_owned(),
@@ -334,7 +339,11 @@ async fn fill(arguments: MatrixArguments) -> anyhow::Result<ExitCode> {
     for answer in &matrix.answers {
         println!("{}\n  {}", answer.question, answer.answer);
     }
-    println!("the generator could send {:.1} times the best rate", matrix.headroom);
+    println!(
+        "the generator reaches {} readings/s against a server that does nothing, {:.1} times the best rate",
+        human(matrix.generator_per_second),
+        matrix.headroom
+    );
     if matrix.is_generator_near() {
         println!("that is little: the generator itself may be what limits");
     }

@@ -2,7 +2,7 @@
 //!
 //! In: reports or matrices of either side, of repeated runs where there are any. Out: each figure of both with the change, the
 //! noise, and whether it is worse. The noise of a figure is how far the runs of the base lie apart, so that a new side that
-//! has become unsteady does not excuse itself; where there is only one run, it is taken as [`UNKNOWN_NOISE`].
+//! has become unsteady does not excuse itself; where there is only one run, an assumed one is taken.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,11 @@ use crate::report::{self, Machine, Report};
 use crate::scenario::Scenario;
 
 /// Noise that is assumed where the base has one run only.
-pub const UNKNOWN_NOISE: f64 = 0.15;
+const ONE_RUN: f64 = 0.15;
+/// The same of what a cell of a matrix carries: short trials of a search differ by so much,
+const ONE_MATRIX: f64 = 0.35;
+/// and of the times at a part of that, by this.
+const ONE_MATRIX_TIMES: f64 = 1.0;
 /// Changes below this are never called worse.
 const LEAST: f64 = 0.05;
 /// Times below this are not told apart, in milliseconds: a tick of a clock or a scheduler.
@@ -33,6 +37,8 @@ struct Figure {
     is_rate: bool,
     /// Differences up to this are none.
     least: f64,
+    /// Noise where the base has one run only.
+    assumed: f64,
     /// The worst run counts, and not the median: of failures, one is one too many.
     is_by_worst: bool,
 }
@@ -80,7 +86,13 @@ struct Side {
 pub fn compare(base: &Path, new: &Path) -> anyhow::Result<Comparison> {
     let (base, new) = (read(base)?, read(new)?);
     let mut found = Comparison::default();
-    for figure in &base[0].figures {
+    let mut figures: Vec<&Figure> = Vec::new();
+    for figure in base.iter().flat_map(|run| &run.figures) {
+        if figures.iter().all(|one| one.name != figure.name) {
+            figures.push(figure);
+        }
+    }
+    for figure in figures {
         let of = |side: &[Side]| -> Vec<f64> {
             let value = |run: &Side| Some(run.figures.iter().find(|one| one.name == figure.name)?.value);
             side.iter().filter_map(value).collect()
@@ -110,7 +122,7 @@ fn change(figure: &Figure, before: &[f64], after: &[f64]) -> Change {
     let worst = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
     let one = |values: &[f64]| if figure.is_by_worst { worst(values) } else { median(values) };
     let (base, new) = (one(before), one(after));
-    let noise = if figure.is_by_worst { 0.0 } else { spread(before) };
+    let noise = if figure.is_by_worst { 0.0 } else { spread(before).unwrap_or(figure.assumed) };
     let difference = if figure.is_rate { new - base } else { base - new };
     let better = if base > 0.0 { difference / base } else { difference.signum() * f64::from(difference != 0.0) };
     Change {
@@ -130,14 +142,11 @@ fn median(values: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
 }
 
-/// How far values lie apart, as a part of their median.
-fn spread(values: &[f64]) -> f64 {
-    if values.len() < 2 {
-        return UNKNOWN_NOISE;
-    }
+/// How far values lie apart, as a part of their median; none of a single one.
+fn spread(values: &[f64]) -> Option<f64> {
     let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(least, most), &one| (least.min(one), most.max(one)));
     let median = median(values);
-    if median > 0.0 { (most - least) / median } else { 0.0 }
+    (values.len() > 1).then(|| if median > 0.0 { (most - least) / median } else { 0.0 })
 }
 
 fn read(side: &Path) -> anyhow::Result<Vec<Side>> {
@@ -200,6 +209,7 @@ fn of_report(report: &Report, of: &str) -> Vec<Figure> {
         value,
         is_rate,
         least,
+        assumed: ONE_RUN,
         is_by_worst: false,
     };
     let mut figures = vec![figure("readings/s accepted", report.accepted_per_second, true, 0.0)];
@@ -213,7 +223,9 @@ fn of_report(report: &Report, of: &str) -> Vec<Figure> {
     // Of several with one name, the sum.
     let mut processes: BTreeMap<&str, f64> = BTreeMap::new();
     for process in &report.processes {
-        *processes.entry(&process.process).or_default() += process.cpu_seconds_per_million;
+        if let Some(cpu) = process.cpu_seconds_per_million {
+            *processes.entry(&process.process).or_default() += cpu;
+        }
     }
     for (process, cpu) in processes {
         figures.push(figure(&format!("{process}, CPU-s per million"), cpu, false, LEAST_CPU));
@@ -232,11 +244,12 @@ fn of_matrix(matrix: &Matrix) -> Vec<Figure> {
         let name = name(cell.way, cell.instances, cell.threads);
         for (what, value) in [("carries", cell.best_per_second), ("closed loop", cell.ceiling_per_second)] {
             let name = format!("{name}, {what}, readings/s");
-            figures.push(Figure { name, value, is_rate: true, least: 0.0, is_by_worst: false });
+            figures.push(Figure { name, value, is_rate: true, least: 0.0, assumed: ONE_MATRIX, is_by_worst: false });
         }
         for (report, share) in cell.measured.iter().zip(["50 %", "80 %"]) {
             // Its rate is that share of what the cell carries, and no figure of its own.
-            figures.extend(of_report(report, &format!("{name} at {share}: ")).into_iter().filter(|one| !one.is_rate));
+            let own = of_report(report, &format!("{name} at {share}: ")).into_iter().filter(|one| !one.is_rate);
+            figures.extend(own.map(|one| Figure { assumed: ONE_MATRIX_TIMES, ..one }));
         }
     }
     figures
@@ -249,7 +262,7 @@ mod tests {
     #[test]
     fn worse_is_what_lies_beyond_the_noise() {
         let change = |is_rate, is_by_worst, before: &[f64], after: &[f64]| {
-            let figure = Figure { name: "x".into(), value: 0.0, is_rate, least: 0.0, is_by_worst };
+            let figure = Figure { name: "x".into(), value: 0.0, is_rate, least: 0.0, assumed: ONE_RUN, is_by_worst };
             change(&figure, before, after).is_regression
         };
         let (rate, time) = (

@@ -153,7 +153,7 @@ fn processes(report: &Report, out: &mut String) {
     }
     let mut rows = vec![["process", "CPU-s", "CPU-s per million readings", "MiB"].map(str::to_owned).to_vec()];
     for one in &report.processes {
-        let values = [one.cpu_seconds, one.cpu_seconds_per_million, one.memory_mib].map(human);
+        let values = [one.cpu_seconds, one.cpu_seconds_per_million.unwrap_or(f64::NAN), one.memory_mib].map(human);
         rows.push(std::iter::once(one.process.clone()).chain(values).collect());
     }
     let _ = write!(out, "<h2>CPU time by process</h2>{}", table(&rows));

@@ -161,22 +161,24 @@ impl Plan {
         let versions = cell::versions(self, &postgres, &rabbitmq).await?;
         let generator_per_second = search::generator(self, &stop).await?;
         say(&format!("the generator reaches {generator_per_second:.0} readings/s against a server that does nothing"));
-        let (mut cells, mut incomplete): (Vec<Loaded>, _) = (Vec::new(), None);
+        let (mut cells, mut failed): (Vec<Loaded>, Vec<String>) = (Vec::new(), Vec::new());
         for (number, (way, instances, threads)) in shapes.into_iter().enumerate() {
             let name = cell::name(way, instances, threads);
             let mut say = |text: &str| say(&format!("{name}: {text}"));
             let loaded = async {
                 let cell = Cell::start(self, &postgres, &rabbitmq, number, way, instances, threads).await?;
                 let loaded = search::load(self, &cell, &mut say, &stop).await?;
-                cell.end()?;
+                if let Err(error) = cell.end() {
+                    say(&format!("{error:#}"));
+                }
                 anyhow::Ok(loaded)
             };
             match loaded.await {
                 Ok(Some(loaded)) => cells.push(loaded),
                 // What the others have found took minutes, and stays.
-                Err(error) => incomplete = Some(format!("{name}: {error:#}")),
+                Err(error) => failed.push(format!("{name}: {error:#}")),
                 Ok(None) => {
-                    incomplete = Some("it was ended before its time".into());
+                    failed.push("it was ended before its time".into());
                     break;
                 }
             }
@@ -193,7 +195,7 @@ impl Plan {
             target_ms: TARGET_MS,
             generator_per_second,
             headroom: if best > 0.0 { generator_per_second / best } else { 0.0 },
-            incomplete,
+            incomplete: (!failed.is_empty()).then(|| failed.join("; ")),
             answers: answers::of(&cells),
             cells,
         })
@@ -203,7 +205,7 @@ impl Plan {
 impl Matrix {
     /// Whether the generator has so little headroom that it may be the limit itself.
     pub fn is_generator_near(&self) -> bool {
-        self.headroom < NEAR
+        self.headroom > 0.0 && self.headroom < NEAR
     }
 }
 

@@ -78,9 +78,10 @@ impl Counts {
 pub struct Measured {
     /// See [`Counts`].
     pub counts: Counts,
-    /// From the intended send to the answer: what a device waits that cannot choose when it measures.
+    /// From the intended send to the final answer: what a device waits that cannot choose when it measures. Without one it
+    /// is the timeout at least.
     pub intended: Histogram<u64>,
-    /// From the send itself to the answer: hides that a slow answer keeps others from being sent.
+    /// The same from the send itself: hides that a slow answer keeps others from being sent.
     pub sent: Histogram<u64>,
     /// From the intended send to the send.
     pub lateness: Histogram<u64>,

@@ -97,6 +97,8 @@ struct Histogram {
 pub struct Look {
     /// Their books.
     pub books: Books,
+    /// Readings accepted by process, in the order of the addresses.
+    pub accepted: Vec<f64>,
     /// CPU-seconds by process, in the order of the addresses.
     pub cpu: Vec<f64>,
     /// Resident memory by process, in MiB.
@@ -170,6 +172,7 @@ impl Look {
         for info in samples().filter(|sample| sample.name == metric::BUILD_INFO.name) {
             self.versions.extend(info.label(metric::LABEL_VERSION).map(|version| format!("gridwatch {version}")));
         }
+        self.accepted.push(of(metric::ACCEPTED));
         self.cpu.push(sum("process_cpu_seconds_total"));
         self.memory.push(sum("process_resident_memory_bytes") / 1024.0 / 1024.0);
         for stage in Stage::ALL {

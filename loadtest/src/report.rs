@@ -59,7 +59,7 @@ pub struct Report {
     /// From the intended send to the final answer, retries included, in milliseconds, after the warm-up. A request that got
     /// none counts as one that took the whole timeout at least.
     pub latency_ms: Quantiles,
-    /// From the send itself to the answer.
+    /// The same from the send itself.
     pub latency_from_send_ms: Quantiles,
     /// From the intended send to the send.
     pub lateness_ms: Quantiles,
@@ -71,6 +71,8 @@ pub struct Report {
     pub books: Option<Books>,
     /// Time of each stage, likewise.
     pub stages: Vec<StageTimes>,
+    /// By how many readings what was accepted and not stored grew each second, after the warm-up.
+    pub backlog_growth_per_second: Option<f64>,
     /// From the last answer until everything accepted was through, in seconds.
     pub settle_seconds: Option<f64>,
     /// CPU time and memory by process.
@@ -105,7 +107,7 @@ pub struct Row {
     pub accepted_per_second: f64,
     /// Requests without a final answer.
     pub errors: u64,
-    /// From the intended send to the answer, in milliseconds; none in the warm-up, and where no answer came.
+    /// Of the requests that ended in it, as [`Report::latency_ms`]; none in the warm-up, and where none ended.
     pub latency_ms: Option<Quantiles>,
     /// Readings accepted and not stored yet, where the processes tell.
     pub backlog: Option<f64>,
@@ -121,8 +123,8 @@ pub struct ProcessUse {
     pub cpu_seconds: f64,
     /// Cores that it kept busy while requests were sent; of a process elsewhere, until everything was stored.
     pub cores: f64,
-    /// CPU-seconds for a million accepted readings.
-    pub cpu_seconds_per_million: f64,
+    /// CPU-seconds for a million readings: accepted ones, or stored ones where the process stores. None where there are none.
+    pub cpu_seconds_per_million: Option<f64>,
     /// Resident memory at the end in MiB.
     pub memory_mib: f64,
 }

@@ -30,7 +30,11 @@ const HEAD_START: Duration = Duration::from_millis(200);
 /// Time between two rows.
 const ROW: Duration = Duration::from_secs(1);
 /// Time between two looks at what is not stored yet.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(250);
+/// Time between two looks at whether everything is sent.
+const WAKE: Duration = Duration::from_millis(50);
+/// How long the processes may take to answer when the run is to stop.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -60,6 +64,8 @@ pub struct Watched {
     pub pid: u32,
     /// Whether it is a server of several processes, all of which count.
     pub is_server: bool,
+    /// Whether it works for what is stored and not for what is accepted: behind a queue that is not the same.
+    pub is_storing: bool,
 }
 
 impl Watched {
@@ -110,12 +116,14 @@ impl Run {
             run: &self,
             addresses: &addresses,
             begin,
-            before: &before,
+            start: Warm { look: before, watched: Vec::new(), at: begin, accepted: 0 },
             warm: None,
             total: Measured::default(),
             rows: Vec::new(),
+            backlogs: Vec::new(),
             log: file.as_mut().map(LogFile::begin).transpose()?,
         };
+        watch.start.watched = watch.cpu();
         watch.until_ended(&meters, &senders, progress, &stop).await?;
         let sent = (Instant::now(), watch.cpu());
         let (mut ledgers, mut ended) = (Vec::new(), begin);
@@ -139,11 +147,14 @@ struct Watch<'a> {
     run: &'a Run,
     addresses: &'a [String],
     begin: Instant,
-    before: &'a Look,
+    /// The processes at the begin.
+    start: Warm,
     /// The processes at the end of the warm-up.
     warm: Option<Warm>,
     total: Measured,
     rows: Vec<Row>,
+    /// What was accepted and not stored, with the seconds since the begin, after the warm-up.
+    backlogs: Vec<(f64, f64)>,
     log: Option<Log<'a>>,
 }
 
@@ -180,15 +191,23 @@ impl Watch<'_> {
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let mut next = self.begin + ROW;
-        let warm_up = self.begin + self.run.scenario.warm_up;
+        let mut next_look = self.begin + self.run.scenario.warm_up;
+        let ended = || senders.iter().all(std::thread::JoinHandle::is_finished);
         loop {
-            let ended = || senders.iter().all(std::thread::JoinHandle::is_finished);
+            let mut backlog = None;
             while Instant::now() < next && !ended() {
-                tokio::time::sleep(LOOK.min(next.saturating_duration_since(Instant::now()))).await;
-                if self.warm.is_none()
-                    && Instant::now() >= warm_up
-                    && let Ok(look) = observe::look(self.addresses).await
-                {
+                tokio::time::sleep(WAKE.min(next.saturating_duration_since(Instant::now()))).await;
+                if Instant::now() < next_look {
+                    continue;
+                }
+                next_look = Instant::now() + LOOK;
+                // A process that is away for a moment is a finding, not the end of the run.
+                let Some(look) = self.look(stop).await else { continue };
+                backlog = self.backlog(&look);
+                if let Some(backlog) = backlog {
+                    self.backlogs.push((self.begin.elapsed().as_secs_f64(), backlog));
+                }
+                if self.warm.is_none() {
                     // What is not added up yet was accepted before, too.
                     let latest: u64 = meters.iter().map(|meter| meter.lock().counts.accepted).sum();
                     let accepted = self.total.counts.accepted + latest;
@@ -199,9 +218,9 @@ impl Watch<'_> {
             let mut part = Measured::default();
             meters.iter().for_each(|meter| meter.take(&mut part));
             let at = self.begin.elapsed();
-            // A process that is away for a moment is a finding, not the end of the run.
-            let look = if self.addresses.is_empty() { None } else { observe::look(self.addresses).await.ok() };
-            let backlog = look.map(|look| look.books.since(&self.before.books).backlog());
+            if backlog.is_none() {
+                backlog = self.look(stop).await.and_then(|look| self.backlog(&look));
+            }
             self.add(&part, at, backlog)?;
             if let Some(row) = self.rows.last() {
                 progress.row(row, &self.total.counts, stop.is_cancelled());
@@ -214,6 +233,20 @@ impl Watch<'_> {
                 next += ROW;
             }
         }
+    }
+
+    /// A look at the processes; none where one does not answer, or not before it is to stop.
+    async fn look(&self, stop: &CancellationToken) -> Option<Look> {
+        let looking = observe::look(self.addresses);
+        if stop.is_cancelled() {
+            return tokio::time::timeout(LAST_LOOK, looking).await.ok()?.ok();
+        }
+        stop.run_until_cancelled(looking).await?.ok()
+    }
+
+    /// What was accepted in this run and is not stored; none where no process tells.
+    fn backlog(&self, look: &Look) -> Option<f64> {
+        (!self.addresses.is_empty()).then(|| look.books.since(&self.start.look.books).backlog())
     }
 
     fn add(&mut self, part: &Measured, at: Duration, backlog: Option<f64>) -> anyhow::Result<()> {
@@ -241,42 +274,42 @@ impl Watch<'_> {
     async fn settle(&self, sent: (Instant, Vec<f64>), stop: &CancellationToken, progress: &mut Progress) -> After {
         let begun = Instant::now();
         loop {
-            let look = observe::look(self.addresses).await.ok();
-            let backlog = look.as_ref().map(|look| look.books.since(&self.before.books).backlog());
+            let look = self.look(stop).await;
+            let backlog = look.as_ref().and_then(|look| self.backlog(look));
             let is_settled = backlog == Some(0.0);
-            if is_settled || begun.elapsed() > self.run.settle || stop.is_cancelled() {
-                let settle = (is_settled && !self.addresses.is_empty()).then(|| begun.elapsed());
+            if is_settled || self.addresses.is_empty() || begun.elapsed() > self.run.settle || stop.is_cancelled() {
+                let settle = is_settled.then(|| begun.elapsed());
                 return After { look, watched: self.cpu(), at: Instant::now(), settle, sent };
             }
             progress.settling(backlog);
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(WAKE).await;
         }
     }
 
     /// What each process used, as this machine counts it, or as the process tells in whole seconds.
     fn processes(&self, warm: &Warm, after: &After) -> Vec<ProcessUse> {
-        let millions = (self.total.counts.accepted - warm.accepted) as f64 / 1e6;
+        let accepted = (self.total.counts.accepted - warm.accepted) as f64;
+        // What was accepted in the warm-up and stored after it has cost those who store it.
+        let settled = after.look.as_ref().filter(|_| !self.addresses.is_empty());
+        let settled = settled.map_or(accepted, |look| look.books.settled() - warm.look.books.settled());
         let since = |at: Instant| at.saturating_duration_since(warm.at).as_secs_f64().max(1e-3);
         let mut processes = Vec::new();
-        let mut add = |process: &str, cpu_seconds: f64, cores: f64, memory_mib: f64| {
-            let cpu_seconds_per_million = if millions > 0.0 { cpu_seconds / millions } else { 0.0 };
-            processes.push(ProcessUse {
-                process: process.to_owned(),
-                cpu_seconds,
-                cores,
-                cpu_seconds_per_million,
-                memory_mib,
-            });
+        let mut add = |process: &str, is_storing: bool, cpu_seconds: f64, cores: f64, memory_mib: f64| {
+            let readings = if is_storing { settled } else { accepted };
+            let cpu_seconds_per_million = (readings > 0.0).then(|| cpu_seconds / readings * 1e6);
+            let process = process.to_owned();
+            processes.push(ProcessUse { process, cpu_seconds, cores, cpu_seconds_per_million, memory_mib });
         };
         for (at, watched) in self.run.watched.iter().enumerate() {
             let (used, sending) = (after.watched[at] - warm.watched[at], after.sent.1[at] - warm.watched[at]);
-            add(&watched.name, used, sending.max(0.0) / since(after.sent.0), usage::memory_mib(watched.pid));
+            let cores = sending.max(0.0) / since(after.sent.0);
+            add(&watched.name, watched.is_storing, used, cores, usage::memory_mib(watched.pid));
         }
         let Some(look) = &after.look else { return processes };
         for (at, (name, _)) in self.run.admins.iter().enumerate() {
             if self.run.watched.iter().all(|watched| watched.name != *name) {
                 let used = look.cpu[at] - warm.look.cpu[at];
-                add(name, used, used / since(after.at), look.memory[at]);
+                add(name, look.accepted[at] == 0.0, used, used / since(after.at), look.memory[at]);
             }
         }
         processes
@@ -291,12 +324,7 @@ impl Watch<'_> {
         after: After,
         interrupted: bool,
     ) -> Found {
-        let warm = self.warm.clone().unwrap_or_else(|| Warm {
-            look: self.before.clone(),
-            watched: after.watched.clone(),
-            at: after.at,
-            accepted: self.total.counts.accepted,
-        });
+        let warm = self.warm.clone().unwrap_or_else(|| self.start.clone());
         let processes = self.processes(&warm, &after);
         let mut scenario = self.run.scenario.clone();
         scenario.begin = Some(traffic.begin());
@@ -314,7 +342,7 @@ impl Watch<'_> {
             seconds,
             interrupted,
             machine: Machine::this(),
-            versions: self.before.versions.iter().cloned().collect(),
+            versions: self.start.look.versions.iter().cloned().collect(),
             counts: total.counts.clone(),
             unsent: planned - sent,
             accepted_per_second: total.counts.accepted as f64 / seconds,
@@ -323,14 +351,26 @@ impl Watch<'_> {
             lateness_ms: Quantiles::from(&total.lateness),
             curve_ms: curve(total),
             rows: self.rows,
-            books: after.look.as_ref().filter(|_| is_told).map(|look| look.books.since(&self.before.books)),
+            books: after.look.as_ref().filter(|_| is_told).map(|look| look.books.since(&self.start.look.books)),
             stages: after.look.as_ref().map(|look| look.stages_since(&warm.look)).unwrap_or_default(),
+            backlog_growth_per_second: growth(&self.backlogs),
             settle_seconds: after.settle.map(|settle| settle.as_secs_f64()),
             processes,
             unlike: total.unlike.clone(),
         };
         Found { report, ledger, measured: self.total }
     }
+}
+
+/// By how much what is not stored grew each second: the slope of the straight line nearest to these looks. A worker stores in
+/// large transactions, so that single looks say little.
+fn growth(backlogs: &[(f64, f64)]) -> Option<f64> {
+    let count = backlogs.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| backlogs.iter().map(of).sum::<f64>() / count;
+    let (time, backlog) = (mean(|look| look.0), mean(|look| look.1));
+    let spread: f64 = backlogs.iter().map(|look| (look.0 - time).powi(2)).sum();
+    let together: f64 = backlogs.iter().map(|look| (look.0 - time) * (look.1 - backlog)).sum();
+    (backlogs.len() > 2 && spread > 0.0).then(|| together / spread)
 }
 
 /// Latencies from the median's neighbourhood to p99.999, closer together towards the end.
@@ -373,4 +413,21 @@ fn write(log: &mut Log<'_>, part: &Measured, from: Duration, lasts: Duration) ->
     let failed = |error| anyhow::anyhow!("the log of latencies cannot be written: {error:?}");
     log.write_histogram(&part.intended, from, lasts, None).map_err(failed)?;
     log.write_histogram(&part.sent, from, lasts, Tag::new("sent")).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sawtooth_does_not_grow_and_a_rising_one_does() {
+        // A transaction of 30,000 readings every 0.4 s, of 100,000 readings/s that come in and so many less that go.
+        let saw = |rising: f64| -> Vec<_> {
+            let look = |n: i32| (f64::from(n) * 0.25, f64::from(n * 25 % 40) * 1_000.0 + rising * f64::from(n) * 0.25);
+            (0..30).map(look).collect()
+        };
+        let (steady, rising) = (growth(&saw(0.0)).unwrap(), growth(&saw(10_000.0)).unwrap());
+        assert!(steady.abs() < 2_000.0 && (rising - steady - 10_000.0).abs() < 1.0, "{steady}, {rising}");
+        assert_eq!(growth(&[(1.0, 5.0), (2.0, 6.0)]), None);
+    }
 }

@@ -221,7 +221,7 @@ enum Outcome {
 }
 
 impl Outcome {
-    /// Whether it says what became of the readings.
+    /// Whether sending it again would change nothing.
     fn is_final(&self) -> bool {
         matches!(self, Self::Answer { status, .. } if *status < 500)
     }

@@ -4,6 +4,8 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
+use anyhow::Context as _;
+
 use crate::node::Node;
 use crate::{find, free_port, wait};
 
@@ -38,9 +40,8 @@ impl HaProxy {
         let mut server = Command::new(find("haproxy", PLACES)?);
         server.args(["-db", "-f"]).arg(&file);
         let node = Node::start(&folder, None, &server)?;
-        wait::until(&format!("HAProxy listens; its log: {}", node.log()), LIMIT, || {
-            TcpStream::connect(&address).is_ok()
-        });
+        wait::try_until("HAProxy listens", LIMIT, || Ok(TcpStream::connect(&address).is_ok()))
+            .with_context(|| node.log())?;
         Ok(Self { node, address })
     }
 

@@ -65,15 +65,21 @@ impl Process {
     /// Waits until `/readyz` says yes.
     ///
     /// # Panics
-    /// The process ends before, or takes a minute.
+    /// See [`Process::try_ready`].
     pub fn wait_ready(&mut self) {
-        let what = format!("{} is ready", self.name);
-        wait::until(&what, LIMIT, || {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("{} ended with {status} before it was ready:\n{}", self.name, tail(&self.log));
-            }
-            self.ready()
-        });
+        self.try_ready().unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
+    /// Waits until `/readyz` says yes.
+    ///
+    /// # Errors
+    /// The process ends before, or takes a minute.
+    pub fn try_ready(&mut self) -> anyhow::Result<()> {
+        wait::try_until(&format!("{} is ready", self.name), LIMIT, || {
+            let ended = self.child.try_wait()?;
+            ensure!(ended.is_none(), "{} ended before it was ready:\n{}", self.name, tail(&self.log));
+            Ok(self.ready())
+        })
     }
 
     /// Whether `/readyz` says yes now.
@@ -170,8 +176,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Before its number is free for another.
         self.dismiss();
+        let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- log of {}\n{}", self.name, self.log());
         }

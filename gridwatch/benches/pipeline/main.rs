@@ -3,6 +3,8 @@
 //! Every ratio comes from rounds in which the limit and the pipeline take turns, so that a machine whose speed drifts
 //! drifts for both; the median round counts. The table goes to standard output, the figures as JSON to `--out`.
 
+#[path = "../common.rs"]
+mod common;
 mod generator;
 
 use std::path::{Path, PathBuf};
@@ -12,10 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use clap::Parser;
+use common::{address, median, program};
 use futures_util::SinkExt as _;
 use generator::{METRICS, SERIES};
 use serde::{Deserialize, Serialize};
-use testbed::free_port;
 use testbed::postgres::Postgres;
 use testbed::process::Process;
 use testbed::rabbitmq::RabbitMq;
@@ -481,19 +483,6 @@ impl Pipeline {
         self.worker.terminate()?;
         Ok(())
     }
-}
-
-fn program() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_gridwatch"))
-}
-
-fn address() -> anyhow::Result<String> {
-    Ok(format!("127.0.0.1:{}", free_port()?))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 fn machine() -> String {

@@ -3,6 +3,8 @@
 //! The limit of the spool is a loop that writes and syncs the same bytes, as many at a time as the spool does, in the same
 //! round. The table goes to standard output, the figures as JSON to `--out`.
 
+#[path = "../common.rs"]
+mod common;
 #[expect(dead_code, reason = "shared with the other benchmark, which uses all of it")]
 #[path = "../pipeline/generator.rs"]
 mod generator;
@@ -17,9 +19,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use clap::Parser;
+use common::{address, median, program};
 use serde::Serialize;
 use service::spool::{self, record};
-use testbed::free_port;
 use testbed::link::{Condition, Link};
 use testbed::postgres::Postgres;
 use testbed::process::Process;
@@ -310,17 +312,4 @@ async fn outage() -> anyhow::Result<Outage> {
         spooled,
         drain_seconds,
     })
-}
-
-fn program() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_gridwatch"))
-}
-
-fn address() -> anyhow::Result<String> {
-    Ok(format!("127.0.0.1:{}", free_port()?))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }

@@ -43,7 +43,9 @@ pub fn run(report: &Report, folder: &Path) -> u8 {
     for process in &report.processes {
         println!(
             "{:<28}{:>10.2} CPU-s per million readings, {:.0} MiB",
-            process.process, process.cpu_seconds_per_million, process.memory_mib
+            process.process,
+            process.cpu_seconds_per_million.unwrap_or_default(),
+            process.memory_mib
         );
     }
     for words in &report.unlike {

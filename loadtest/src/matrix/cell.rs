@@ -89,7 +89,7 @@ impl Cell {
             }
             let process = start(&plan.gridwatch, &arguments, &admin, folder.path())?;
             admins.push((FRONT_END.to_owned(), admin));
-            watched.push(Watched { name: FRONT_END.into(), pid: process.pid(), is_server: false });
+            watched.push(watch(FRONT_END, process.pid()));
             front_ends.push(process);
             addresses.push(listen);
         }
@@ -99,18 +99,18 @@ impl Cell {
             let arguments = ["worker", "--admin", &admin, "--amqp-url", &amqp_url, "--database-url", &database_url];
             let process = start(&plan.gridwatch, &arguments, &admin, folder.path())?;
             admins.push(("worker".to_owned(), admin));
-            watched.push(Watched { name: "worker".into(), pid: process.pid(), is_server: false });
+            watched.push(Watched { is_storing: true, ..watch("worker", process.pid()) });
             worker = Some(process);
             let pid = rabbitmq.pid().context("RabbitMQ does not run")?;
-            watched.push(Watched { name: "RabbitMQ".into(), pid, is_server: true });
+            watched.push(Watched { is_server: true, ..watch("RabbitMQ", pid) });
         }
         let balancer = if instances > 1 { Some(HaProxy::start(&addresses)?) } else { None };
         if let Some(balancer) = &balancer {
-            watched.push(Watched { name: "HAProxy".into(), pid: balancer.pid(), is_server: true });
+            watched.push(Watched { is_server: true, ..watch("HAProxy", balancer.pid()) });
         }
         let pid = postgres.pid().context("PostgreSQL does not run")?;
-        watched.push(Watched { name: "PostgreSQL".into(), pid, is_server: true });
-        watched.push(Watched { name: GENERATOR.into(), pid: std::process::id(), is_server: false });
+        watched.push(Watched { is_server: true, is_storing: true, ..watch("PostgreSQL", pid) });
+        watched.push(watch(GENERATOR, std::process::id()));
         let url = format!("http://{}", balancer.as_ref().map_or(addresses[0].as_str(), HaProxy::address));
         Ok(Self {
             way,
@@ -187,9 +187,13 @@ fn address() -> std::io::Result<String> {
     Ok(format!("127.0.0.1:{}", free_port()?))
 }
 
+fn watch(name: &str, pid: u32) -> Watched {
+    Watched { name: name.to_owned(), pid, is_server: false, is_storing: false }
+}
+
 fn start(program: &Path, arguments: &[&str], admin: &str, folder: &Path) -> anyhow::Result<Process> {
     let mut process = Process::start(program, arguments, admin, folder)?;
-    process.wait_ready();
+    process.try_ready()?;
     Ok(process)
 }
 

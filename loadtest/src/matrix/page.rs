@@ -90,7 +90,7 @@ fn latencies(measured: &[(String, &Report)]) -> String {
             .processes
             .iter()
             .filter(|one| one.process != "load generator")
-            .map(|one| one.cpu_seconds_per_million)
+            .filter_map(|one| one.cpu_seconds_per_million)
             .sum();
         let times = &report.latency_ms;
         let values = [
@@ -127,7 +127,7 @@ fn latencies(measured: &[(String, &Report)]) -> String {
 fn cpu(measured: &[(String, &Report)]) -> Vec<(String, Vec<f64>)> {
     let of = |report: &Report, process: &str| -> f64 {
         let own = report.processes.iter().filter(|one| one.process == process);
-        own.map(|one| one.cpu_seconds_per_million).sum()
+        own.filter_map(|one| one.cpu_seconds_per_million).sum()
     };
     let bar = |(name, report): &(String, &Report)| (name.clone(), PROCESSES.map(|one| of(report, one)).to_vec());
     measured.iter().map(bar).collect()

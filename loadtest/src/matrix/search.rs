@@ -19,14 +19,11 @@ use crate::run::Run;
 use crate::scenario::Mode;
 use crate::send::Target;
 
-/// Readings of so many seconds may be under way at the end of a trial,
-const UNDER_WAY: f64 = 0.1;
-/// and so large a part of those of the trial may be left: what is stored is a fiftieth less than what was accepted. A larger
-/// backlog that is still larger than in the middle of the trial counts as growing.
-const LEFT: f64 = 0.02;
+/// A backlog grows where so large a part of the rate is not stored.
+const GROWTH: f64 = 0.05;
 /// How long what was accepted may take until it is stored, before the next trial.
 const SETTLE: Duration = Duration::from_secs(120);
-/// Share of the cores that counts as all of them.
+/// Share of cores or threads that counts as all of them.
 const BUSY: f64 = 0.85;
 
 /// Why a rate was not met.
@@ -140,7 +137,7 @@ pub async fn load(
         let rate = (low + high) / 2.0;
         let mut trial = attempt(plan, cell, rate, say, stop).await?;
         trials.push(trial);
-        if trial.limit == Limit::Latency && !stop.is_cancelled() {
+        if matches!(trial.limit, Limit::Latency | Limit::Backlog) && !stop.is_cancelled() {
             // Once more: the disk of a machine that is shared hesitates at times, and that is not this rate's fault.
             trial = attempt(plan, cell, rate, say, stop).await?;
             trials.push(trial);
@@ -197,21 +194,24 @@ async fn attempt(
 }
 
 fn judge(report: &Report, rate: f64) -> Trial {
-    let backlogs: Vec<f64> = report.rows.iter().filter_map(|row| row.backlog).collect();
-    let (last, middle) = (backlogs.last().copied(), backlogs.get(backlogs.len() / 2).copied());
-    let (last, middle) = (last.unwrap_or_default(), middle.unwrap_or_default());
     let counts = &report.counts;
+    let backlog = report.rows.iter().rev().find_map(|row| row.backlog);
     // Where no process says what is stored, nothing is known to be met.
-    let limit = if counts.errors + counts.unlike + counts.dropped > 0 || counts.sent == 0 || backlogs.is_empty() {
+    let limit = if counts.errors + counts.unlike + counts.dropped > 0 || counts.sent == 0 || backlog.is_none() {
         Limit::Errors
     } else if report.latency_ms.p99 > TARGET_MS {
         Limit::Latency
-    } else if last > rate * (UNDER_WAY + LEFT * report.seconds) && (last > middle || backlogs.len() < 3) {
+    } else if is_growing(report) {
         Limit::Backlog
     } else {
         Limit::None
     };
-    Trial { rate, accepted_per_second: report.accepted_per_second, p99_ms: report.latency_ms.p99, backlog: last, limit }
+    let backlog = backlog.unwrap_or_default();
+    Trial { rate, accepted_per_second: report.accepted_per_second, p99_ms: report.latency_ms.p99, backlog, limit }
+}
+
+fn is_growing(report: &Report) -> bool {
+    report.backlog_growth_per_second.is_some_and(|growth| growth > report.accepted_per_second * GROWTH)
 }
 
 /// What was busiest while requests were sent, from the CPU time of each process, and the depth of the queue. `front_ends` is
@@ -228,12 +228,7 @@ fn bottleneck(report: &Report, front_ends: f64) -> String {
     let all: f64 = by_name.iter().map(|(_, cores)| cores).sum();
     let parts: Vec<String> = by_name.iter().take(3).map(|(name, cores)| format!("{name} {cores:.2}")).collect();
     let cores = report.machine.cores as f64;
-    let backlog = report.rows.last().and_then(|row| row.backlog).unwrap_or_default();
-    let queue = if backlog > report.accepted_per_second * (UNDER_WAY + LEFT * report.seconds) {
-        ", while the queue grew: storing was the slower part"
-    } else {
-        ""
-    };
+    let queue = if is_growing(report) { ", while the backlog grew: storing was the slower part" } else { "" };
     let is_full =
         |name: &str, threads: f64| by_name.iter().any(|(own, cores)| *own == name && *cores >= threads * BUSY);
     let verdict = if all >= cores * BUSY {
