@@ -8,10 +8,6 @@ use clap::Parser as _;
 
 use crate::command::{Arguments, Usage};
 
-/// Makes and forgets what a request needs faster than the system's: 3 % more requests of one thread.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let result = command::run(Arguments::parse());
     match result {
