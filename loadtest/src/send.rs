@@ -103,6 +103,8 @@ impl Share {
             Format::Ndjson => "application/x-ndjson",
         };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+        // Takes its place now: a copy of the map has no room for another one.
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
         headers
     }
 
@@ -424,6 +426,7 @@ impl Connection {
         *message.method_mut() = hyper::Method::POST;
         *message.uri_mut() = self.path.clone();
         *message.headers_mut() = self.headers.clone();
+        message.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(request.body.len()));
         if let Some(encoding) = request.encoding {
             message.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
