@@ -364,7 +364,14 @@ impl Process {
         let router = service::admin::router(metrics.clone(), health.clone());
         tracing::info!(address = ?listener.local_addr().ok(), "admin port");
         let tasks = [
-            tokio::spawn(service::http::serve(listener, router, ADMIN_CONNECTIONS, ADMIN_GRACE, admin_stop.clone())),
+            tokio::spawn(service::http::serve(
+                listener,
+                router,
+                |_| (),
+                ADMIN_CONNECTIONS,
+                ADMIN_GRACE,
+                admin_stop.clone(),
+            )),
             tokio::spawn(metrics.clone().upkeep(admin_stop.clone())),
         ];
         Ok(Self { metrics, health, stop, admin_stop, tasks })

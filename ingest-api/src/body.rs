@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use service::problem::Problem;
@@ -41,13 +41,23 @@ pub struct Bodies {
 }
 
 /// The text of a request and its share of the budget.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Text {
     bytes: Bytes,
-    _share: Arc<OwnedSemaphorePermit>,
+    _share: OwnedSemaphorePermit,
 }
 
 impl Text {
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// The text.
     ///
     /// # Errors
@@ -57,6 +67,28 @@ impl Text {
             let detail = format!("the body is not UTF-8 from byte {}", error.valid_up_to());
             Problem::new(StatusCode::BAD_REQUEST, "not_utf8", detail)
         })
+    }
+}
+
+/// What the head of a request says of its body.
+#[derive(Debug, Clone, Copy)]
+pub struct Announced {
+    /// None: one that we cannot read.
+    encoding: Option<Encoding>,
+    /// In bytes; 0 where it says nothing.
+    length: usize,
+    asks_first: bool,
+}
+
+impl Announced {
+    /// Reads the headers of a request.
+    pub fn new(headers: &HeaderMap) -> Self {
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        Self {
+            encoding: headers.get(header::CONTENT_ENCODING).map_or(Some(Encoding::Identity), Encoding::new),
+            length: length.unwrap_or(0),
+            asks_first: headers.contains_key(header::EXPECT),
+        }
     }
 }
 
@@ -71,10 +103,10 @@ impl Bodies {
     ///
     /// # Errors
     /// 400, 408, 413, 415 or 503, as problem.
-    pub async fn read(&self, headers: &HeaderMap, mut body: Body) -> Result<Text, Problem> {
-        let text = self.text(headers, &mut body).await;
+    pub async fn read(&self, announced: Announced, mut body: Body) -> Result<Text, Problem> {
+        let text = self.text(announced, &mut body).await;
         // Who asks first whether to send the body has sent none of it.
-        if text.is_err() && !headers.contains_key(header::EXPECT) {
+        if text.is_err() && !announced.asks_first {
             let _too_slow = tokio::time::timeout(LINGER, self.discard(body)).await;
         }
         text
@@ -91,13 +123,15 @@ impl Bodies {
         }
     }
 
-    async fn text(&self, headers: &HeaderMap, body: &mut Body) -> Result<Text, Problem> {
-        let encoding = Encoding::of(headers)?;
-        let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|length| length > self.max_bytes) {
+    async fn text(&self, announced: Announced, body: &mut Body) -> Result<Text, Problem> {
+        let encoding = announced.encoding.ok_or_else(|| {
+            let detail = "content-encoding is gzip, zstd or identity";
+            Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail)
+        })?;
+        if announced.length > self.max_bytes {
             return Err(self.too_large());
         }
-        let reading = self.collect(body, announced.unwrap_or(0));
+        let reading = self.collect(body, announced.length);
         let (bytes, mut share) = tokio::time::timeout(ARRIVAL, reading).await.map_err(|_| {
             let detail = format!("the body did not arrive within {} s", ARRIVAL.as_secs());
             Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
@@ -110,7 +144,7 @@ impl Bodies {
         // What comes out of it may be larger than the text: an entry for every "0," of an array.
         let entries = bytes.iter().filter(|&&byte| byte == b',' || byte == b'\n').count().min(MAX_READINGS);
         share.merge(self.acquire(entries * ENTRY)?);
-        Ok(Text { bytes, _share: Arc::new(share) })
+        Ok(Text { bytes, _share: share })
     }
 
     async fn collect(&self, body: &mut Body, announced: usize) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
@@ -190,16 +224,12 @@ enum Encoding {
 }
 
 impl Encoding {
-    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let value = headers.get(header::CONTENT_ENCODING).map_or(&b"identity"[..], |value| value.as_bytes());
-        match value.to_ascii_lowercase().as_slice() {
-            b"identity" => Ok(Self::Identity),
-            b"gzip" | b"x-gzip" => Ok(Self::Gzip),
-            b"zstd" => Ok(Self::Zstd),
-            _ => {
-                let detail = "content-encoding is gzip, zstd or identity";
-                Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail))
-            }
+    fn new(name: &HeaderValue) -> Option<Self> {
+        match name.as_bytes().to_ascii_lowercase().as_slice() {
+            b"identity" => Some(Self::Identity),
+            b"gzip" | b"x-gzip" => Some(Self::Gzip),
+            b"zstd" => Some(Self::Zstd),
+            _ => None,
         }
     }
 }

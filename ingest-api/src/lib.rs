@@ -21,10 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use deadpool_postgres::Pool;
 use metrics::Counter;
@@ -140,7 +137,9 @@ pub async fn run(
         });
     }
     tracing::info!(address = ?listener.local_addr().ok(), "taking readings");
-    service::http::serve(listener, router(readings), config.max_connections, config.grace, stop).await;
+    let statuses = Arc::new(Statuses::default());
+    let answered = move |status| statuses.count(status);
+    service::http::serve(listener, router(readings), answered, config.max_connections, config.grace, stop).await;
 
     // The last coalescer went with the router: what it holds is delivered, and then its task ends.
     tasks.close();
@@ -160,7 +159,6 @@ fn router(readings: Arc<Readings>) -> Router {
     Router::new()
         .route("/v1/readings", post(readings::post).fallback(not_allowed))
         .fallback(not_found)
-        .layer(from_fn_with_state(Arc::new(Statuses::default()), count))
         .with_state(readings)
 }
 
@@ -178,10 +176,10 @@ impl Default for Statuses {
     }
 }
 
-async fn count(State(statuses): State<Arc<Statuses>>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await.into_response();
-    if let Some((_, counter)) = statuses.0.iter().find(|(status, _)| *status == response.status()) {
-        counter.increment(1);
+impl Statuses {
+    fn count(&self, answered: StatusCode) {
+        if let Some((_, counter)) = self.0.iter().find(|(status, _)| *status == answered) {
+            counter.increment(1);
+        }
     }
-    response
 }

@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::future::try_join_all;
 use metrics::Counter;
 use schema::batch::MAX_READINGS as MAX_BATCH;
 use schema::partition::{Days, MAX_DAYS};
@@ -25,7 +23,7 @@ use service::problem::Problem;
 use service::sink::SinkError;
 use tokio::time::Instant;
 
-use crate::body::Bodies;
+use crate::body::{Announced, Bodies, Text};
 use crate::coalesce::{Coalescer, Outcome};
 use crate::format::{self, Format, FormatError, RawReading};
 use crate::registry::register::{RegisterError, Registrar};
@@ -104,43 +102,54 @@ impl Sorted {
     }
 }
 
-/// The handler.
-pub async fn post(
-    State(readings): State<Arc<Readings>>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
-    headers: HeaderMap,
+/// A request whose head has been read, and is gone: it borrows from the buffer of the connection, which can be used again
+/// for the next request then.
+struct Opened {
+    parameters: Parameters,
+    format: Format,
+    announced: Announced,
     body: Body,
-) -> Response {
-    let begun = Instant::now();
-    let response = match readings.take(parameters, &headers, body).await {
-        Ok(response) => response,
-        Err(problem) => problem.into_response(),
-    };
-    let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    readings.histograms.http.record(micros, 1);
-    response
 }
 
-impl Readings {
-    async fn take(
-        self: &Arc<Self>,
-        parameters: Result<Query<Parameters>, QueryRejection>,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Result<Response, Problem> {
-        let Query(parameters) = parameters.map_err(|error| {
+impl Opened {
+    fn new(request: Request) -> Result<Self, Problem> {
+        let (head, body) = request.into_parts();
+        let Query(parameters) = Query::try_from_uri(&head.uri).map_err(|error| {
             let detail = format!("{}; known are precision=s|ms|us|ns and atomic=true|false", error.body_text());
             Problem::new(StatusCode::BAD_REQUEST, "bad_query", detail)
         })?;
-        let format = format_of(headers)?;
-        let text = self.bodies.read(headers, body).await?;
+        let format = format_of(&head.headers)?;
+        Ok(Self { parameters, format, announced: Announced::new(&head.headers), body })
+    }
+}
+
+/// The handler. No `async fn`: its future would hold the head for as long as the readings are under way.
+pub fn post(State(readings): State<Arc<Readings>>, request: Request) -> impl Future<Output = Response> + Send {
+    let begun = Instant::now();
+    let opened = Opened::new(request);
+    async move {
+        let response = match readings.take(opened).await {
+            Ok(response) => response,
+            Err(problem) => problem.into_response(),
+        };
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        readings.histograms.http.record(micros, 1);
+        response
+    }
+}
+
+impl Readings {
+    async fn take(self: &Arc<Self>, opened: Result<Opened, Problem>) -> Result<Response, Problem> {
+        let Opened { parameters, format, announced, body } = opened?;
+        let text = self.bodies.read(announced, body).await?;
         let received_at = clock::now();
-        let sorted = if text.as_str()?.len() > LARGE {
-            let (this, text) = (self.clone(), text.clone());
-            let sort = move || this.sort(format, text.as_str()?, parameters.precision, received_at);
+        // The text keeps its share of the budget until the answer.
+        let (sorted, _text) = if text.len() > LARGE {
+            let this = self.clone();
+            let sort = move || (this.sort(format, &text, parameters.precision, received_at), text);
             tokio::task::spawn_blocking(sort).await.map_err(|_| internal())?
         } else {
-            self.sort(format, text.as_str()?, parameters.precision, received_at)
+            (self.sort(format, &text, parameters.precision, received_at), text)
         };
         let (mut sorted, unknown) = sorted?;
         if !unknown.is_empty() {
@@ -154,11 +163,11 @@ impl Readings {
     fn sort(
         &self,
         format: Format,
-        text: &str,
+        text: &Text,
         precision: Precision,
         received_at: Micros,
     ) -> Result<(Sorted, Vec<Unknown>), Problem> {
-        let entries = format::read(format, text).map_err(|error| match &error {
+        let entries = format::read(format, text.as_str()?).map_err(|error| match &error {
             FormatError::Malformed(_) => Problem::new(StatusCode::BAD_REQUEST, "malformed_json", error.to_string()),
             FormatError::TooMany => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_readings", error.to_string()),
         })?;
@@ -288,8 +297,8 @@ impl Readings {
                 .with("rejected", rejected)
                 .with("unavailable", sorted.unavailable));
         }
-        let errors = serde_json::to_value(&sorted.listed).map_err(|_| internal())?;
         if accepted == 0 {
+            let errors = serde_json::to_value(&sorted.listed).map_err(|_| internal())?;
             let detail = "none of the readings was accepted; do not retry them as they are";
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_reading_accepted", detail)
                 .with("accepted", 0)
@@ -305,10 +314,13 @@ impl Readings {
         timeless: bool,
     ) -> Result<(), Problem> {
         let parts = outcomes.len();
-        let all = try_join_all(outcomes.into_iter().map(async |outcome| {
-            // A reply that was dropped: the process is on its way out.
-            outcome.await.unwrap_or_else(|_| Err(SinkError::Unconfirmed("the process is stopping".into())))
-        }));
+        let all = async {
+            for outcome in outcomes {
+                // A reply that was dropped: the process is on its way out.
+                outcome.await.unwrap_or_else(|_| Err(SinkError::Unconfirmed("the process is stopping".into())))?;
+            }
+            Ok(())
+        };
         let unavailable = |code, detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
         let in_doubt = |reason: &str| {
             let retry = if timeless { "stores those twice that have no measured_at" } else { "stores nothing twice" };
@@ -316,7 +328,7 @@ impl Readings {
             unavailable("unconfirmed", &detail)
         };
         match tokio::time::timeout(self.answer_timeout, all).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(())) => Ok(()),
             // Another part of it may be stored.
             Ok(Err(SinkError::Refused(reason))) if parts > 1 => Err(in_doubt(&reason)),
             Ok(Err(SinkError::Refused(reason))) => Err(unavailable("queue_unavailable", &format!("{reason}; retry"))),
@@ -364,14 +376,14 @@ fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return Ok(Format::Json);
     };
-    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
-        "application/json" => Ok(Format::Json),
-        "application/x-ndjson" => Ok(Format::Ndjson),
-        _ => {
-            let detail = "content-type is application/json or application/x-ndjson";
-            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
-        }
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        Ok(Format::Json)
+    } else if essence.eq_ignore_ascii_case("application/x-ndjson") {
+        Ok(Format::Ndjson)
+    } else {
+        let detail = "content-type is application/json or application/x-ndjson";
+        Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -21,17 +23,23 @@ const HEAD: Duration = Duration::from_secs(75);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `router` until `stop`; then takes no further connection and lets the requests under way finish, for at most
-/// `grace`. At `max_connections` further ones wait in the listener's backlog.
+/// `grace`. At `max_connections` further ones wait in the listener's backlog. `answered` hears the status of every answer.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    answered: impl Fn(StatusCode) + Clone + Send + Sync + 'static,
     max_connections: usize,
     grace: Duration,
     stop: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(max_connections));
     let connections = GracefulShutdown::new();
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    // Not a layer of the router: those put every request into a box or two.
+    let service = service_fn(move |request| {
+        let (answer, answered) = (router.call(request), answered.clone());
+        async move { answer.await.inspect(|answer| answered(answer.status())) }
+    });
     loop {
         let accepted = stop.run_until_cancelled(async {
             let slot = slots.clone().acquire_owned().await;
