@@ -11,6 +11,10 @@ use std::process::ExitCode;
 
 use crate::config::Command;
 
+/// Requests are taken apart on one thread and finished on another: docs/decisions/0011 has the figures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A wrong flag, file, address or URL: one sentence to the user, and exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

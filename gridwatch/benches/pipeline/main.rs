@@ -32,6 +32,8 @@ const BATCH: usize = 1_000;
 const CONNECTIONS: usize = 16;
 /// Connections of the run with single readings.
 const SINGLES: usize = 64;
+/// Connections of the same as a fleet of meters has them.
+const MANY: usize = 1_000;
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -116,6 +118,8 @@ struct Report {
     singles: Comparison,
     /// The same while no worker empties the queue: front end and broker alone.
     singles_queued_only: Comparison,
+    /// The worker running, on many connections.
+    singles_many: Comparison,
     singles_p50_ms: f64,
     singles_p99_ms: f64,
     cpu_seconds_per_million_readings: Cpu,
@@ -173,17 +177,21 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
     let mut singles = Comparison::new("single readings", "requests/s", 0.4);
     let mut queued_only = Comparison::new("single readings, no worker", "requests/s", 0.4);
+    let mut many = Comparison::new("the same on 1,000 connections", "requests/s", 0.4);
     let (mut p50, mut p99) = (Vec::new(), Vec::new());
-    println!("requests of one reading on {SINGLES} connections, confirmed by the broker, the worker running");
+    println!("requests of one reading, confirmed by the broker, on {SINGLES} connections and on {MANY}");
     for round in 0..arguments.rounds {
         let duration = Duration::from_secs(arguments.seconds);
-        let limit = stage.bare(duration).await?;
-        let queued = stage.singles(&format!("queued{round}"), duration, false).await?;
+        let limit = stage.bare(SINGLES, duration).await?;
+        let queued = stage.singles(&format!("queued{round}"), SINGLES, duration, false).await?;
         queued_only.round(limit.per_second, queued.per_second);
-        let own = stage.singles(&format!("singles{round}"), duration, true).await?;
+        let own = stage.singles(&format!("singles{round}"), SINGLES, duration, true).await?;
         singles.round(limit.per_second, own.per_second);
         p50.push(own.p50_ms);
         p99.push(own.p99_ms);
+        let limit = stage.bare(MANY, duration).await?;
+        let own = stage.singles(&format!("many{round}"), MANY, duration, true).await?;
+        many.round(limit.per_second, own.per_second);
     }
 
     let rate = median(end_to_end.gridwatch.clone()) * 2.0;
@@ -195,6 +203,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         end_to_end,
         singles,
         singles_queued_only: queued_only,
+        singles_many: many,
         singles_p50_ms: median(p50),
         singles_p99_ms: median(p99),
         cpu_seconds_per_million_readings: cpu,
@@ -212,7 +221,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 fn print(report: &Report) {
     println!("\n{}", report.machine);
     println!("{:<42} {:>12} {:>12} {:>7} {:>6}", "", "limit", "gridwatch", "ratio", "goal");
-    for comparison in [&report.end_to_end, &report.singles, &report.singles_queued_only] {
+    for comparison in [&report.end_to_end, &report.singles, &report.singles_queued_only, &report.singles_many] {
         let what = format!("{} ({})", comparison.what, comparison.unit);
         println!(
             "{what:<42} {:>12.0} {:>12.0} {:>7.2} {:>6.2}",
@@ -390,22 +399,28 @@ impl Stage {
         }
     }
 
-    async fn bare(&self, duration: Duration) -> anyhow::Result<generator::Singles> {
+    async fn bare(&self, connections: usize, duration: Duration) -> anyhow::Result<generator::Singles> {
         let address = address()?;
         let own = std::env::current_exe()?;
         let mut server = Process::start(&own, &["--bare", &address], &address, self.folder.path())?;
         server.wait_ready();
-        generator::singles(&address, SINGLES, duration).await
+        generator::singles(&address, connections, duration).await
     }
 
     /// With or without a worker that empties the queue meanwhile.
-    async fn singles(&self, name: &str, duration: Duration, working: bool) -> anyhow::Result<generator::Singles> {
+    async fn singles(
+        &self,
+        name: &str,
+        connections: usize,
+        duration: Duration,
+        working: bool,
+    ) -> anyhow::Result<generator::Singles> {
         let mut pipeline = self.pipeline(name).await?;
         if !working {
             pipeline.worker.signal("STOP")?;
         }
         let (before, own) = (self.cpu(&pipeline), usage::of_process(std::process::id()));
-        let result = generator::singles(&pipeline.listen, SINGLES, duration).await?;
+        let result = generator::singles(&pipeline.listen, connections, duration).await?;
         let (after, own) = (self.cpu(&pipeline), usage::of_process(std::process::id()) - own);
         let cores = |after: f64, before: f64| (after - before) / duration.as_secs_f64();
         println!(
