@@ -102,8 +102,8 @@ impl Sorted {
     }
 }
 
-/// A request whose head has been read, and is gone: it borrows from the buffer of the connection, which can be used again
-/// for the next request then.
+/// A request whose head has been read, and is gone: it borrows from a buffer of 8 kB, which is not kept for as long as the
+/// readings are under way then.
 struct Opened {
     parameters: Parameters,
     format: Format,
@@ -123,7 +123,7 @@ impl Opened {
     }
 }
 
-/// The handler. No `async fn`: its future would hold the head for as long as the readings are under way.
+/// The handler. No `async fn`: its future would hold the whole head, and is made for every request.
 pub fn post(State(readings): State<Arc<Readings>>, request: Request) -> impl Future<Output = Response> + Send {
     let begun = Instant::now();
     let opened = Opened::new(request);
