@@ -41,12 +41,8 @@ pub fn run(report: &Report, folder: &Path) -> u8 {
         println!("{:<28}{:>10.2}{:>10}{:>10.2}", stage.stage, stage.p50, "", stage.p99);
     }
     for process in &report.processes {
-        println!(
-            "{:<28}{:>10.2} CPU-s per million readings, {:.0} MiB",
-            process.process,
-            process.cpu_seconds_per_million.unwrap_or_default(),
-            process.memory_mib
-        );
+        let cost = process.cpu_seconds_per_million.map_or_else(|| "no".to_owned(), |seconds| format!("{seconds:.2}"));
+        println!("{:<28}{cost:>10} CPU-s per million readings, {:.0} MiB", process.process, process.memory_mib);
     }
     for words in &report.unlike {
         println!("  {words}");
