@@ -214,8 +214,11 @@ fn of_report(report: &Report, of: &str) -> Vec<Figure> {
     };
     let mut figures = vec![figure("readings/s accepted", report.accepted_per_second, true, 0.0)];
     let times = &report.latency_ms;
-    for (name, value) in [("p50", times.p50), ("p99", times.p99), ("p99.9", times.p999)] {
-        figures.push(figure(&format!("answer, {name} in ms"), value, false, LEAST_MS));
+    // Of a run that was ended in its warm-up there are none: that is not 0 ms.
+    if times.count > 0 {
+        for (name, value) in [("p50", times.p50), ("p99", times.p99), ("p99.9", times.p999)] {
+            figures.push(figure(&format!("answer, {name} in ms"), value, false, LEAST_MS));
+        }
     }
     for stage in &report.stages {
         figures.push(figure(&format!("{}, p99 in ms", stage.stage), stage.p99, false, LEAST_MS));

@@ -114,6 +114,7 @@ fn over_time(report: &Report, out: &mut String) {
 fn latency(report: &Report, out: &mut String) {
     let row = |name: &str, times: &Quantiles| {
         let values = [times.p50, times.p90, times.p99, times.p999, times.p9999, times.max];
+        let values = values.map(|value| if times.count > 0 { value } else { f64::NAN });
         std::iter::once(name.to_owned()).chain(values.map(human)).collect::<Vec<_>>()
     };
     let head = ["ms", "p50", "p90", "p99", "p99.9", "p99.99", "max"].map(str::to_owned).to_vec();

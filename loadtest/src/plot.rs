@@ -41,6 +41,9 @@ pub fn escape(text: &str) -> String {
 
 /// A number as people write it: 1,234,567, 12.3, 0.012.
 pub fn human(value: f64) -> String {
+    if value.is_nan() {
+        return "–".into();
+    }
     let size = value.abs();
     if size >= 1_000.0 {
         let digits = format!("{:.0}", size);

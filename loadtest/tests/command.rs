@@ -98,18 +98,28 @@ fn repeated_runs_are_compared_and_a_slower_server_is_found_worse() {
 #[test]
 fn ctrl_c_ends_a_run_cleanly_and_the_report_is_written() {
     let (server, folder) = (Nothing::start(), tempfile::tempdir().unwrap());
-    let mut command = server.run("trickle", folder.path(), &["--duration", "10m", "--rate", "500"]);
-    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let (base, ended) = (folder.path().join("base"), folder.path().join("ended"));
+    let mut command = server.run("trickle", &ended, &["--duration", "10m", "--rate", "500"]);
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     // The first line of progress: it sends.
     assert!(lines.any(|line| line.unwrap().contains("readings/s  ")));
     let killed = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     assert!(lines.any(|line| line.unwrap().contains("stopping")));
-    assert!(child.wait().unwrap().success());
-    let report = Report::read(folder.path()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let report = Report::read(&ended).unwrap();
     assert!(report.interrupted && report.counts.sent > 0 && report.unsent > report.counts.sent, "{:?}", report.counts);
     assert_eq!(report.counts.unknown, 0);
+    // It was still warming up: what was not measured is not said to be 0, and is no better than what was.
+    assert_eq!(report.latency_ms.count, 0);
+    assert!(text(&output).contains("no request ended after the warm-up"), "{}", text(&output));
+    assert!(server.run("trickle", &base, &["--duration", "1s", "--rate", "500"]).status().unwrap().success());
+    let compared = Command::new(PROGRAM).arg("compare").args([&base, &ended]).output().unwrap();
+    assert_eq!(compared.status.code(), Some(3), "{}", text(&compared));
+    let is_missing = |line: &str| line.starts_with("answer, p99 in ms") && line.contains("MISSING");
+    assert!(text(&compared).lines().any(is_missing), "{}", text(&compared));
 }
 
 #[test]

@@ -25,8 +25,8 @@ pub fn run(report: &Report, folder: &Path) -> u8 {
         counts.unknown,
     );
     println!(
-        "late {} ({:.2} ms at p99), dropped {}, retried {}, repeated {}, unlike what was sent {}",
-        counts.late, report.lateness_ms.p99, counts.dropped, counts.retried, counts.repeated, counts.unlike
+        "late {}, dropped {}, retried {}, repeated {}, unlike what was sent {}",
+        counts.late, counts.dropped, counts.retried, counts.repeated, counts.unlike
     );
     println!("{:<28}{:>10}{:>10}{:>10}{:>10}{:>10}", "ms", "p50", "p90", "p99", "p99.9", "max");
     let line = |name: &str, times: &loadtest::meter::Quantiles| {
@@ -35,8 +35,13 @@ pub fn run(report: &Report, folder: &Path) -> u8 {
             times.p50, times.p90, times.p99, times.p999, times.max
         );
     };
-    line("from the intended send", &report.latency_ms);
-    line("from the send itself", &report.latency_from_send_ms);
+    if report.latency_ms.count > 0 {
+        line("from the intended send", &report.latency_ms);
+        line("from the send itself", &report.latency_from_send_ms);
+        line("lateness of the send", &report.lateness_ms);
+    } else {
+        println!("no request ended after the warm-up: nothing is known of latencies");
+    }
     for stage in &report.stages {
         println!("{:<28}{:>10.2}{:>10}{:>10.2}", stage.stage, stage.p50, "", stage.p99);
     }
