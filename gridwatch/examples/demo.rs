@@ -41,15 +41,30 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-async fn standalone(gridwatch: &Path, folder: &Path, stop: CancellationToken) -> anyhow::Result<()> {
+async fn standalone(
+    gridwatch: &Path,
+    folder: &Path,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let (listen, admin) = (pick(8080)?, pick(9090)?);
     let data = folder.join("data");
-    let data = data.to_str().context("the temporary folder has a strange name")?;
+    let data = data
+        .to_str()
+        .context("the temporary folder has a strange name")?;
     println!("gridwatch standalone --data {data} --listen {listen} --admin {admin}");
-    let arguments = ["standalone", "--data", data, "--listen", &listen, "--admin", &admin];
+    let arguments = [
+        "standalone",
+        "--data",
+        data,
+        "--listen",
+        &listen,
+        "--admin",
+        &admin,
+    ];
     let mut process = Process::start(gridwatch, &arguments, &admin, folder)?;
     process.wait_ready();
-    let places = format!("readings   http://{listen}/v1/readings\nmetrics    http://{admin}/metrics");
+    let places =
+        format!("readings   http://{listen}/v1/readings\nmetrics    http://{admin}/metrics");
     show(gridwatch, &listen, &process, &process, &places, stop).await?;
     process.terminate()?;
     Ok(())
@@ -64,10 +79,28 @@ async fn servers(gridwatch: &Path, folder: &Path, stop: CancellationToken) -> an
     let listen = pick(8080)?;
     let (ingest_admin, worker_admin) = (pick(9090)?, pick(9091)?);
     let urls = ["--amqp-url", &amqp_url, "--database-url", &database_url];
-    let ingest = ["ingest-api", "--listen", &listen, "--admin", &ingest_admin, "--unknown-devices", "register"];
-    let mut ingest = Process::start(gridwatch, &[&ingest, &urls[..]].concat(), &ingest_admin, folder)?;
+    let ingest = [
+        "ingest-api",
+        "--listen",
+        &listen,
+        "--admin",
+        &ingest_admin,
+        "--unknown-devices",
+        "register",
+    ];
+    let mut ingest = Process::start(
+        gridwatch,
+        &[&ingest, &urls[..]].concat(),
+        &ingest_admin,
+        folder,
+    )?;
     let worker = ["worker", "--admin", &worker_admin];
-    let mut worker = Process::start(gridwatch, &[&worker, &urls[..]].concat(), &worker_admin, folder)?;
+    let mut worker = Process::start(
+        gridwatch,
+        &[&worker, &urls[..]].concat(),
+        &worker_admin,
+        folder,
+    )?;
     ingest.wait_ready();
     worker.wait_ready();
     let places = format!(
@@ -110,7 +143,10 @@ fn program() -> anyhow::Result<PathBuf> {
     let folder = own.parent().and_then(Path::parent).context("no folder")?;
     let program = folder.join("gridwatch");
     if !program.is_file() {
-        bail!("{} is missing: run 'make demo', which builds it", program.display());
+        bail!(
+            "{} is missing: run 'make demo', which builds it",
+            program.display()
+        );
     }
     Ok(program)
 }
@@ -134,14 +170,26 @@ fn pick(usual: u16) -> anyhow::Result<String> {
 /// A month of a real meter, where its file is beside the checkout or named in `METER_CSV`.
 fn replay(gridwatch: &Path, url: &str) -> anyhow::Result<()> {
     let file = std::env::var_os("METER_CSV").map(PathBuf::from);
-    let places = ["meterusage.csv", "data/meterusage.csv", "../shared/data/meterusage.csv"].map(PathBuf::from);
+    let places = [
+        "meterusage.csv",
+        "data/meterusage.csv",
+        "../shared/data/meterusage.csv",
+    ]
+    .map(PathBuf::from);
     match file.into_iter().chain(places).find(|file| file.is_file()) {
         Some(file) => {
             let file = file.to_string_lossy().into_owned();
-            command(gridwatch, &["replay", &file, "--device", "meter-1", "--metric", "energy", "--url", url])
+            command(
+                gridwatch,
+                &[
+                    "replay", &file, "--device", "meter-1", "--metric", "energy", "--url", url,
+                ],
+            )
         }
         None => {
-            println!("no meterusage.csv at hand (METER_CSV names one); going on with generated readings");
+            println!(
+                "no meterusage.csv at hand (METER_CSV names one); going on with generated readings"
+            );
             Ok(())
         }
     }
@@ -152,8 +200,9 @@ async fn generate(listen: &str) -> anyhow::Result<()> {
     let uri: Uri = format!("http://{listen}/v1/readings").parse()?;
     let client = Client::new(Duration::from_secs(30));
     let total = DEVICES * 2 * SECONDS;
-    let bar = ProgressBar::new(total as u64)
-        .with_style(ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} readings  {per_sec}  {eta}")?);
+    let bar = ProgressBar::new(total as u64).with_style(ProgressStyle::with_template(
+        "{wide_bar} {human_pos}/{human_len} readings  {per_sec}  {eta}",
+    )?);
     let begin = now() / 1_000_000 - SECONDS as i64;
     let mut requests = tokio::task::JoinSet::new();
     let begun = Instant::now();
@@ -164,7 +213,13 @@ async fn generate(listen: &str) -> anyhow::Result<()> {
         }
         let (client, uri) = (client.clone(), uri.clone());
         requests.spawn(async move {
-            let answer = client.post(uri, &[("content-type", "application/json")], body(first, begin).into()).await?;
+            let answer = client
+                .post(
+                    uri,
+                    &[("content-type", "application/json")],
+                    body(first, begin).into(),
+                )
+                .await?;
             if answer.status != 202 {
                 bail!("{}: {}", answer.status, answer.text());
             }
@@ -196,45 +251,70 @@ fn body(first: usize, begin: i64) -> String {
 
 /// Waits until the worker has an end for every accepted reading.
 async fn settle(ingest: &Process, worker: &Process) {
-    testbed::wait::until_async("every accepted reading is settled", Duration::from_secs(120), async || {
-        let settled: f64 = ["persisted", "duplicate", "conflict", "dead_lettered"]
-            .iter()
-            .map(|which| worker.metric(&format!("gridwatch_readings_{which}_total")))
-            .sum();
-        settled >= ingest.metric("gridwatch_readings_accepted_total")
-    })
+    testbed::wait::until_async(
+        "every accepted reading is settled",
+        Duration::from_secs(120),
+        async || {
+            let settled: f64 = ["persisted", "duplicate", "conflict", "dead_lettered"]
+                .iter()
+                .map(|which| worker.metric(&format!("gridwatch_readings_{which}_total")))
+                .sum();
+            settled >= ingest.metric("gridwatch_readings_accepted_total")
+        },
+    )
     .await;
 }
 
 fn report(ingest: &Process, worker: &Process) {
     println!();
-    for (process, names) in
-        [(ingest, &["accepted", "rejected"][..]), (worker, &["persisted", "duplicate", "conflict", "dead_lettered"])]
-    {
+    for (process, names) in [
+        (ingest, &["accepted", "rejected"][..]),
+        (
+            worker,
+            &["persisted", "duplicate", "conflict", "dead_lettered"],
+        ),
+    ] {
         for name in names {
-            println!("{name:<24}{:>12}", process.metric(&format!("gridwatch_readings_{name}_total")));
+            println!(
+                "{name:<24}{:>12}",
+                process.metric(&format!("gridwatch_readings_{name}_total"))
+            );
         }
     }
     println!("\n{:<24}{:>12}{:>12}", "stage", "p50", "p99");
     for stage in Stage::ALL {
-        let process =
-            if matches!(stage, Stage::MeasuredToReceived | Stage::ReceivedToEnqueued) { ingest } else { worker };
+        let process = if matches!(stage, Stage::MeasuredToReceived | Stage::ReceivedToEnqueued) {
+            ingest
+        } else {
+            worker
+        };
         let metrics = process.admin("/metrics").unwrap_or_default();
         let buckets = buckets(&metrics, stage);
-        println!("{:<24}{:>12}{:>12}", stage.label(), quantile(&buckets, 0.5), quantile(&buckets, 0.99));
+        println!(
+            "{:<24}{:>12}{:>12}",
+            stage.label(),
+            quantile(&buckets, 0.5),
+            quantile(&buckets, 0.99)
+        );
     }
     println!("(from the histograms' buckets; the replayed month counts as measured years ago)");
 }
 
 /// Cumulative counts of a stage, by the bucket's upper bound in seconds.
 fn buckets(metrics: &str, stage: Stage) -> BTreeMap<u64, u64> {
-    let prefix = format!("gridwatch_stage_seconds_bucket{{stage=\"{}\",le=\"", stage.label());
+    let prefix = format!(
+        "gridwatch_stage_seconds_bucket{{stage=\"{}\",le=\"",
+        stage.label()
+    );
     metrics
         .lines()
         .filter_map(|line| {
             let (bound, count) = line.strip_prefix(&prefix)?.split_once("\"} ")?;
-            let micros =
-                bound.parse::<f64>().ok().filter(|bound| bound.is_finite()).map_or(u64::MAX, |s| (s * 1e6) as u64);
+            let micros = bound
+                .parse::<f64>()
+                .ok()
+                .filter(|bound| bound.is_finite())
+                .map_or(u64::MAX, |s| (s * 1e6) as u64);
             Some((micros, count.parse().ok()?))
         })
         .collect()
@@ -252,7 +332,11 @@ fn quantile(buckets: &BTreeMap<u64, u64>, quantile: f64) -> String {
             }
             let share = (rank - below as f64) / (count - below).max(1) as f64;
             let millis = (lower as f64 + (bound - lower) as f64 * share) / 1e3;
-            return if millis < 10_000.0 { format!("{millis:.1} ms") } else { format!("{:.0} s", millis / 1e3) };
+            return if millis < 10_000.0 {
+                format!("{millis:.1} ms")
+            } else {
+                format!("{:.0} s", millis / 1e3)
+            };
         }
         (below, lower) = (count, bound);
     }

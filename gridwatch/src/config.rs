@@ -283,7 +283,8 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 /// was asked for.
 pub fn load() -> Settings {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let file = file_of(&arguments).or_else(|| std::env::var_os("GRIDWATCH_CONFIG").map(PathBuf::from));
+    let file =
+        file_of(&arguments).or_else(|| std::env::var_os("GRIDWATCH_CONFIG").map(PathBuf::from));
     let command = with_environment(Settings::command());
     let command = match file.map(|file| with_file(command.clone(), &file)) {
         None => command,
@@ -293,7 +294,8 @@ pub fn load() -> Settings {
             std::process::exit(2);
         }
     };
-    Settings::from_arg_matches(&command.get_matches_from(arguments)).unwrap_or_else(|error| error.exit())
+    Settings::from_arg_matches(&command.get_matches_from(arguments))
+        .unwrap_or_else(|error| error.exit())
 }
 
 /// The value of `--config`, which must be known before the command line is read.
@@ -324,31 +326,42 @@ fn with_environment(command: clap::Command) -> clap::Command {
 /// Makes the values of a file the defaults of the flags of the same name.
 fn with_file(command: clap::Command, path: &Path) -> Result<clap::Command, String> {
     let name = path.display();
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {name}: {error}"))?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        let line = error.span().map_or(1, |span| {
+            text[..span.start.min(text.len())].lines().count().max(1)
+        });
         format!("{name}, line {line}: {}", error.message())
     })?;
-    let (sections, settings): (Vec<_>, Vec<_>) = table.into_iter().partition(|(_, value)| value.is_table());
+    let (sections, settings): (Vec<_>, Vec<_>) =
+        table.into_iter().partition(|(_, value)| value.is_table());
     let mut command = command;
     for (key, value) in settings {
-        let value =
-            text_of(&value).ok_or_else(|| format!("{name}: '{key}' must be a string, a number or a boolean"))?;
+        let value = text_of(&value)
+            .ok_or_else(|| format!("{name}: '{key}' must be a string, a number or a boolean"))?;
         let mut known = false;
         command = set(command, &key, &value, &mut known);
         if !known {
-            return Err(format!("{name}: unknown key '{key}'; keys are the names of flags, without the dashes"));
+            return Err(format!(
+                "{name}: unknown key '{key}'; keys are the names of flags, without the dashes"
+            ));
         }
     }
     for (section, values) in sections {
         if command.find_subcommand(&section).is_none() {
-            return Err(format!("{name}: unknown section '[{section}]'; sections are the names of commands"));
+            return Err(format!(
+                "{name}: unknown section '[{section}]'; sections are the names of commands"
+            ));
         }
         for (key, value) in values.as_table().into_iter().flatten() {
-            let value = text_of(value)
-                .ok_or_else(|| format!("{name}: '{key}' in [{section}] must be a string, a number or a boolean"))?;
+            let value = text_of(value).ok_or_else(|| {
+                format!("{name}: '{key}' in [{section}] must be a string, a number or a boolean")
+            })?;
             let mut known = false;
-            command = command.mut_subcommand(&section, |subcommand| set(subcommand, key, &value, &mut known));
+            command = command.mut_subcommand(&section, |subcommand| {
+                set(subcommand, key, &value, &mut known)
+            });
             if !known {
                 return Err(format!(
                     "{name}: unknown key '{key}' in [{section}]; 'gridwatch {section} --help' lists them"
@@ -365,7 +378,10 @@ fn set(command: clap::Command, key: &str, value: &str, known: &mut bool) -> clap
     let command = command.mut_args(|argument| {
         if argument.get_long() == Some(key) && key != "config" {
             found = true;
-            argument.required(false).default_value(value.to_owned()).hide_default_value(true)
+            argument
+                .required(false)
+                .default_value(value.to_owned())
+                .hide_default_value(true)
         } else {
             argument
         }
@@ -398,20 +414,32 @@ mod tests {
 
     fn parse(toml: &str, arguments: &[&str]) -> Result<Settings, String> {
         let command = with_file(with_environment(Settings::command()), file(toml).path())?;
-        let matches = command.try_get_matches_from(arguments).map_err(|error| error.to_string())?;
+        let matches = command
+            .try_get_matches_from(arguments)
+            .map_err(|error| error.to_string())?;
         Settings::from_arg_matches(&matches).map_err(|error| error.to_string())
     }
 
     #[test]
     fn every_flag_has_its_name_in_the_environment() {
         fn check(command: &clap::Command) {
-            for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
-                let name = argument.get_env().expect("no name in the environment").to_string_lossy();
+            for argument in command
+                .get_arguments()
+                .filter(|argument| argument.get_long().is_some())
+            {
+                let name = argument
+                    .get_env()
+                    .expect("no name in the environment")
+                    .to_string_lossy();
                 assert_eq!(
                     name,
-                    format!("GRIDWATCH_{}", argument.get_id().as_str().to_uppercase()).replace("METRICS", "METRIC")
+                    format!("GRIDWATCH_{}", argument.get_id().as_str().to_uppercase())
+                        .replace("METRICS", "METRIC")
                 );
-                assert!(argument.is_hide_env_values_set(), "{name} may hold a secret");
+                assert!(
+                    argument.is_hide_env_values_set(),
+                    "{name} may hold a secret"
+                );
             }
             command.get_subcommands().for_each(check);
         }
@@ -424,8 +452,17 @@ mod tests {
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
         let toml = "amqp-url = 'amqp://file'\ndatabase-url = 'postgres://file'\n[worker]\nwriters = 7\nprefetch = 9\n";
         let settings = parse(toml, &["gridwatch", "worker", "--prefetch", "11"]).unwrap();
-        let Command::Worker(worker) = settings.command else { panic!("another command") };
-        assert_eq!((worker.writing.writers, worker.writing.prefetch, worker.writing.max_rows), (7, 11, 200_000));
+        let Command::Worker(worker) = settings.command else {
+            panic!("another command")
+        };
+        assert_eq!(
+            (
+                worker.writing.writers,
+                worker.writing.prefetch,
+                worker.writing.max_rows
+            ),
+            (7, 11, 200_000)
+        );
         assert_eq!(worker.amqp.amqp_url, "amqp://file");
     }
 
@@ -433,14 +470,23 @@ mod tests {
     fn what_is_wrong_with_a_file_is_named() {
         for (toml, expected) in [
             ("databse-url = 'x'", "unknown key 'databse-url'"),
-            ("[worker]\nwritters = 2", "unknown key 'writters' in [worker]"),
+            (
+                "[worker]\nwritters = 2",
+                "unknown key 'writters' in [worker]",
+            ),
             ("[wroker]\nwriters = 2", "unknown section '[wroker]'"),
             ("log = ['a']", "'log' must be a string"),
             ("log = 'info'\nlog-format text", "line 2"),
-            ("[worker]\nwriters = 0\namqp-url='a'\ndatabase-url='b'", "--writers"),
+            (
+                "[worker]\nwriters = 0\namqp-url='a'\ndatabase-url='b'",
+                "--writers",
+            ),
         ] {
             let error = parse(toml, &["gridwatch", "worker"]).unwrap_err();
-            assert!(error.contains(expected), "expected {expected:?}, got {error:?}");
+            assert!(
+                error.contains(expected),
+                "expected {expected:?}, got {error:?}"
+            );
         }
     }
 }

@@ -41,21 +41,37 @@ impl Embedded {
     /// # Errors
     /// [`Usage`]: the folder cannot be used.
     pub fn pool(folder: &Path) -> anyhow::Result<(Self, Pool)> {
-        let unusable = |error: std::io::Error| Usage(format!("--data: {}: {error}", folder.display()));
+        let unusable =
+            |error: std::io::Error| Usage(format!("--data: {}: {error}", folder.display()));
         fs::create_dir_all(folder).map_err(unusable)?;
         let folder = folder.canonicalize().map_err(unusable)?;
         // The name is PostgreSQL's.
         let socket = folder.join(".s.PGSQL.5432");
         if socket.as_os_str().len() > LONGEST_SOCKET {
-            let sentence = format!("--data: {} is too long for a socket; choose a shorter folder", socket.display());
+            let sentence = format!(
+                "--data: {} is too long for a socket; choose a shorter folder",
+                socket.display()
+            );
             return Err(Usage(sentence).into());
         }
         let mut config = Config::new();
-        config.host_path(&folder).user("postgres").dbname("postgres").application_name("gridwatch standalone");
+        config
+            .host_path(&folder)
+            .user("postgres")
+            .dbname("postgres")
+            .application_name("gridwatch standalone");
         let server = Server::default();
-        let opening = Opening { server: server.clone(), folder, socket: socket.clone() };
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let pool = Pool::builder(Manager::from_connect(config, opening, recycling)).max_size(1).build()?;
+        let opening = Opening {
+            server: server.clone(),
+            folder,
+            socket: socket.clone(),
+        };
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let pool = Pool::builder(Manager::from_connect(config, opening, recycling))
+            .max_size(1)
+            .build()?;
         Ok((Self { server, socket }, pool))
     }
 
@@ -64,7 +80,9 @@ impl Embedded {
         if let Some(server) = self.server.lock().await.take() {
             let closing = tokio::task::spawn_blocking(|| server.shutdown());
             if !matches!(tokio::time::timeout(CLOSE, closing).await, Ok(Ok(Ok(())))) {
-                tracing::debug!("the embedded PostgreSQL was left as it was; it recovers at the next start");
+                tracing::debug!(
+                    "the embedded PostgreSQL was left as it was; it recovers at the next start"
+                );
             }
         }
         let _ = fs::remove_file(&self.socket);
@@ -91,7 +109,10 @@ impl Connect for Opening {
             match opened.await.map_err(anyhow::Error::from).flatten() {
                 Ok(opened) => *server = Some(opened),
                 // Connecting fails below, and is tried again.
-                Err(error) => tracing::error!(error = format!("{error:#}"), "the embedded PostgreSQL does not start"),
+                Err(error) => tracing::error!(
+                    error = format!("{error:#}"),
+                    "the embedded PostgreSQL does not start"
+                ),
             }
             let (client, connection) = config.connect(NoTls).await?;
             let carrying = tokio::spawn(async move {
@@ -107,7 +128,12 @@ impl Connect for Opening {
 
 fn open(folder: &Path, socket: &Path) -> anyhow::Result<PgliteServer> {
     tracing::info!(folder = %folder.display(), "starting the embedded PostgreSQL");
-    PgliteServer::builder().path(folder).unix(socket).database("postgres").postgres_config("fsync", "off").start()
+    PgliteServer::builder()
+        .path(folder)
+        .unix(socket)
+        .database("postgres")
+        .postgres_config("fsync", "off")
+        .start()
 }
 
 /// A source whose acknowledgements wait until what was committed before is on the disk.
@@ -124,14 +150,20 @@ impl<S: Source> SyncedSource<S> {
     /// # Errors
     /// The folder cannot be opened.
     pub fn new(source: S, folder: &Path, failed: CancellationToken) -> std::io::Result<Self> {
-        Ok(Self { source, folder: Arc::new(File::open(folder)?), failed })
+        Ok(Self {
+            source,
+            folder: Arc::new(File::open(folder)?),
+            failed,
+        })
     }
 
     async fn acknowledge(&mut self, token: Token) {
         let folder = self.folder.clone();
         let synced = tokio::task::spawn_blocking(move || rustix::fs::syncfs(&folder)).await;
         match synced {
-            Ok(Ok(())) if !self.failed.is_cancelled() => self.source.acknowledge_through(token).await,
+            Ok(Ok(())) if !self.failed.is_cancelled() => {
+                self.source.acknowledge_through(token).await
+            }
             other => {
                 tracing::error!(?other, "the disk of the embedded PostgreSQL has failed");
                 self.failed.cancel();

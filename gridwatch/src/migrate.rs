@@ -31,9 +31,12 @@ pub async fn run(arguments: Migrate) -> anyhow::Result<()> {
 /// # Errors
 /// The migration that failed; those before it stand.
 pub async fn apply(client: &mut Client, database: &dyn Display) -> anyhow::Result<Vec<String>> {
-    schema::migrations::run(client)
-        .await
-        .map_err(|error| anyhow::anyhow!("the tables of {database} could not be migrated: {}", words(&error)))
+    schema::migrations::run(client).await.map_err(|error| {
+        anyhow::anyhow!(
+            "the tables of {database} could not be migrated: {}",
+            words(&error)
+        )
+    })
 }
 
 /// A connection for a command that does one thing and ends.
@@ -41,8 +44,10 @@ pub async fn apply(client: &mut Client, database: &dyn Display) -> anyhow::Resul
 /// # Errors
 /// [`Usage`]: the URL leads nowhere.
 pub async fn connect(database: &Database) -> Result<Client, Usage> {
-    database
-        .connect()
-        .await
-        .map_err(|error| Usage(format!("cannot connect to PostgreSQL at {database}: {}", words(&error))))
+    database.connect().await.map_err(|error| {
+        Usage(format!(
+            "cannot connect to PostgreSQL at {database}: {}",
+            words(&error)
+        ))
+    })
 }

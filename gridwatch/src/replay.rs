@@ -35,15 +35,19 @@ struct Summary {
 /// Runs the command.
 pub async fn run(arguments: Replay) -> anyhow::Result<()> {
     let base = arguments.url.trim_end_matches('/');
-    let uri: Uri = format!("{base}/v1/readings").parse().map_err(|_| Usage(format!("--url {base}: not a URL")))?;
+    let uri: Uri = format!("{base}/v1/readings")
+        .parse()
+        .map_err(|_| Usage(format!("--url {base}: not a URL")))?;
     if uri.scheme_str() != Some("http") || uri.host().is_none() {
         return Err(Usage(format!("--url {base}: expected http://HOST:PORT")).into());
     }
     let rows = read(&arguments)?;
     let client = Client::new(TIMEOUT);
     let bar = ProgressBar::new(rows.len() as u64).with_style(
-        ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} readings  {per_sec}  {eta}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        ProgressStyle::with_template(
+            "{wide_bar} {human_pos}/{human_len} readings  {per_sec}  {eta}",
+        )
+        .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     let mut summary = Summary::default();
     for chunk in rows.chunks(arguments.batch) {
@@ -51,7 +55,12 @@ pub async fn run(arguments: Replay) -> anyhow::Result<()> {
         bar.inc(chunk.len() as u64);
     }
     bar.finish_and_clear();
-    println!("{}: {} accepted, {} rejected", arguments.file.display(), summary.accepted, summary.rejected);
+    println!(
+        "{}: {} accepted, {} rejected",
+        arguments.file.display(),
+        summary.accepted,
+        summary.rejected
+    );
     for (code, count) in &summary.codes {
         println!("  {code}: {count}");
     }
@@ -75,13 +84,24 @@ fn read(arguments: &Replay) -> Result<Vec<Row>, Usage> {
         .trim(csv::Trim::All)
         .from_path(&arguments.file)
         .map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    let headers = reader.headers().map_err(|error| wrong(error.to_string()))?.clone();
+    let headers = reader
+        .headers()
+        .map_err(|error| wrong(error.to_string()))?
+        .clone();
     let column = |asked: &Option<String>, otherwise: usize| match asked {
-        Some(asked) => headers.iter().position(|header| header == asked).ok_or_else(|| {
-            wrong(format!("no column '{asked}'; there are: {}", headers.iter().collect::<Vec<_>>().join(", ")))
-        }),
+        Some(asked) => headers
+            .iter()
+            .position(|header| header == asked)
+            .ok_or_else(|| {
+                wrong(format!(
+                    "no column '{asked}'; there are: {}",
+                    headers.iter().collect::<Vec<_>>().join(", ")
+                ))
+            }),
         None if otherwise < headers.len() => Ok(otherwise),
-        None => Err(wrong("expected a header line and at least two columns, time and value".into())),
+        None => Err(wrong(
+            "expected a header line and at least two columns, time and value".into(),
+        )),
     };
     let time = column(&arguments.time_column, 0)?;
     let value = column(&arguments.value_column, 1)?;
@@ -90,7 +110,11 @@ fn read(arguments: &Replay) -> Result<Vec<Row>, Usage> {
         let record = record.map_err(|error| wrong(error.to_string()))?;
         let field = |index| record.get(index).unwrap_or_default();
         let line = record.position().map_or(0, csv::Position::line);
-        rows.push(Row { line, time: time_of(field(time)), value: value_of(field(value)) });
+        rows.push(Row {
+            line,
+            time: time_of(field(time)),
+            value: value_of(field(value)),
+        });
     }
     Ok(rows)
 }
@@ -124,11 +148,20 @@ async fn send(
             "device": arguments.device, "metric": arguments.metric, "value": row.value, "measured_at": row.time,
         })
     };
-    let body = Bytes::from(serde_json::to_vec(&rows.iter().map(reading).collect::<Vec<_>>())?);
+    let body = Bytes::from(serde_json::to_vec(
+        &rows.iter().map(reading).collect::<Vec<_>>(),
+    )?);
     let mut attempts = 0;
     let answer = loop {
         attempts += 1;
-        let reason = match client.post(uri.clone(), &[("content-type", "application/json")], body.clone()).await {
+        let reason = match client
+            .post(
+                uri.clone(),
+                &[("content-type", "application/json")],
+                body.clone(),
+            )
+            .await
+        {
             Ok(answer) if answer.status != StatusCode::SERVICE_UNAVAILABLE => break answer,
             Ok(answer) => answer.json()["detail"].as_str().unwrap_or("503").to_owned(),
             Err(error) => error.to_string(),
@@ -141,17 +174,27 @@ async fn send(
     };
     let result = answer.json();
     if !answer.status.is_success() && answer.status != StatusCode::UNPROCESSABLE_ENTITY {
-        let detail = result["detail"].as_str().map_or_else(|| answer.text(), ToOwned::to_owned);
+        let detail = result["detail"]
+            .as_str()
+            .map_or_else(|| answer.text(), ToOwned::to_owned);
         anyhow::bail!("{uri} answered {}: {detail}", answer.status);
     }
-    summary.accepted += result["accepted"].as_u64().context("the answer does not say how many were accepted")?;
+    summary.accepted += result["accepted"]
+        .as_u64()
+        .context("the answer does not say how many were accepted")?;
     summary.rejected += result["rejected"].as_u64().unwrap_or_default();
     for error in result["errors"].as_array().into_iter().flatten() {
         let code = error["code"].as_str().unwrap_or("unknown").to_owned();
-        let line = error["index"].as_u64().and_then(|index| rows.get(usize::try_from(index).ok()?)).map(|row| row.line);
+        let line = error["index"]
+            .as_u64()
+            .and_then(|index| rows.get(usize::try_from(index).ok()?))
+            .map(|row| row.line);
         if summary.listed.len() < LISTED {
             let detail = error["detail"].as_str().unwrap_or_default();
-            summary.listed.push(format!("line {}: {code}: {detail}", line.unwrap_or_default()));
+            summary.listed.push(format!(
+                "line {}: {code}: {detail}",
+                line.unwrap_or_default()
+            ));
         }
         *summary.codes.entry(code).or_default() += 1;
     }

@@ -24,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 use worker::amqp_source::AmqpSource;
 use worker::direct;
 
-use crate::config::{AmqpUrl, DatabaseUrl, FrontEnd, IngestApi, SinkChoice, SpoolLimits, Standalone, Worker, Writing};
+use crate::config::{
+    AmqpUrl, DatabaseUrl, FrontEnd, IngestApi, SinkChoice, SpoolLimits, Standalone, Worker, Writing,
+};
 use crate::embedded::{Embedded, SyncedSource};
 use crate::{Usage, migrate};
 
@@ -58,12 +60,15 @@ impl DatabaseUrl {
 }
 
 fn database(url: &str, name: &str, statement_timeout: Duration) -> Result<Database, Usage> {
-    let database: Database = url.parse().map_err(|error| Usage(format!("--database-url: {error}")))?;
+    let database: Database = url
+        .parse()
+        .map_err(|error| Usage(format!("--database-url: {error}")))?;
     Ok(database.named(name, statement_timeout))
 }
 
 fn broker(url: &str) -> Result<Broker, Usage> {
-    url.parse().map_err(|error| Usage(format!("--amqp-url: {error}")))
+    url.parse()
+        .map_err(|error| Usage(format!("--amqp-url: {error}")))
 }
 
 impl AmqpUrl {
@@ -73,7 +78,12 @@ impl AmqpUrl {
 }
 
 impl FrontEnd {
-    fn config(&self, unknown_devices: UnknownDevices, grace: Duration, stored: bool) -> ingest_api::Config {
+    fn config(
+        &self,
+        unknown_devices: UnknownDevices,
+        grace: Duration,
+        stored: bool,
+    ) -> ingest_api::Config {
         ingest_api::Config {
             unknown_devices,
             max_series: self.max_series,
@@ -81,7 +91,11 @@ impl FrontEnd {
             body_budget_bytes: BODY_BUDGET,
             max_connections: self.max_connections,
             coalesce: coalesce::Config {
-                max_in_flight: self.max_in_flight.unwrap_or(if stored { IN_FLIGHT_DIRECT } else { IN_FLIGHT }),
+                max_in_flight: self.max_in_flight.unwrap_or(if stored {
+                    IN_FLIGHT_DIRECT
+                } else {
+                    IN_FLIGHT
+                }),
                 max_pending: self.max_pending,
                 deliver_timeout: self.deliver_timeout,
             },
@@ -95,42 +109,73 @@ impl FrontEnd {
 
 impl Writing {
     fn config(&self, grace: Duration) -> worker::Config {
-        worker::Config { writers: self.writers, max_rows: self.max_rows, grace }
+        worker::Config {
+            writers: self.writers,
+            max_rows: self.max_rows,
+            grace,
+        }
     }
 }
 
 /// `gridwatch ingest-api`.
 pub async fn ingest_api(arguments: IngestApi) -> anyhow::Result<()> {
-    let IngestApi { front_end, writing, grace, .. } = &arguments;
+    let IngestApi {
+        front_end,
+        writing,
+        grace,
+        ..
+    } = &arguments;
     let direct = arguments.sink == SinkChoice::Direct;
-    let statement = if direct { WORKER_STATEMENT } else { INGEST_STATEMENT };
-    let database = arguments.database.parse("gridwatch ingest-api", statement)?;
+    let statement = if direct {
+        WORKER_STATEMENT
+    } else {
+        INGEST_STATEMENT
+    };
+    let database = arguments
+        .database
+        .parse("gridwatch ingest-api", statement)?;
     let config = front_end.config(arguments.unknown_devices, *grace, direct);
     if direct {
         if arguments.spool.is_some() {
-            return Err(
-                Usage("--spool is for --sink queue: without a queue there is nothing to stand in for".into()).into()
-            );
+            return Err(Usage(
+                "--spool is for --sink queue: without a queue there is nothing to stand in for"
+                    .into(),
+            )
+            .into());
         }
         let listener = bind("--listen", front_end.listen).await?;
         let process = Process::start(arguments.admin, &["database"]).await?;
-        let pool = database.pool(INGEST_CONNECTIONS + writing.writers + worker::SPARE_CONNECTIONS)?;
+        let pool =
+            database.pool(INGEST_CONNECTIONS + writing.writers + worker::SPARE_CONNECTIONS)?;
         let (sink, source) = direct::pair(config.coalesce.max_in_flight);
-        let result =
-            both(&process, config, listener, Arc::new(sink), Box::new(source), pool, writing.config(*grace)).await;
+        let result = both(
+            &process,
+            config,
+            listener,
+            Arc::new(sink),
+            Box::new(source),
+            pool,
+            writing.config(*grace),
+        )
+        .await;
         process.end().await;
         return result;
     }
     // clap has seen to it that the URL is there.
     let broker = broker(arguments.amqp_url.as_deref().unwrap_or_default())?;
     let listener = bind("--listen", front_end.listen).await?;
-    let parts: &[_] =
-        if arguments.spool.is_some() { &["broker", "database", "spool"] } else { &["broker", "database"] };
+    let parts: &[_] = if arguments.spool.is_some() {
+        &["broker", "database", "spool"]
+    } else {
+        &["broker", "database"]
+    };
     let process = Process::start(arguments.admin, parts).await?;
     let pool = database.pool(INGEST_CONNECTIONS)?;
     let opened = match &arguments.spool {
         None => None,
-        Some(folder) => Some(Spooled::open(folder, &arguments.spool_limits, failover::WINDOW, &process).await?),
+        Some(folder) => {
+            Some(Spooled::open(folder, &arguments.spool_limits, failover::WINDOW, &process).await?)
+        }
     };
     let (spooled, spool) = opened.unzip();
     let queue = Queue::start(broker, spool, arguments.spool_limits.spool_after, &process);
@@ -159,13 +204,23 @@ pub async fn ingest_api(arguments: IngestApi) -> anyhow::Result<()> {
 pub async fn worker(arguments: Worker) -> anyhow::Result<()> {
     let Worker { writing, grace, .. } = &arguments;
     let broker = arguments.amqp.parse()?;
-    let database = arguments.database.parse("gridwatch worker", WORKER_STATEMENT)?;
+    let database = arguments
+        .database
+        .parse("gridwatch worker", WORKER_STATEMENT)?;
     let process = Process::start(arguments.admin, &["broker", "database"]).await?;
     let pool = database.pool(writing.writers + worker::SPARE_CONNECTIONS)?;
     let source = AmqpSource::new(broker, writing.prefetch, process.health.part("broker"));
     let histograms = process.metrics.histograms.clone();
     let (health, stop) = (process.health.clone(), process.stop.clone());
-    let result = worker::run(writing.config(*grace), Box::new(source), pool.clone(), health, histograms, stop).await;
+    let result = worker::run(
+        writing.config(*grace),
+        Box::new(source),
+        pool.clone(),
+        health,
+        histograms,
+        stop,
+    )
+    .await;
     pool.close();
     process.end().await;
     result
@@ -173,7 +228,12 @@ pub async fn worker(arguments: Worker) -> anyhow::Result<()> {
 
 /// `gridwatch standalone`.
 pub async fn standalone(arguments: Standalone) -> anyhow::Result<()> {
-    let Standalone { front_end, writing, grace, .. } = &arguments;
+    let Standalone {
+        front_end,
+        writing,
+        grace,
+        ..
+    } = &arguments;
     let broker = arguments.amqp_url.as_deref().map(broker).transpose()?;
     let given = arguments
         .database_url
@@ -181,23 +241,38 @@ pub async fn standalone(arguments: Standalone) -> anyhow::Result<()> {
         .map(|url| database(url, "gridwatch standalone", WORKER_STATEMENT))
         .transpose()?;
     let listener = bind("--listen", front_end.listen).await?;
-    let parts: &[_] = if broker.is_some() { &["broker", "database", "spool"] } else { &["database", "spool"] };
+    let parts: &[_] = if broker.is_some() {
+        &["broker", "database", "spool"]
+    } else {
+        &["database", "spool"]
+    };
     let process = Process::start(arguments.admin, parts).await?;
-    let prefetch = if broker.is_some() { failover::WINDOW } else { writing.prefetch.into() };
+    let prefetch = if broker.is_some() {
+        failover::WINDOW
+    } else {
+        writing.prefetch.into()
+    };
     // First, because its lock is what keeps a second process from the folder.
     let folder = arguments.data.join("queue");
-    let (spooled, (spool, source)) = Spooled::open(&folder, &arguments.spool_limits, prefetch, &process).await?;
+    let (spooled, (spool, source)) =
+        Spooled::open(&folder, &arguments.spool_limits, prefetch, &process).await?;
     let mut config = front_end.config(arguments.unknown_devices, *grace, false);
     config.coalesce.max_in_flight = front_end.max_in_flight.unwrap_or(IN_FLIGHT);
     let mut writing_config = writing.config(*grace);
     let (pool, embedded) = match given {
         Some(database) => {
             migrate::apply(&mut migrate::connect(&database).await?, &database).await?;
-            (database.pool(INGEST_CONNECTIONS + writing.writers + worker::SPARE_CONNECTIONS)?, None)
+            (
+                database.pool(INGEST_CONNECTIONS + writing.writers + worker::SPARE_CONNECTIONS)?,
+                None,
+            )
         }
         None => {
             let (embedded, pool) = Embedded::pool(&arguments.data.join("postgres"))?;
-            let mut client = pool.get().await.context("the embedded PostgreSQL cannot be used")?;
+            let mut client = pool
+                .get()
+                .await
+                .context("the embedded PostgreSQL cannot be used")?;
             migrate::apply(&mut client, &"the embedded PostgreSQL").await?;
             // It has one connection.
             writing_config.writers = 1;
@@ -211,17 +286,44 @@ pub async fn standalone(arguments: Standalone) -> anyhow::Result<()> {
                 Some(_) => Box::new(SyncedSource::new(source, &arguments.data, synced)?),
                 None => Box::new(source),
             };
-            both(&process, config, listener, Arc::new(spool), source, pool, writing_config).await
+            both(
+                &process,
+                config,
+                listener,
+                Arc::new(spool),
+                source,
+                pool,
+                writing_config,
+            )
+            .await
         }
         Some(broker) => {
-            let taken = AmqpSource::new(broker.clone(), writing.prefetch, process.health.part("broker"));
+            let taken = AmqpSource::new(
+                broker.clone(),
+                writing.prefetch,
+                process.health.part("broker"),
+            );
             let taken: Box<dyn Source> = match &embedded {
                 Some(_) => Box::new(SyncedSource::new(taken, &arguments.data, synced)?),
                 None => Box::new(taken),
             };
-            let queue = Queue::start(broker, Some((spool, source)), arguments.spool_limits.spool_after, &process);
+            let queue = Queue::start(
+                broker,
+                Some((spool, source)),
+                arguments.spool_limits.spool_after,
+                &process,
+            );
             let sink = queue.sink.clone();
-            let result = both(&process, config, listener, sink, taken, pool, writing_config).await;
+            let result = both(
+                &process,
+                config,
+                listener,
+                sink,
+                taken,
+                pool,
+                writing_config,
+            )
+            .await;
             queue.stop().await;
             result
         }
@@ -256,7 +358,16 @@ async fn both(
         })
     };
     let (health, histograms) = (process.health.clone(), process.metrics.histograms.clone());
-    let result = ingest_api::run(config, listener, sink, pool.clone(), health, histograms, process.stop.clone()).await;
+    let result = ingest_api::run(
+        config,
+        listener,
+        sink,
+        pool.clone(),
+        health,
+        histograms,
+        process.stop.clone(),
+    )
+    .await;
     worker_stop.cancel();
     let worked = working.await?;
     pool.close();
@@ -272,21 +383,33 @@ struct Queue {
 }
 
 impl Queue {
-    fn start(broker: Broker, spool: Option<(Spool, SpoolSource)>, patience: Duration, process: &Process) -> Self {
+    fn start(
+        broker: Broker,
+        spool: Option<(Spool, SpoolSource)>,
+        patience: Duration,
+        process: &Process,
+    ) -> Self {
         let (drain_stop, sink_stop) = (CancellationToken::new(), CancellationToken::new());
-        let (primary, supervisor) = AmqpSink::start(broker, process.health.part("broker"), sink_stop.clone());
+        let (primary, supervisor) =
+            AmqpSink::start(broker, process.health.part("broker"), sink_stop.clone());
         let primary: Arc<dyn Sink> = Arc::new(primary);
         let mut tasks = vec![supervisor];
         let sink = match spool {
             None => primary,
             Some((spool, source)) => {
                 process.health.replaced("broker");
-                let (sink, drain) = FailoverSink::start(primary, spool, source, patience, drain_stop.clone());
+                let (sink, drain) =
+                    FailoverSink::start(primary, spool, source, patience, drain_stop.clone());
                 tasks.insert(0, drain);
                 Arc::new(sink)
             }
         };
-        Self { sink, tasks, drain_stop, sink_stop }
+        Self {
+            sink,
+            tasks,
+            drain_stop,
+            sink_stop,
+        }
     }
 
     /// What is not delivered yet stays in the spool.
@@ -314,21 +437,37 @@ impl Spooled {
         prefetch: usize,
         process: &Process,
     ) -> Result<(Self, (Spool, SpoolSource)), Usage> {
-        let config =
-            spool::Config { folder: folder.to_owned(), max_bytes: limits.spool_max_bytes, segment_bytes: SEGMENT };
+        let config = spool::Config {
+            folder: folder.to_owned(),
+            max_bytes: limits.spool_max_bytes,
+            segment_bytes: SEGMENT,
+        };
         // Reads all that is in it.
-        let (spool, source, guard) = tokio::task::spawn_blocking(move || spool::open(config, prefetch))
-            .await
-            .map_err(|error| Usage(error.to_string()))?
-            .map_err(|error| Usage(format!("cannot open the queue on disk: {error}")))?;
+        let (spool, source, guard) =
+            tokio::task::spawn_blocking(move || spool::open(config, prefetch))
+                .await
+                .map_err(|error| Usage(error.to_string()))?
+                .map_err(|error| Usage(format!("cannot open the queue on disk: {error}")))?;
         let stop = CancellationToken::new();
-        let watch = tokio::spawn(spool::watch(spool.clone(), process.health.part("spool"), stop.clone()));
+        let watch = tokio::spawn(spool::watch(
+            spool.clone(),
+            process.health.part("spool"),
+            stop.clone(),
+        ));
         let (failed, all) = (spool.failed(), process.stop.clone());
         tokio::spawn(async move {
             failed.cancelled().await;
             all.cancel();
         });
-        Ok((Self { spool: spool.clone(), guard, watch, stop }, (spool, source)))
+        Ok((
+            Self {
+                spool: spool.clone(),
+                guard,
+                watch,
+                stop,
+            },
+            (spool, source),
+        ))
     }
 
     /// Waits until everything is on the disk.
@@ -337,7 +476,9 @@ impl Spooled {
         let _ = self.watch.await;
         let _ = tokio::task::spawn_blocking(move || self.guard.close()).await;
         if self.spool.failed().is_cancelled() {
-            bail!("the disk of the queue has failed; what was answered 202 before is safe as far as the disk is");
+            bail!(
+                "the disk of the queue has failed; what was answered 202 before is safe as far as the disk is"
+            );
         }
         Ok(())
     }
@@ -374,7 +515,13 @@ impl Process {
             )),
             tokio::spawn(metrics.clone().upkeep(admin_stop.clone())),
         ];
-        Ok(Self { metrics, health, stop, admin_stop, tasks })
+        Ok(Self {
+            metrics,
+            health,
+            stop,
+            admin_stop,
+            tasks,
+        })
     }
 
     async fn end(self) {
@@ -387,5 +534,7 @@ impl Process {
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener, Usage> {
-    TcpListener::bind(address).await.map_err(|error| Usage(format!("{flag} {address}: cannot listen: {error}")))
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Usage(format!("{flag} {address}: cannot listen: {error}")))
 }

@@ -39,7 +39,11 @@ pub struct AmqpSink {
 
 impl AmqpSink {
     /// Starts the supervisor; it closes its connection and ends at `stop`.
-    pub fn start(broker: Broker, health: Part, stop: CancellationToken) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(
+        broker: Broker,
+        health: Part,
+        stop: CancellationToken,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, current) = watch::channel(None);
         let supervisor = tokio::spawn(supervise(broker, health, sender, stop));
         (Self { current }, supervisor)
@@ -49,7 +53,10 @@ impl AmqpSink {
     async fn link(&self, failed: Option<&Arc<Link>>) -> Option<Arc<Link>> {
         let fit = |link: &Arc<Link>| failed.is_none_or(|failed| !Arc::ptr_eq(failed, link));
         let mut current = self.current.clone();
-        let link = current.wait_for(|link| link.as_ref().is_some_and(fit)).await.ok()?;
+        let link = current
+            .wait_for(|link| link.as_ref().is_some_and(fit))
+            .await
+            .ok()?;
         link.clone()
     }
 
@@ -73,10 +80,15 @@ impl AmqpSink {
                     return Err(refused(&failed, "the broker has no queue for readings"));
                 }
                 Ok(Confirmation::Nack(None)) => {
-                    return Err(refused(&failed, "the broker refused the message: the queue is full"));
+                    return Err(refused(
+                        &failed,
+                        "the broker refused the message: the queue is full",
+                    ));
                 }
                 Ok(Confirmation::NotRequested) => {
-                    return Err(SinkError::Unconfirmed("the broker does not confirm messages".into()));
+                    return Err(SinkError::Unconfirmed(
+                        "the broker does not confirm messages".into(),
+                    ));
                 }
                 Err(error) => {
                     link.broken.cancel();
@@ -90,7 +102,11 @@ impl AmqpSink {
 }
 
 impl Sink for AmqpSink {
-    fn deliver(&self, batch: Arc<Batch>, deadline: Instant) -> BoxFuture<'_, Result<(), SinkError>> {
+    fn deliver(
+        &self,
+        batch: Arc<Batch>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), SinkError>> {
         async move { self.send(&batch, deadline).await }.boxed()
     }
 }
@@ -103,21 +119,42 @@ fn refused(failed: &Option<Arc<Link>>, reason: &str) -> SinkError {
     }
 }
 
-async fn publish(link: &Link, message_id: &str, payload: &[u8]) -> Result<Confirmation, lapin::Error> {
-    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-    let properties = BasicProperties::default().with_delivery_mode(PERSISTENT).with_message_id(message_id.into());
+async fn publish(
+    link: &Link,
+    message_id: &str,
+    payload: &[u8],
+) -> Result<Confirmation, lapin::Error> {
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..Default::default()
+    };
+    let properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(message_id.into());
     let queue = topology::READINGS.into();
-    link.channel.basic_publish("".into(), queue, options, payload, properties).await?.await
+    link.channel
+        .basic_publish("".into(), queue, options, payload, properties)
+        .await?
+        .await
 }
 
-async fn supervise(broker: Broker, health: Part, current: watch::Sender<Current>, stop: CancellationToken) {
+async fn supervise(
+    broker: Broker,
+    health: Part,
+    current: watch::Sender<Current>,
+    stop: CancellationToken,
+) {
     while !stop.is_cancelled() {
-        let link = match stop.run_until_cancelled(broker.link("gridwatch ingest-api", &health)).await {
+        let link = match stop
+            .run_until_cancelled(broker.link("gridwatch ingest-api", &health))
+            .await
+        {
             None => break,
             Some(Ok(link)) => Arc::new(link),
             Some(Err(error)) => {
                 health.unready(format!("cannot connect to {broker}: {error}"));
-                stop.run_until_cancelled(tokio::time::sleep(RECONNECT)).await;
+                stop.run_until_cancelled(tokio::time::sleep(RECONNECT))
+                    .await;
                 continue;
             }
         };

@@ -78,9 +78,13 @@ pub struct Announced {
 impl Announced {
     /// Reads the headers of a request.
     pub fn new(headers: &HeaderMap) -> Self {
-        let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let length = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse().ok());
         Self {
-            encoding: headers.get(header::CONTENT_ENCODING).map_or(Some(Encoding::Identity), Encoding::new),
+            encoding: headers
+                .get(header::CONTENT_ENCODING)
+                .map_or(Some(Encoding::Identity), Encoding::new),
             length: length.unwrap_or(0),
             asks_first: headers.contains_key(header::EXPECT),
         }
@@ -90,8 +94,13 @@ impl Announced {
 impl Bodies {
     /// `max_bytes` bounds one body, before and after decompression; `budget_bytes` all of them together.
     pub fn new(max_bytes: usize, budget_bytes: usize) -> Self {
-        let budget = budget_bytes.max(max_bytes * SHARE_PER_BYTE + MAX_READINGS * ENTRY).min(Semaphore::MAX_PERMITS);
-        Self { max_bytes, budget: Arc::new(Semaphore::new(budget)) }
+        let budget = budget_bytes
+            .max(max_bytes * SHARE_PER_BYTE + MAX_READINGS * ENTRY)
+            .min(Semaphore::MAX_PERMITS);
+        Self {
+            max_bytes,
+            budget: Arc::new(Semaphore::new(budget)),
+        }
     }
 
     /// Reads a body to its end and decompresses it.
@@ -121,7 +130,11 @@ impl Bodies {
     async fn text(&self, announced: Announced, body: &mut Body) -> Result<Text, Problem> {
         let encoding = announced.encoding.ok_or_else(|| {
             let detail = "content-encoding is gzip, zstd or identity";
-            Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", detail)
+            Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_encoding",
+                detail,
+            )
         })?;
         if announced.length > self.max_bytes {
             return Err(self.too_large());
@@ -133,16 +146,29 @@ impl Bodies {
         })??;
         let bytes = match encoding {
             Encoding::Identity => bytes,
-            _ if bytes.len() > LARGE => tokio::task::block_in_place(|| self.decompress(encoding, bytes, &mut share))?,
+            _ if bytes.len() > LARGE => {
+                tokio::task::block_in_place(|| self.decompress(encoding, bytes, &mut share))?
+            }
             _ => self.decompress(encoding, bytes, &mut share)?,
         };
         // What comes out of it may be larger than the text: an entry for every "0," of an array.
-        let entries = bytes.iter().filter(|&&byte| byte == b',' || byte == b'\n').count().min(MAX_READINGS);
+        let entries = bytes
+            .iter()
+            .filter(|&&byte| byte == b',' || byte == b'\n')
+            .count()
+            .min(MAX_READINGS);
         share.merge(self.acquire(entries * ENTRY)?);
-        Ok(Text { bytes, _share: share })
+        Ok(Text {
+            bytes,
+            _share: share,
+        })
     }
 
-    async fn collect(&self, body: &mut Body, announced: usize) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
+    async fn collect(
+        &self,
+        body: &mut Body,
+        announced: usize,
+    ) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
         let mut share = self.share(0)?;
         let mut whole = BytesMut::with_capacity(announced.min(CHUNK));
         while let Some(frame) = body.frame().await {
@@ -162,23 +188,39 @@ impl Bodies {
         Ok((whole.freeze(), share))
     }
 
-    fn decompress(&self, encoding: Encoding, bytes: Bytes, share: &mut OwnedSemaphorePermit) -> Result<Bytes, Problem> {
+    fn decompress(
+        &self,
+        encoding: Encoding,
+        bytes: Bytes,
+        share: &mut OwnedSemaphorePermit,
+    ) -> Result<Bytes, Problem> {
         match encoding {
             Encoding::Identity => Ok(bytes),
             Encoding::Gzip => self.inflate(flate2::read::MultiGzDecoder::new(&bytes[..]), share),
             Encoding::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(&bytes[..]).map_err(|e| broken(&e))?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|e| broken(&e))?;
+                let mut decoder =
+                    zstd::stream::read::Decoder::with_buffer(&bytes[..]).map_err(|e| broken(&e))?;
+                decoder
+                    .window_log_max(ZSTD_WINDOW_LOG)
+                    .map_err(|e| broken(&e))?;
                 self.inflate(decoder, share)
             }
         }
     }
 
-    fn inflate(&self, mut decoder: impl Read, share: &mut OwnedSemaphorePermit) -> Result<Bytes, Problem> {
+    fn inflate(
+        &self,
+        mut decoder: impl Read,
+        share: &mut OwnedSemaphorePermit,
+    ) -> Result<Bytes, Problem> {
         let mut whole = Vec::new();
         loop {
             let before = whole.len();
-            let read = decoder.by_ref().take(CHUNK as u64).read_to_end(&mut whole).map_err(|error| broken(&error))?;
+            let read = decoder
+                .by_ref()
+                .take(CHUNK as u64)
+                .read_to_end(&mut whole)
+                .map_err(|error| broken(&error))?;
             if read == 0 {
                 return Ok(whole.into());
             }
@@ -195,20 +237,30 @@ impl Bodies {
 
     fn acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
         let permits = u32::try_from(bytes).map_err(|_| self.too_large())?;
-        self.budget.clone().try_acquire_many_owned(permits).map_err(|_| {
-            let detail = "the front end holds as many bodies as it may; retry";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)
-        })
+        self.budget
+            .clone()
+            .try_acquire_many_owned(permits)
+            .map_err(|_| {
+                let detail = "the front end holds as many bodies as it may; retry";
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)
+            })
     }
 
     fn too_large(&self) -> Problem {
-        let detail = format!("a body has at most {} bytes, before and after decompression", self.max_bytes);
+        let detail = format!(
+            "a body has at most {} bytes, before and after decompression",
+            self.max_bytes
+        );
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
     }
 }
 
 fn broken(error: &std::io::Error) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "bad_compression", format!("the body cannot be decompressed: {error}"))
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        "bad_compression",
+        format!("the body cannot be decompressed: {error}"),
+    )
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

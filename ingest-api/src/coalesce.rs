@@ -82,18 +82,33 @@ impl std::fmt::Debug for Room {
 
 impl Room {
     fn note(&self) {
-        self.pending.set((self.size - self.places.available_permits()) as f64);
+        self.pending
+            .set((self.size - self.places.available_permits()) as f64);
     }
 }
 
 impl Coalescer {
     /// Starts the coalescer as a task of `tasks`.
-    pub fn start(config: Config, sink: Arc<dyn Sink>, histograms: Arc<Histograms>, tasks: &TaskTracker) -> Self {
+    pub fn start(
+        config: Config,
+        sink: Arc<dyn Sink>,
+        histograms: Arc<Histograms>,
+        tasks: &TaskTracker,
+    ) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let size = config.max_pending.min(Semaphore::MAX_PERMITS);
         let pending = metrics::gauge!(metric::PENDING.name);
-        let room = Arc::new(Room { places: Arc::new(Semaphore::new(size)), size, pending });
-        let delivery = Arc::new(Delivery::new(config.deliver_timeout, sink, histograms, room.clone()));
+        let room = Arc::new(Room {
+            places: Arc::new(Semaphore::new(size)),
+            size,
+            pending,
+        });
+        let delivery = Arc::new(Delivery::new(
+            config.deliver_timeout,
+            sink,
+            histograms,
+            room.clone(),
+        ));
         tasks.spawn(run(receiver, config.max_in_flight, delivery));
         Self { queue, room }
     }
@@ -102,17 +117,34 @@ impl Coalescer {
     ///
     /// # Errors
     /// [`Full`]: none of them was taken.
-    pub fn submit(&self, readings: Vec<Reading>, received_at: Micros) -> Result<Vec<oneshot::Receiver<Outcome>>, Full> {
+    pub fn submit(
+        &self,
+        readings: Vec<Reading>,
+        received_at: Micros,
+    ) -> Result<Vec<oneshot::Receiver<Outcome>>, Full> {
         let count = u32::try_from(readings.len()).map_err(|_| Full)?;
         let parts = split(readings);
         let slots = self.queue.try_reserve_many(parts.len()).map_err(|_| Full)?;
-        let mut share = self.room.places.clone().try_acquire_many_owned(count).map_err(|_| Full)?;
+        let mut share = self
+            .room
+            .places
+            .clone()
+            .try_acquire_many_owned(count)
+            .map_err(|_| Full)?;
         let mut outcomes = Vec::with_capacity(parts.len());
         for (slot, (readings, days)) in slots.zip(parts) {
             let (reply, outcome) = oneshot::channel();
             // Never none: the parts sum up to what was acquired.
-            let Some(own) = share.split(readings.len()) else { return Err(Full) };
-            slot.send(Submission { readings, days, received_at, reply, _share: own });
+            let Some(own) = share.split(readings.len()) else {
+                return Err(Full);
+            };
+            slot.send(Submission {
+                readings,
+                days,
+                received_at,
+                reply,
+                _share: own,
+            });
             outcomes.push(outcome);
         }
         self.room.note();
@@ -166,11 +198,13 @@ async fn run(mut queue: mpsc::Receiver<Submission>, max_in_flight: usize, delive
             };
             if submission.reply.is_closed() {
                 // The client has been told that its readings were not taken, or has gone: nobody was promised anything.
-                delivery.not_sent.increment(submission.readings.len() as u64);
+                delivery
+                    .not_sent
+                    .increment(submission.readings.len() as u64);
                 continue;
             }
-            let fits =
-                readings + submission.readings.len() <= MAX_READINGS && days.len_with(&submission.days) <= MAX_DAYS;
+            let fits = readings + submission.readings.len() <= MAX_READINGS
+                && days.len_with(&submission.days) <= MAX_DAYS;
             if !fits {
                 next = Some(submission);
                 break;
@@ -208,9 +242,13 @@ struct Delivery {
 }
 
 impl Delivery {
-    fn new(timeout: Duration, sink: Arc<dyn Sink>, histograms: Arc<Histograms>, room: Arc<Room>) -> Self {
-        let unavailable =
-            |reason: &'static str| metrics::counter!(metric::UNAVAILABLE.name, metric::LABEL_REASON => reason);
+    fn new(
+        timeout: Duration,
+        sink: Arc<dyn Sink>,
+        histograms: Arc<Histograms>,
+        room: Arc<Room>,
+    ) -> Self {
+        let unavailable = |reason: &'static str| metrics::counter!(metric::UNAVAILABLE.name, metric::LABEL_REASON => reason);
         Self {
             timeout,
             sink,
@@ -228,7 +266,10 @@ impl Delivery {
         let mut batch = Batch::new();
         for submission in &submissions {
             let count = submission.readings.len() as u32;
-            batch.receipts.push(Receipt { received_at: submission.received_at, count });
+            batch.receipts.push(Receipt {
+                received_at: submission.received_at,
+                count,
+            });
             for &reading in &submission.readings {
                 batch.push(reading);
             }
@@ -240,7 +281,10 @@ impl Delivery {
         let in_flight = metrics::gauge!(metric::SINK_IN_FLIGHT.name);
         in_flight.increment(1.0);
         let handed_over = Instant::now();
-        let outcome = self.sink.deliver(batch.clone(), handed_over + self.timeout).await;
+        let outcome = self
+            .sink
+            .deliver(batch.clone(), handed_over + self.timeout)
+            .await;
         in_flight.decrement(1.0);
 
         if self.failing.swap(outcome.is_err(), Relaxed) != outcome.is_err() {
@@ -278,13 +322,19 @@ impl Delivery {
         let mut received = Tally::default();
         let mut times = batch.measured_at.iter();
         for receipt in &batch.receipts {
-            received.between(receipt.received_at, batch.enqueued_at, u64::from(receipt.count));
+            received.between(
+                receipt.received_at,
+                batch.enqueued_at,
+                u64::from(receipt.count),
+            );
             for &measured_at in times.by_ref().take(receipt.count as usize) {
                 measured.between(measured_at, receipt.received_at, 1);
             }
         }
-        self.histograms.merge_stage(Stage::MeasuredToReceived, &measured);
-        self.histograms.merge_stage(Stage::ReceivedToEnqueued, &received);
+        self.histograms
+            .merge_stage(Stage::MeasuredToReceived, &measured);
+        self.histograms
+            .merge_stage(Stage::ReceivedToEnqueued, &received);
     }
 }
 
@@ -301,13 +351,22 @@ mod tests {
             measured_at: 1_000_000_000_000_000 + n * step,
             value: n as f64,
         };
-        for (step, parts) in [(1, 3), (DAY, 10_000usize.div_ceil(MAX_DAYS)), (-DAY, 10_000usize.div_ceil(MAX_DAYS))] {
+        for (step, parts) in [
+            (1, 3),
+            (DAY, 10_000usize.div_ceil(MAX_DAYS)),
+            (-DAY, 10_000usize.div_ceil(MAX_DAYS)),
+        ] {
             let readings: Vec<Reading> = (0..10_000).map(|n| reading(n % 10_000, step)).collect();
             let split = split(readings.clone());
             assert!(split.len() <= parts, "{} parts", split.len());
             for (part, days) in &split {
                 assert!(part.len() <= MAX_READINGS && days.len() <= MAX_DAYS);
-                assert_eq!(*days, part.iter().map(|reading| reading.measured_at).collect::<Days>());
+                assert_eq!(
+                    *days,
+                    part.iter()
+                        .map(|reading| reading.measured_at)
+                        .collect::<Days>()
+                );
             }
             let joined: Vec<Reading> = split.into_iter().flat_map(|(part, _)| part).collect();
             assert_eq!(joined, readings);

@@ -43,11 +43,24 @@ impl FailoverSink {
         stop: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let away = Arc::new(AtomicBool::new(false));
-        let drain = Drain { primary: primary.clone(), source, away: away.clone(), window: VecDeque::new() };
+        let drain = Drain {
+            primary: primary.clone(),
+            source,
+            away: away.clone(),
+            window: VecDeque::new(),
+        };
         let draining = tokio::spawn(async move {
             stop.run_until_cancelled(drain.run()).await;
         });
-        (Self { primary, spool, away, patience }, draining)
+        (
+            Self {
+                primary,
+                spool,
+                away,
+                patience,
+            },
+            draining,
+        )
     }
 
     async fn send(&self, batch: Arc<Batch>, deadline: Instant) -> Result<(), SinkError> {
@@ -69,16 +82,23 @@ impl FailoverSink {
                 tracing::warn!(reason, "the queue takes nothing; readings go to the spool");
             }
         }
-        self.spool.deliver(batch, deadline).await.map_err(|error| match error {
-            // The spool has refused it, but the primary may store it yet.
-            SinkError::Refused(reason) if may_be_taken => SinkError::Unconfirmed(reason),
-            error => error,
-        })
+        self.spool
+            .deliver(batch, deadline)
+            .await
+            .map_err(|error| match error {
+                // The spool has refused it, but the primary may store it yet.
+                SinkError::Refused(reason) if may_be_taken => SinkError::Unconfirmed(reason),
+                error => error,
+            })
     }
 }
 
 impl Sink for FailoverSink {
-    fn deliver(&self, batch: Arc<Batch>, deadline: Instant) -> BoxFuture<'_, Result<(), SinkError>> {
+    fn deliver(
+        &self,
+        batch: Arc<Batch>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), SinkError>> {
         self.send(batch, deadline).boxed()
     }
 }
@@ -98,10 +118,16 @@ impl Drain {
                 self.fill().await;
             }
             let deadline = Instant::now() + ATTEMPT;
-            let attempts = self.window.iter().map(|(_, batch)| self.primary.deliver(batch.clone(), deadline));
+            let attempts = self
+                .window
+                .iter()
+                .map(|(_, batch)| self.primary.deliver(batch.clone(), deadline));
             let outcomes = join_all(attempts).await;
             // What was delivered behind a failure is delivered again, so that the order holds.
-            let delivered = outcomes.iter().take_while(|outcome| outcome.is_ok()).count();
+            let delivered = outcomes
+                .iter()
+                .take_while(|outcome| outcome.is_ok())
+                .count();
             if let Some((sequence, _)) = self.window.drain(..delivered).next_back() {
                 self.source.acknowledge(sequence).await;
                 if self.away.swap(false, Ordering::Relaxed) {
@@ -125,13 +151,25 @@ impl Drain {
                 Ok(batch) => self.window.push_back((sequence, Arc::new(batch))),
                 Err(error) => {
                     tracing::error!(%error, sequence, "a record of the spool is no batch; it is kept aside");
-                    if self.source.reject(Token { generation: 1, tag: sequence }).await {
+                    if self
+                        .source
+                        .reject(Token {
+                            generation: 1,
+                            tag: sequence,
+                        })
+                        .await
+                    {
                         let code = error.code();
-                        metrics::counter!(metric::POISON_MESSAGES.name, metric::LABEL_CODE => code).increment(1);
+                        metrics::counter!(metric::POISON_MESSAGES.name, metric::LABEL_CODE => code)
+                            .increment(1);
                     }
                 }
             }
-            next = if self.window.len() < WINDOW { self.source.take_ready() } else { None };
+            next = if self.window.len() < WINDOW {
+                self.source.take_ready()
+            } else {
+                None
+            };
         }
     }
 }

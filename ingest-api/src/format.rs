@@ -98,12 +98,16 @@ fn read_json(text: &str) -> Result<Entries<'_>, FormatError> {
             Ok(typed) => Shape::Typed(typed),
             Err(_) => Shape::Raw(serde_json::from_str(text).map_err(malformed)?),
         },
-        Some(b'{') if is_envelope(text) => match serde_json::from_str::<Envelope<Capped<RawReading<'_>>>>(text) {
-            Ok(typed) => Shape::Typed(typed.readings),
-            Err(_) => {
-                Shape::Raw(serde_json::from_str::<Envelope<Capped<&RawValue>>>(text).map_err(malformed)?.readings)
+        Some(b'{') if is_envelope(text) => {
+            match serde_json::from_str::<Envelope<Capped<RawReading<'_>>>>(text) {
+                Ok(typed) => Shape::Typed(typed.readings),
+                Err(_) => Shape::Raw(
+                    serde_json::from_str::<Envelope<Capped<&RawValue>>>(text)
+                        .map_err(malformed)?
+                        .readings,
+                ),
             }
-        },
+        }
         Some(b'{') => {
             // The outermost shape must be whole before a single reading can be judged.
             let raw: &RawValue = serde_json::from_str(text).map_err(malformed)?;
@@ -112,7 +116,8 @@ fn read_json(text: &str) -> Result<Entries<'_>, FormatError> {
         None => return Err(FormatError::Malformed("the body is empty".into())),
         Some(_) => {
             return Err(FormatError::Malformed(
-                "expected one reading as object, an array of readings, or {\"readings\": […]}".into(),
+                "expected one reading as object, an array of readings, or {\"readings\": […]}"
+                    .into(),
             ));
         }
     };
@@ -120,7 +125,11 @@ fn read_json(text: &str) -> Result<Entries<'_>, FormatError> {
         Shape::Typed(typed) => Ok(typed.within()?.into_iter().map(Ok).collect()),
         Shape::Raw(raw) => {
             let mut bad = 0;
-            Ok(raw.within()?.into_iter().map(|one| read_one(one.get(), &mut bad)).collect())
+            Ok(raw
+                .within()?
+                .into_iter()
+                .map(|one| read_one(one.get(), &mut bad))
+                .collect())
         }
     }
 }
@@ -160,10 +169,18 @@ fn read_one<'a>(text: &'a str, bad: &mut usize) -> Result<RawReading<'a>, Unread
         let value = serde_json::from_str::<Unread<'_>>(text).map(|unread| unread.value.get());
         let number = value.ok().and_then(|value| value.parse::<f64>().ok());
         *bad += 1;
-        let detail =
-            |words: &dyn fmt::Display| if *bad > MAX_DETAILS { String::new() } else { cut(&words.to_string()) };
+        let detail = |words: &dyn fmt::Display| {
+            if *bad > MAX_DETAILS {
+                String::new()
+            } else {
+                cut(&words.to_string())
+            }
+        };
         match number {
-            Some(number) if !number.is_finite() => (Rejection::ValueNotFinite, detail(&Rejection::ValueNotFinite)),
+            Some(number) if !number.is_finite() => (
+                Rejection::ValueNotFinite,
+                detail(&Rejection::ValueNotFinite),
+            ),
             _ => (Rejection::BadReading, detail(&error)),
         }
     })
@@ -207,7 +224,11 @@ struct Capped<T> {
 
 impl<T> Capped<T> {
     fn within(self) -> Result<Vec<T>, FormatError> {
-        if self.over { Err(FormatError::TooMany) } else { Ok(self.items) }
+        if self.over {
+            Err(FormatError::TooMany)
+        } else {
+            Ok(self.items)
+        }
     }
 }
 
@@ -245,11 +266,13 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str =
-        r#"{"device": "meter-1", "metric": "active_power", "value": 1.5, "measured_at": "2026-11-20T10:00:00Z"}"#;
+    const GOOD: &str = r#"{"device": "meter-1", "metric": "active_power", "value": 1.5, "measured_at": "2026-11-20T10:00:00Z"}"#;
 
     fn codes(entries: &Entries<'_>) -> Vec<Option<Rejection>> {
-        entries.iter().map(|entry| entry.as_ref().err().map(|(rejection, _)| *rejection)).collect()
+        entries
+            .iter()
+            .map(|entry| entry.as_ref().err().map(|(rejection, _)| *rejection))
+            .collect()
     }
 
     #[test]
@@ -260,20 +283,40 @@ mod tests {
             value: 1.5,
             measured_at: RawTime::Text("2026-11-20T10:00:00Z".into()),
         };
-        for text in [GOOD.to_owned(), format!(" [{GOOD}]\n"), format!("{{ \"readings\": [{GOOD}]}}")] {
-            assert_eq!(read(Format::Json, &text).unwrap(), vec![Ok(expected.clone())], "{text}");
+        for text in [
+            GOOD.to_owned(),
+            format!(" [{GOOD}]\n"),
+            format!("{{ \"readings\": [{GOOD}]}}"),
+        ] {
+            assert_eq!(
+                read(Format::Json, &text).unwrap(),
+                vec![Ok(expected.clone())],
+                "{text}"
+            );
         }
         let lines = format!("{GOOD}\r\n\n{GOOD}");
-        assert_eq!(read(Format::Ndjson, &lines).unwrap(), vec![Ok(expected.clone()), Ok(expected)]);
+        assert_eq!(
+            read(Format::Ndjson, &lines).unwrap(),
+            vec![Ok(expected.clone()), Ok(expected)]
+        );
     }
 
     #[test]
     fn a_value_is_read_to_its_last_bit() {
         // These come out one bit off where a parser rounds twice.
-        for value in ["31.245270191439438", "100.78399658203125", "5e-324", "1.7976931348623157e308"] {
+        for value in [
+            "31.245270191439438",
+            "100.78399658203125",
+            "5e-324",
+            "1.7976931348623157e308",
+        ] {
             let text = format!(r#"{{"device": "m", "metric": "p", "value": {value}}}"#);
             let read = read(Format::Json, &text).unwrap();
-            assert_eq!(read[0].as_ref().unwrap().value.to_bits(), value.parse::<f64>().unwrap().to_bits(), "{value}");
+            assert_eq!(
+                read[0].as_ref().unwrap().value.to_bits(),
+                value.parse::<f64>().unwrap().to_bits(),
+                "{value}"
+            );
         }
     }
 
@@ -281,7 +324,10 @@ mod tests {
     fn only_the_first_bad_readings_are_explained() {
         let text = format!("[{}0]", "0,".repeat(MAX_DETAILS));
         let read = read(Format::Json, &text).unwrap();
-        let explained = read.iter().filter(|one| one.as_ref().is_err_and(|(_, detail)| !detail.is_empty())).count();
+        let explained = read
+            .iter()
+            .filter(|one| one.as_ref().is_err_and(|(_, detail)| !detail.is_empty()))
+            .count();
         assert_eq!((read.len(), explained), (MAX_DETAILS + 1, MAX_DETAILS));
     }
 
@@ -296,9 +342,12 @@ mod tests {
             "17",
             "[]",
         ];
-        let expected =
-            [vec![None, Some(Rejection::ValueNotFinite)], vec![Some(Rejection::BadReading); bad.len() - 1], vec![None]]
-                .concat();
+        let expected = [
+            vec![None, Some(Rejection::ValueNotFinite)],
+            vec![Some(Rejection::BadReading); bad.len() - 1],
+            vec![None],
+        ]
+        .concat();
         let json = format!("[{GOOD},{},{GOOD}]", bad.join(","));
         assert_eq!(codes(&read(Format::Json, &json).unwrap()), expected);
         let lines = format!("{GOOD}\n{}\n{GOOD}", bad.join("\n"));
@@ -309,32 +358,65 @@ mod tests {
     fn null_and_the_words_for_it_are_not_finite() {
         for value in ["null", "\"NaN\"", "\"-Infinity\""] {
             let text = format!(r#"{{"device":"m","metric":"p","value":{value}}}"#);
-            assert!(read(Format::Json, &text).unwrap()[0].as_ref().unwrap().value.is_nan(), "{value}");
+            assert!(
+                read(Format::Json, &text).unwrap()[0]
+                    .as_ref()
+                    .unwrap()
+                    .value
+                    .is_nan(),
+                "{value}"
+            );
         }
     }
 
     #[test]
     fn text_that_is_not_json_costs_the_request_and_says_where() {
-        for text in ["", "  ", "hello", "[", "[{]", &GOOD[..40], r#"{"readings": 5}"#, r#"{"readings": [], "x": 1}"#] {
-            assert!(matches!(read(Format::Json, text), Err(FormatError::Malformed(_))), "{text}");
+        for text in [
+            "",
+            "  ",
+            "hello",
+            "[",
+            "[{]",
+            &GOOD[..40],
+            r#"{"readings": 5}"#,
+            r#"{"readings": [], "x": 1}"#,
+        ] {
+            assert!(
+                matches!(read(Format::Json, text), Err(FormatError::Malformed(_))),
+                "{text}"
+            );
         }
-        let Err(FormatError::Malformed(detail)) = read(Format::Json, "[{]") else { panic!("accepted") };
+        let Err(FormatError::Malformed(detail)) = read(Format::Json, "[{]") else {
+            panic!("accepted")
+        };
         assert!(detail.contains("line 1 column 3"), "{detail}");
     }
 
     #[test]
     fn readings_beyond_the_bound_are_refused() {
         let many = |n: usize| format!("[{}]", vec!["0"; n].join(","));
-        assert_eq!(read(Format::Json, &many(MAX_READINGS)).unwrap().len(), MAX_READINGS);
-        assert_eq!(read(Format::Json, &many(MAX_READINGS + 1)), Err(FormatError::TooMany));
-        assert_eq!(read(Format::Ndjson, &"0\n".repeat(MAX_READINGS + 1)), Err(FormatError::TooMany));
+        assert_eq!(
+            read(Format::Json, &many(MAX_READINGS)).unwrap().len(),
+            MAX_READINGS
+        );
+        assert_eq!(
+            read(Format::Json, &many(MAX_READINGS + 1)),
+            Err(FormatError::TooMany)
+        );
+        assert_eq!(
+            read(Format::Ndjson, &"0\n".repeat(MAX_READINGS + 1)),
+            Err(FormatError::TooMany)
+        );
     }
 
     #[test]
     fn an_explanation_never_grows_with_the_input() {
         let text = format!(r#"{{"{}": 1}}"#, "x".repeat(100_000));
         let entries = read(Format::Json, &text).unwrap();
-        assert_eq!(entries[0].as_ref().unwrap_err().1.chars().count(), MAX_DETAIL);
+        assert_eq!(
+            entries[0].as_ref().unwrap_err().1.chars().count(),
+            MAX_DETAIL
+        );
     }
 
     proptest! {

@@ -106,13 +106,20 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let registry = Arc::new(Registry::default());
     let followed = CancellationToken::new();
-    let follower = tokio::spawn(follow::run(registry.clone(), pool.clone(), health.part("database"), followed.clone()));
+    let follower = tokio::spawn(follow::run(
+        registry.clone(),
+        pool.clone(),
+        health.part("database"),
+        followed.clone(),
+    ));
 
     let tasks = TaskTracker::new();
     let coalescer = Coalescer::start(config.coalesce.clone(), sink, histograms.clone(), &tasks);
     let registrar = match config.unknown_devices {
         UnknownDevices::Reject => None,
-        UnknownDevices::Register => Some(Registrar::start(registry.clone(), pool, config.max_series)),
+        UnknownDevices::Register => {
+            Some(Registrar::start(registry.clone(), pool, config.max_series))
+        }
     };
     let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     let readings = Arc::new(Readings {
@@ -124,7 +131,11 @@ pub async fn run(
         horizon: config.horizon.map(micros),
         // The sink has its whole time, and a little to answer in.
         answer_timeout: config.coalesce.deliver_timeout + Duration::from_secs(1),
-        success: if config.stored { StatusCode::CREATED } else { StatusCode::ACCEPTED },
+        success: if config.stored {
+            StatusCode::CREATED
+        } else {
+            StatusCode::ACCEPTED
+        },
         histograms,
         received: metrics::counter!(metric::RECEIVED.name),
     });
@@ -139,7 +150,15 @@ pub async fn run(
     tracing::info!(address = ?listener.local_addr().ok(), "taking readings");
     let statuses = Arc::new(Statuses::default());
     let answered = move |status| statuses.count(status);
-    service::http::serve(listener, router(readings), answered, config.max_connections, config.grace, stop).await;
+    service::http::serve(
+        listener,
+        router(readings),
+        answered,
+        config.max_connections,
+        config.grace,
+        stop,
+    )
+    .await;
 
     // The last coalescer went with the router: what it holds is delivered, and then its task ends.
     tasks.close();
@@ -153,9 +172,20 @@ pub async fn run(
 }
 
 fn router(readings: Arc<Readings>) -> Router {
-    let not_allowed =
-        || async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "readings are sent with POST") };
-    let not_found = || async { Problem::new(StatusCode::NOT_FOUND, "not_found", "readings are sent to /v1/readings") };
+    let not_allowed = || async {
+        Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "readings are sent with POST",
+        )
+    };
+    let not_found = || async {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "readings are sent to /v1/readings",
+        )
+    };
     Router::new()
         .route("/v1/readings", post(readings::post).fallback(not_allowed))
         .fallback(not_found)
@@ -170,7 +200,10 @@ impl Default for Statuses {
         let codes = [201, 202, 400, 404, 405, 408, 413, 415, 422, 500, 503].into_iter();
         let counter = |code: u16| {
             let status = StatusCode::from_u16(code).unwrap_or_default();
-            (status, metrics::counter!(metric::HTTP_REQUESTS.name, metric::LABEL_STATUS => code.to_string()))
+            (
+                status,
+                metrics::counter!(metric::HTTP_REQUESTS.name, metric::LABEL_STATUS => code.to_string()),
+            )
         };
         Self(codes.map(counter).collect())
     }

@@ -93,7 +93,11 @@ impl Sorted {
         *self.rejected.entry(rejection).or_default() += 1;
         if self.listed.len() < LISTED {
             let detail = detail.unwrap_or_else(|| rejection.to_string());
-            self.listed.push(Listed { index, code: rejection.code(), detail });
+            self.listed.push(Listed {
+                index,
+                code: rejection.code(),
+                detail,
+            });
         }
     }
 
@@ -115,16 +119,27 @@ impl Opened {
     fn new(request: Request) -> Result<Self, Problem> {
         let (head, body) = request.into_parts();
         let Query(parameters) = Query::try_from_uri(&head.uri).map_err(|error| {
-            let detail = format!("{}; known are precision=s|ms|us|ns and atomic=true|false", error.body_text());
+            let detail = format!(
+                "{}; known are precision=s|ms|us|ns and atomic=true|false",
+                error.body_text()
+            );
             Problem::new(StatusCode::BAD_REQUEST, "bad_query", detail)
         })?;
         let format = format_of(&head.headers)?;
-        Ok(Self { parameters, format, announced: Announced::new(&head.headers), body })
+        Ok(Self {
+            parameters,
+            format,
+            announced: Announced::new(&head.headers),
+            body,
+        })
     }
 }
 
 /// The handler. No `async fn`: its future would hold the whole head, and is made for every request.
-pub fn post(State(readings): State<Arc<Readings>>, request: Request) -> impl Future<Output = Response> + Send {
+pub fn post(
+    State(readings): State<Arc<Readings>>,
+    request: Request,
+) -> impl Future<Output = Response> + Send {
     let begun = Instant::now();
     let opened = Opened::new(request);
     async move {
@@ -140,16 +155,31 @@ pub fn post(State(readings): State<Arc<Readings>>, request: Request) -> impl Fut
 
 impl Readings {
     async fn take(self: &Arc<Self>, opened: Result<Opened, Problem>) -> Result<Response, Problem> {
-        let Opened { parameters, format, announced, body } = opened?;
+        let Opened {
+            parameters,
+            format,
+            announced,
+            body,
+        } = opened?;
         let text = self.bodies.read(announced, body).await?;
         let received_at = clock::now();
         // The text keeps its share of the budget until the answer.
         let (sorted, _text) = if text.len() > LARGE {
             let this = self.clone();
-            let sort = move || (this.sort(format, &text, parameters.precision, received_at), text);
-            tokio::task::spawn_blocking(sort).await.map_err(|_| internal())?
+            let sort = move || {
+                (
+                    this.sort(format, &text, parameters.precision, received_at),
+                    text,
+                )
+            };
+            tokio::task::spawn_blocking(sort)
+                .await
+                .map_err(|_| internal())?
         } else {
-            (self.sort(format, &text, parameters.precision, received_at), text)
+            (
+                self.sort(format, &text, parameters.precision, received_at),
+                text,
+            )
         };
         let (mut sorted, unknown) = sorted?;
         if !unknown.is_empty() {
@@ -168,11 +198,20 @@ impl Readings {
         received_at: Micros,
     ) -> Result<(Sorted, Vec<Unknown>), Problem> {
         let entries = format::read(format, text.as_str()?).map_err(|error| match &error {
-            FormatError::Malformed(_) => Problem::new(StatusCode::BAD_REQUEST, "malformed_json", error.to_string()),
-            FormatError::TooMany => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_readings", error.to_string()),
+            FormatError::Malformed(_) => {
+                Problem::new(StatusCode::BAD_REQUEST, "malformed_json", error.to_string())
+            }
+            FormatError::TooMany => Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_many_readings",
+                error.to_string(),
+            ),
         })?;
         let bounds = TimeBounds::around(received_at, self.future_tolerance, self.horizon);
-        let mut sorted = Sorted { good: Vec::with_capacity(entries.len()), ..Sorted::default() };
+        let mut sorted = Sorted {
+            good: Vec::with_capacity(entries.len()),
+            ..Sorted::default()
+        };
         let mut unknown = Vec::new();
         let names = self.registry.names();
         for (index, entry) in entries.into_iter().enumerate() {
@@ -193,7 +232,11 @@ impl Readings {
             let known = names.find(&raw.device, &raw.metric);
             sorted.timeless |= matches!(raw.measured_at, RawTime::Absent);
             match known {
-                Known::Series(series_id) => sorted.good.push(Reading { series_id, measured_at, value: raw.value }),
+                Known::Series(series_id) => sorted.good.push(Reading {
+                    series_id,
+                    measured_at,
+                    value: raw.value,
+                }),
                 Known::Inactive => sorted.reject(index, Rejection::InactiveDevice, None),
                 Known::NoDevice | Known::NoMetric => match check_names(&raw.device, &raw.metric) {
                     Ok(()) => unknown.push(Unknown {
@@ -219,7 +262,11 @@ impl Readings {
             for one in unknown {
                 let (rejection, name) = match names.find(&one.device, &one.metric) {
                     Known::Series(series_id) => {
-                        sorted.good.push(Reading { series_id, measured_at: one.measured_at, value: one.value });
+                        sorted.good.push(Reading {
+                            series_id,
+                            measured_at: one.measured_at,
+                            value: one.value,
+                        });
                         continue;
                     }
                     _ if !fresh => {
@@ -234,7 +281,10 @@ impl Readings {
             }
             return;
         };
-        let pairs = unknown.iter().map(|one| (one.device.clone(), one.metric.clone())).collect();
+        let pairs = unknown
+            .iter()
+            .map(|one| (one.device.clone(), one.metric.clone()))
+            .collect();
         let registered = tokio::time::timeout(self.answer_timeout, registrar.register(pairs))
             .await
             .unwrap_or(Err(RegisterError::Unavailable));
@@ -242,20 +292,35 @@ impl Readings {
         for one in unknown {
             match (names.find(&one.device, &one.metric), &registered) {
                 (Known::Series(series_id), _) => {
-                    sorted.good.push(Reading { series_id, measured_at: one.measured_at, value: one.value });
+                    sorted.good.push(Reading {
+                        series_id,
+                        measured_at: one.measured_at,
+                        value: one.value,
+                    });
                 }
                 (Known::Inactive, _) => sorted.reject(one.index, Rejection::InactiveDevice, None),
-                (_, Err(RegisterError::Full)) => sorted.reject(one.index, Rejection::RegistryFull, None),
+                (_, Err(RegisterError::Full)) => {
+                    sorted.reject(one.index, Rejection::RegistryFull, None)
+                }
                 (_, _) => sorted.unavailable += 1,
             }
         }
     }
 
     /// Does the books of what was decided, hands in the good readings and waits for their outcome.
-    async fn submit(&self, mut sorted: Sorted, atomic: bool, received_at: Micros) -> Result<Response, Problem> {
+    async fn submit(
+        &self,
+        mut sorted: Sorted,
+        atomic: bool,
+        received_at: Micros,
+    ) -> Result<Response, Problem> {
         let total = sorted.good.len() as u64 + sorted.rejections() + sorted.unavailable;
         if total == 0 {
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_readings", "the request has no readings"));
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "no_readings",
+                "the request has no readings",
+            ));
         }
         self.received.increment(total);
         let too_large = atomic && !fits_a_batch(&sorted.good);
@@ -270,11 +335,17 @@ impl Readings {
             sorted.good.clear();
         }
         for (rejection, &count) in &sorted.rejected {
-            metrics::counter!(metric::REJECTED.name, metric::LABEL_CODE => rejection.code()).increment(count);
+            metrics::counter!(metric::REJECTED.name, metric::LABEL_CODE => rejection.code())
+                .increment(count);
         }
         if too_large {
-            let detail = format!("an atomic request has at most {MAX_BATCH} readings of {MAX_DAYS} days");
-            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "atomic_too_large", detail));
+            let detail =
+                format!("an atomic request has at most {MAX_BATCH} readings of {MAX_DAYS} days");
+            return Err(Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "atomic_too_large",
+                detail,
+            ));
         }
         if sorted.unavailable > 0 {
             unavailable("registry", sorted.unavailable);
@@ -282,30 +353,49 @@ impl Readings {
         let accepted = sorted.good.len() as u64;
         if accepted > 0 {
             let timeless = sorted.timeless;
-            let outcomes = self.coalescer.submit(sorted.good, received_at).map_err(|_| {
-                unavailable("full", accepted);
-                let detail = "as many readings wait for the queue as may; retry";
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)
-            })?;
+            let outcomes = self
+                .coalescer
+                .submit(sorted.good, received_at)
+                .map_err(|_| {
+                    unavailable("full", accepted);
+                    let detail = "as many readings wait for the queue as may; retry";
+                    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)
+                })?;
             self.wait(outcomes, timeless).await?;
         }
         let rejected: u64 = sorted.rejected.values().sum();
         if sorted.unavailable > 0 {
             let detail = "the registry cannot be asked about names it does not know; retry the whole request";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable", detail)
-                .with("accepted", accepted)
-                .with("rejected", rejected)
-                .with("unavailable", sorted.unavailable));
+            return Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "registry_unavailable",
+                detail,
+            )
+            .with("accepted", accepted)
+            .with("rejected", rejected)
+            .with("unavailable", sorted.unavailable));
         }
         if accepted == 0 {
             let errors = serde_json::to_value(&sorted.listed).map_err(|_| internal())?;
             let detail = "none of the readings was accepted; do not retry them as they are";
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_reading_accepted", detail)
-                .with("accepted", 0)
-                .with("rejected", rejected)
-                .with("errors", errors));
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "no_reading_accepted",
+                detail,
+            )
+            .with("accepted", 0)
+            .with("rejected", rejected)
+            .with("errors", errors));
         }
-        Ok((self.success, Json(Answer { accepted, rejected, errors: sorted.listed })).into_response())
+        Ok((
+            self.success,
+            Json(Answer {
+                accepted,
+                rejected,
+                errors: sorted.listed,
+            }),
+        )
+            .into_response())
     }
 
     async fn wait(
@@ -317,21 +407,32 @@ impl Readings {
         let all = async {
             for outcome in outcomes {
                 // A reply that was dropped: the process is on its way out.
-                outcome.await.unwrap_or_else(|_| Err(SinkError::Unconfirmed("the process is stopping".into())))?;
+                outcome.await.unwrap_or_else(|_| {
+                    Err(SinkError::Unconfirmed("the process is stopping".into()))
+                })?;
             }
             Ok(())
         };
-        let unavailable = |code, detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
+        let unavailable =
+            |code, detail: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
         let in_doubt = |reason: &str| {
-            let retry = if timeless { "stores those twice that have no measured_at" } else { "stores nothing twice" };
-            let detail = format!("{reason}; the readings may be stored or not: retry, that {retry}");
+            let retry = if timeless {
+                "stores those twice that have no measured_at"
+            } else {
+                "stores nothing twice"
+            };
+            let detail =
+                format!("{reason}; the readings may be stored or not: retry, that {retry}");
             unavailable("unconfirmed", &detail)
         };
         match tokio::time::timeout(self.answer_timeout, all).await {
             Ok(Ok(())) => Ok(()),
             // Another part of it may be stored.
             Ok(Err(SinkError::Refused(reason))) if parts > 1 => Err(in_doubt(&reason)),
-            Ok(Err(SinkError::Refused(reason))) => Err(unavailable("queue_unavailable", &format!("{reason}; retry"))),
+            Ok(Err(SinkError::Refused(reason))) => Err(unavailable(
+                "queue_unavailable",
+                &format!("{reason}; retry"),
+            )),
             Ok(Err(SinkError::Unconfirmed(reason))) => Err(in_doubt(&reason)),
             Err(_) => Err(in_doubt("no confirmation in time")),
         }
@@ -376,14 +477,24 @@ fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return Ok(Format::Json);
     };
-    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let essence = value
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
     if essence.eq_ignore_ascii_case("application/json") {
         Ok(Format::Json)
     } else if essence.eq_ignore_ascii_case("application/x-ndjson") {
         Ok(Format::Ndjson)
     } else {
         let detail = "content-type is application/json or application/x-ndjson";
-        Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+        Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            detail,
+        ))
     }
 }
 
@@ -392,5 +503,9 @@ fn unavailable(reason: &'static str, count: u64) {
 }
 
 fn internal() -> Problem {
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request could not be worked on")
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "the request could not be worked on",
+    )
 }

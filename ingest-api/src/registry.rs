@@ -78,7 +78,10 @@ impl Names {
         if !entry.active {
             return Known::Inactive;
         }
-        match entry.series.binary_search_by(|(name, _)| (**name).cmp(metric)) {
+        match entry
+            .series
+            .binary_search_by(|(name, _)| (**name).cmp(metric))
+        {
             Ok(index) => Known::Series(entry.series[index].1),
             Err(_) => Known::NoMetric,
         }
@@ -86,7 +89,9 @@ impl Names {
 
     /// Number of series of a device.
     pub fn series_of(&self, device: &str) -> usize {
-        self.devices.get(device).map_or(0, |entry| entry.series.len())
+        self.devices
+            .get(device)
+            .map_or(0, |entry| entry.series.len())
     }
 
     fn put(&mut self, device: Device) {
@@ -100,10 +105,20 @@ impl Names {
             self.series -= gone.series.len();
         }
         self.series += device.series.len();
-        let mut series: Vec<(Box<str>, SeriesId)> =
-            device.series.into_iter().map(|(metric, id)| (metric.into(), id)).collect();
+        let mut series: Vec<(Box<str>, SeriesId)> = device
+            .series
+            .into_iter()
+            .map(|(metric, id)| (metric.into(), id))
+            .collect();
         series.sort_unstable();
-        if let Some(old) = self.devices.insert(name, Entry { id: device.id, active: device.active, series }) {
+        if let Some(old) = self.devices.insert(
+            name,
+            Entry {
+                id: device.id,
+                active: device.active,
+                series,
+            },
+        ) {
             self.series -= old.series.len();
         }
     }
@@ -118,7 +133,10 @@ pub struct Registry {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { names: RwLock::default(), freshness: AtomicU8::new(Freshness::Empty as u8) }
+        Self {
+            names: RwLock::default(),
+            freshness: AtomicU8::new(Freshness::Empty as u8),
+        }
     }
 }
 
@@ -167,25 +185,46 @@ mod tests {
     use super::*;
 
     fn device(id: i32, name: &str, metrics: &[(&str, SeriesId)]) -> Device {
-        let series = metrics.iter().map(|&(metric, id)| (metric.to_owned(), id)).collect();
-        Device { id, name: name.into(), active: true, series }
+        let series = metrics
+            .iter()
+            .map(|&(metric, id)| (metric.to_owned(), id))
+            .collect();
+        Device {
+            id,
+            name: name.into(),
+            active: true,
+            series,
+        }
     }
 
     #[test]
     fn a_device_is_found_renamed_and_switched_off() {
         let registry = Registry::default();
-        registry.put(vec![device(1, "meter-1", &[("power", 10)]), device(2, "meter-2", &[])]);
+        registry.put(vec![
+            device(1, "meter-1", &[("power", 10)]),
+            device(2, "meter-2", &[]),
+        ]);
         assert_eq!(registry.names().find("meter-1", "power"), Known::Series(10));
         assert_eq!(registry.names().find("meter-1", "voltage"), Known::NoMetric);
         assert_eq!(registry.names().find("meter-2", "power"), Known::NoMetric);
         assert_eq!(registry.names().find("meter-3", "power"), Known::NoDevice);
 
-        registry.put(vec![device(1, "meter-one", &[("power", 10), ("voltage", 11)])]);
+        registry.put(vec![device(
+            1,
+            "meter-one",
+            &[("power", 10), ("voltage", 11)],
+        )]);
         assert_eq!(registry.names().find("meter-1", "power"), Known::NoDevice);
-        assert_eq!(registry.names().find("meter-one", "voltage"), Known::Series(11));
+        assert_eq!(
+            registry.names().find("meter-one", "voltage"),
+            Known::Series(11)
+        );
         assert_eq!(registry.series(), 2);
 
-        registry.put(vec![Device { active: false, ..device(1, "meter-one", &[("power", 10)]) }]);
+        registry.put(vec![Device {
+            active: false,
+            ..device(1, "meter-one", &[("power", 10)])
+        }]);
         assert_eq!(registry.names().find("meter-one", "power"), Known::Inactive);
         assert_eq!(registry.series(), 1);
     }
@@ -193,8 +232,14 @@ mod tests {
     #[test]
     fn devices_that_swap_their_names_are_both_found() {
         let registry = Registry::default();
-        registry.put(vec![device(1, "a", &[("power", 10)]), device(2, "b", &[("power", 20)])]);
-        registry.put(vec![device(1, "b", &[("power", 10)]), device(2, "a", &[("power", 20)])]);
+        registry.put(vec![
+            device(1, "a", &[("power", 10)]),
+            device(2, "b", &[("power", 20)]),
+        ]);
+        registry.put(vec![
+            device(1, "b", &[("power", 10)]),
+            device(2, "a", &[("power", 20)]),
+        ]);
         assert_eq!(registry.names().find("b", "power"), Known::Series(10));
         assert_eq!(registry.names().find("a", "power"), Known::Series(20));
         assert_eq!(registry.series(), 2);

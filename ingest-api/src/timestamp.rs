@@ -64,7 +64,10 @@ impl RawTime<'_> {
                 // The cast saturates, and what it saturates to is outside of the calendar.
                 micros.is_finite().then_some(micros as i64)
             }
-            Self::Text(text) => text.parse::<jiff::Timestamp>().ok().map(|time| time.as_microsecond()),
+            Self::Text(text) => text
+                .parse::<jiff::Timestamp>()
+                .ok()
+                .map(|time| time.as_microsecond()),
             Self::Unusable => None,
         };
         let micros = micros.ok_or(Rejection::BadTimestamp)?;
@@ -115,7 +118,9 @@ mod tests {
     const TEN: Micros = 1_795_168_800_000_000; // 2026-11-20T10:00:00Z
 
     fn resolve(json: &str, precision: Precision) -> Result<Micros, Rejection> {
-        serde_json::from_str::<RawTime<'_>>(json).unwrap().resolve(precision, 7)
+        serde_json::from_str::<RawTime<'_>>(json)
+            .unwrap()
+            .resolve(precision, 7)
     }
 
     #[test]
@@ -142,8 +147,19 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_rejected() {
-        for json in ["\"yesterday\"", "\"\"", "true", "1e300", "18446744073709551615", "9223372036854775807"] {
-            assert_eq!(resolve(json, Precision::S), Err(Rejection::BadTimestamp), "{json}");
+        for json in [
+            "\"yesterday\"",
+            "\"\"",
+            "true",
+            "1e300",
+            "18446744073709551615",
+            "9223372036854775807",
+        ] {
+            assert_eq!(
+                resolve(json, Precision::S),
+                Err(Rejection::BadTimestamp),
+                "{json}"
+            );
         }
     }
 }

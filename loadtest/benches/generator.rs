@@ -60,10 +60,17 @@ impl Nothing {
     fn start(threads: usize) -> anyhow::Result<Self> {
         let mut command = Command::new(PROGRAM);
         command.env("TOKIO_WORKER_THREADS", threads.to_string());
-        let mut child = command.args(["nothing", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn()?;
+        let mut child = command
+            .args(["nothing", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("no pipe")?).read_line(&mut line)?;
-        let url = line.split_whitespace().next_back().context("it said nothing")?.to_owned();
+        let url = line
+            .split_whitespace()
+            .next_back()
+            .context("it said nothing")?
+            .to_owned();
         Ok(Self(child, url))
     }
 }
@@ -81,8 +88,12 @@ fn main() -> anyhow::Result<()> {
     let (mut wrk_rates, mut own_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.rounds {
         let by_wrk = wrk(&server.1, folder.path(), arguments.seconds)?;
-        let own = own(&server.1, folder.path(), "closed", 1.0, arguments.seconds)?.accepted_per_second;
-        println!("  wrk {by_wrk:.0}, loadtest {own:.0} requests/s, ratio {:.2}", own / by_wrk);
+        let own =
+            own(&server.1, folder.path(), "closed", 1.0, arguments.seconds)?.accepted_per_second;
+        println!(
+            "  wrk {by_wrk:.0}, loadtest {own:.0} requests/s, ratio {:.2}",
+            own / by_wrk
+        );
         wrk_rates.push(by_wrk);
         own_rates.push(own);
         ratios.push(own / by_wrk);
@@ -92,7 +103,17 @@ fn main() -> anyhow::Result<()> {
     let server = Nothing::start(1)?;
     let mut lateness = Vec::new();
     for _ in 0..arguments.rounds {
-        lateness.push(own(&server.1, folder.path(), "open", half_rate, arguments.seconds)?.lateness_ms.p99);
+        lateness.push(
+            own(
+                &server.1,
+                folder.path(),
+                "open",
+                half_rate,
+                arguments.seconds,
+            )?
+            .lateness_ms
+            .p99,
+        );
     }
     println!("  late by p99 {lateness:?} ms");
     let (early, late) = memory(&server.1, folder.path(), arguments.memory_seconds)?;
@@ -109,9 +130,17 @@ fn main() -> anyhow::Result<()> {
         memory_mib_at_the_end: late,
     };
     println!("generator: {:.2} of wrk (goal {})", figures.ratio, GOALS.0);
-    println!("at half the rate sends are late by {:.2} ms at p99 (goal {})", figures.lateness_p99_ms, GOALS.1);
-    println!("memory {early:.1} MiB after a tenth of {} s, {late:.1} MiB at the end", arguments.memory_seconds);
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(&arguments.out);
+    println!(
+        "at half the rate sends are late by {:.2} ms at p99 (goal {})",
+        figures.lateness_p99_ms, GOALS.1
+    );
+    println!(
+        "memory {early:.1} MiB after a tenth of {} s, {late:.1} MiB at the end",
+        arguments.memory_seconds
+    );
+    let out = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(&arguments.out);
     std::fs::create_dir_all(out.parent().context("no folder")?)?;
     std::fs::write(&out, serde_json::to_string_pretty(&figures)?)?;
     println!("written to {}", arguments.out.display());
@@ -134,14 +163,37 @@ fn wrk(url: &str, folder: &Path, seconds: u64) -> anyhow::Result<f64> {
     );
     std::fs::write(&script, text)?;
     let mut command = Command::new("wrk");
-    command.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "-s"]).arg(&script).arg(url);
-    let output = command.output().context("wrk: 'scripts/setup.sh wrk' installs it")?;
+    command
+        .args([
+            "-t1",
+            &format!("-c{CONNECTIONS}"),
+            &format!("-d{seconds}s"),
+            "-s",
+        ])
+        .arg(&script)
+        .arg(url);
+    let output = command
+        .output()
+        .context("wrk: 'scripts/setup.sh wrk' installs it")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = text.lines().find(|line| line.starts_with("Requests/sec")).context("wrk has no figure")?;
-    Ok(line.split_whitespace().next_back().context("wrk has no figure")?.parse()?)
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("Requests/sec"))
+        .context("wrk has no figure")?;
+    Ok(line
+        .split_whitespace()
+        .next_back()
+        .context("wrk has no figure")?
+        .parse()?)
 }
 
-fn command(url: &str, folder: &Path, mode: &str, rate: f64, seconds: u64) -> anyhow::Result<Command> {
+fn command(
+    url: &str,
+    folder: &Path,
+    mode: &str,
+    rate: f64,
+    seconds: u64,
+) -> anyhow::Result<Command> {
     let scenario = folder.join("scenario.toml");
     let text = format!(
         "name = 'generator'\nmode = '{mode}'\nrate = {rate:.0}\nduration = '{seconds}s'\nbatch = 1\n\
@@ -149,7 +201,11 @@ fn command(url: &str, folder: &Path, mode: &str, rate: f64, seconds: u64) -> any
     );
     std::fs::write(&scenario, text)?;
     let mut command = Command::new(PROGRAM);
-    command.arg("run").arg(&scenario).args(["--unchecked", "--threads", "1", "--target", url, "--report"]).arg(folder);
+    command
+        .arg("run")
+        .arg(&scenario)
+        .args(["--unchecked", "--threads", "1", "--target", url, "--report"])
+        .arg(folder);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     Ok(command)
 }
@@ -166,7 +222,10 @@ fn memory(url: &str, folder: &Path, seconds: u64) -> anyhow::Result<(f64, f64)> 
     let begun = Instant::now();
     let (mut early, mut last) = (None, 0.0);
     while child.try_wait()?.is_none() {
-        let (now, part) = (usage::memory_mib(child.id()), begun.elapsed().as_secs_f64() / seconds as f64);
+        let (now, part) = (
+            usage::memory_mib(child.id()),
+            begun.elapsed().as_secs_f64() / seconds as f64,
+        );
         if part < 1.0 {
             last = now;
         }

@@ -175,12 +175,17 @@ struct MatrixArguments {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| *rate > 0.0 && *rate <= CLOSED_RATE);
+    let rate = text
+        .parse()
+        .ok()
+        .filter(|rate| *rate > 0.0 && *rate <= CLOSED_RATE);
     rate.ok_or_else(|| format!("expected a number above 0 and up to {CLOSED_RATE}"))
 }
 
 fn time(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).ok().filter(|time| *time >= Duration::from_secs(1));
+    let time = humantime::parse_duration(text)
+        .ok()
+        .filter(|time| *time >= Duration::from_secs(1));
     time.ok_or_else(|| "expected a time of a second or more, such as '30s' or '2m'".into())
 }
 
@@ -191,7 +196,10 @@ fn admin(text: &str) -> Result<(String, String), String> {
 
 /// Runs the command, and says how the process ends.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match arguments.command {
             Command::Run(arguments) => send(arguments).await,
@@ -199,7 +207,14 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Matrix(arguments) => fill(arguments).await,
             Command::Compare { base, new } => compare(&base, &new),
             Command::Schema { matrix } => {
-                print!("{}", if matrix { loadtest::matrix::schema() } else { report::schema() });
+                print!(
+                    "{}",
+                    if matrix {
+                        loadtest::matrix::schema()
+                    } else {
+                        report::schema()
+                    }
+                );
                 Ok(ExitCode::SUCCESS)
             }
             Command::Devices { scenario } => {
@@ -213,12 +228,16 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 };
                 match write() {
                     // Who reads has had enough, as 'head' has.
-                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                        Ok(ExitCode::SUCCESS)
+                    }
                     done => Ok(done.map(|()| ExitCode::SUCCESS)?),
                 }
             }
             Command::Nothing { listen } => {
-                let address = loadtest::nothing::start(listen).await.with_context(|| listen.to_string())?;
+                let address = loadtest::nothing::start(listen)
+                    .await
+                    .with_context(|| listen.to_string())?;
                 println!("answers 202 to everything on http://{address}");
                 tokio::signal::ctrl_c().await?;
                 Ok(ExitCode::SUCCESS)
@@ -240,15 +259,26 @@ async fn send(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     scenario.batch = arguments.batch.unwrap_or(scenario.batch);
     scenario.connections = arguments.connections.unwrap_or(scenario.connections);
     scenario.seed = arguments.seed.unwrap_or(scenario.seed);
-    scenario.begin = arguments.begin.map(jiff::Timestamp::as_microsecond).or(scenario.begin);
-    scenario.check().map_err(|(key, reason)| Usage(format!("with what the flags say: {key}: {reason}")))?;
-    let mut target =
-        Target::new(&arguments.target).map_err(|error| Usage(format!("--target {}: {error}", arguments.target)))?;
+    scenario.begin = arguments
+        .begin
+        .map(jiff::Timestamp::as_microsecond)
+        .or(scenario.begin);
+    scenario
+        .check()
+        .map_err(|(key, reason)| Usage(format!("with what the flags say: {key}: {reason}")))?;
+    let mut target = Target::new(&arguments.target)
+        .map_err(|error| Usage(format!("--target {}: {error}", arguments.target)))?;
     target.is_checked = !arguments.unchecked;
-    let reached = tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(target.address())).await;
+    let reached =
+        tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(target.address())).await;
     let reached = reached.map_err(|_| format!("no answer within {PATIENCE:?}"));
     let reached = reached.and_then(|connected| connected.map_err(|error| error.to_string()));
-    reached.map_err(|error| Usage(format!("--target {}: {error}; is it running?", arguments.target)))?;
+    reached.map_err(|error| {
+        Usage(format!(
+            "--target {}: {error}; is it running?",
+            arguments.target
+        ))
+    })?;
     for (_, address) in &arguments.admin {
         let answers = observe::look(std::slice::from_ref(address)).await;
         answers.map_err(|error| Usage(format!("--admin: {error:#}; is it running?")))?;
@@ -298,7 +328,8 @@ async fn send(arguments: RunArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn compare(base: &Path, new: &Path) -> anyhow::Result<ExitCode> {
-    let found = loadtest::compare::compare(base, new).map_err(|error| Usage(format!("{error:#}")))?;
+    let found =
+        loadtest::compare::compare(base, new).map_err(|error| Usage(format!("{error:#}")))?;
     Ok(print::comparison(&found))
 }
 
@@ -308,7 +339,11 @@ async fn fill(arguments: MatrixArguments) -> anyhow::Result<ExitCode> {
         None => std::env::current_exe()?.with_file_name("gridwatch"),
     };
     if !gridwatch.is_file() {
-        return Err(Usage(format!("{}: no such file; --gridwatch says where it is", gridwatch.display())).into());
+        return Err(Usage(format!(
+            "{}: no such file; --gridwatch says where it is",
+            gridwatch.display()
+        ))
+        .into());
     }
     let folder = arguments.report;
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
@@ -359,7 +394,9 @@ async fn fill(arguments: MatrixArguments) -> anyhow::Result<ExitCode> {
 
 /// The first signal ends the run in order, the second one at once.
 async fn stop_on_signal(stop: CancellationToken) {
-    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+    let Ok(mut terminate) =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+    else {
         return;
     };
     for code in [None, Some(130)] {
@@ -381,7 +418,13 @@ fn half_of_the_cores() -> u64 {
 
 /// Removes what a run has written to its folder, and the folder where that was all.
 fn clear(folder: &Path) -> anyhow::Result<()> {
-    for file in [report::FILE, report::PAGE, report::LEDGER, report::LOG, report::VERDICT] {
+    for file in [
+        report::FILE,
+        report::PAGE,
+        report::LEDGER,
+        report::LOG,
+        report::VERDICT,
+    ] {
         let path = folder.join(file);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -397,9 +440,14 @@ fn clear(folder: &Path) -> anyhow::Result<()> {
 
 /// Writes everything; the ledger first, without which nothing can be verified.
 fn write(folder: &Path, found: &Found) -> anyhow::Result<()> {
-    found.ledger.write(&folder.join(report::LEDGER), found.report.begin)?;
+    found
+        .ledger
+        .write(&folder.join(report::LEDGER), found.report.begin)?;
     let json = serde_json::to_string_pretty(&found.report)?;
-    for (file, text) in [(report::FILE, json), (report::PAGE, loadtest::html::page(&found.report))] {
+    for (file, text) in [
+        (report::FILE, json),
+        (report::PAGE, loadtest::html::page(&found.report)),
+    ] {
         let path = folder.join(file);
         std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
@@ -419,6 +467,9 @@ async fn verify(arguments: VerifyArguments) -> anyhow::Result<ExitCode> {
         settle: arguments.settle,
     };
     let verdict = verify.execute().await?;
-    std::fs::write(folder.join(report::VERDICT), serde_json::to_string_pretty(&verdict)?)?;
+    std::fs::write(
+        folder.join(report::VERDICT),
+        serde_json::to_string_pretty(&verdict)?,
+    )?;
     Ok(print::verdict(&verdict))
 }

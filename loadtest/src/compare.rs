@@ -94,7 +94,14 @@ pub fn compare(base: &Path, new: &Path) -> anyhow::Result<Comparison> {
     }
     for figure in figures {
         let of = |side: &[Side]| -> Vec<f64> {
-            let value = |run: &Side| Some(run.figures.iter().find(|one| one.name == figure.name)?.value);
+            let value = |run: &Side| {
+                Some(
+                    run.figures
+                        .iter()
+                        .find(|one| one.name == figure.name)?
+                        .value,
+                )
+            };
             side.iter().filter_map(value).collect()
         };
         let (before, after) = (of(&base), of(&new));
@@ -113,18 +120,38 @@ pub fn compare(base: &Path, new: &Path) -> anyhow::Result<Comparison> {
         }
     }
     if base.iter().chain(&new).any(|run| run.is_interrupted) {
-        found.warnings.push("a run was ended before its time".into());
+        found
+            .warnings
+            .push("a run was ended before its time".into());
     }
     Ok(found)
 }
 
 fn change(figure: &Figure, before: &[f64], after: &[f64]) -> Change {
     let worst = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
-    let one = |values: &[f64]| if figure.is_by_worst { worst(values) } else { median(values) };
+    let one = |values: &[f64]| {
+        if figure.is_by_worst {
+            worst(values)
+        } else {
+            median(values)
+        }
+    };
     let (base, new) = (one(before), one(after));
-    let noise = if figure.is_by_worst { 0.0 } else { spread(before).unwrap_or(figure.assumed) };
-    let difference = if figure.is_rate { new - base } else { base - new };
-    let better = if base > 0.0 { difference / base } else { difference.signum() * f64::from(difference != 0.0) };
+    let noise = if figure.is_by_worst {
+        0.0
+    } else {
+        spread(before).unwrap_or(figure.assumed)
+    };
+    let difference = if figure.is_rate {
+        new - base
+    } else {
+        base - new
+    };
+    let better = if base > 0.0 {
+        difference / base
+    } else {
+        difference.signum() * f64::from(difference != 0.0)
+    };
     Change {
         figure: figure.name.clone(),
         base,
@@ -139,14 +166,28 @@ fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let half = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
+    if sorted.len() % 2 == 1 {
+        sorted[half]
+    } else {
+        (sorted[half - 1] + sorted[half]) / 2.0
+    }
 }
 
 /// How far values lie apart, as a part of their median; none of a single one.
 fn spread(values: &[f64]) -> Option<f64> {
-    let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(least, most), &one| (least.min(one), most.max(one)));
+    let (least, most) = values
+        .iter()
+        .fold((f64::MAX, f64::MIN), |(least, most), &one| {
+            (least.min(one), most.max(one))
+        });
     let median = median(values);
-    (values.len() > 1).then(|| if median > 0.0 { (most - least) / median } else { 0.0 })
+    (values.len() > 1).then(|| {
+        if median > 0.0 {
+            (most - least) / median
+        } else {
+            0.0
+        }
+    })
 }
 
 fn read(side: &Path) -> anyhow::Result<Vec<Side>> {
@@ -155,7 +196,13 @@ fn read(side: &Path) -> anyhow::Result<Vec<Side>> {
     files.sort();
     let runs: anyhow::Result<Vec<_>> = files.iter().map(|file| run(file)).collect();
     let runs = runs?;
-    ensure!(!runs.is_empty(), "{}: no {} and no {} in it", side.display(), report::FILE, matrix::FILE);
+    ensure!(
+        !runs.is_empty(),
+        "{}: no {} and no {} in it",
+        side.display(),
+        report::FILE,
+        matrix::FILE
+    );
     Ok(runs)
 }
 
@@ -168,7 +215,9 @@ fn find(path: &Path, levels: u32, files: &mut Vec<PathBuf>) -> anyhow::Result<()
     let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
     for entry in entries {
         let path = entry?.path();
-        let is_one = path.file_name().is_some_and(|name| name == report::FILE || name == matrix::FILE);
+        let is_one = path
+            .file_name()
+            .is_some_and(|name| name == report::FILE || name == matrix::FILE);
         if is_one || (levels > 1 && path.is_dir()) {
             find(&path, levels - 1, files)?;
         }
@@ -179,12 +228,25 @@ fn find(path: &Path, levels: u32, files: &mut Vec<PathBuf>) -> anyhow::Result<()
 fn run(file: &Path) -> anyhow::Result<Side> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     if let Ok(matrix) = serde_json::from_str::<Matrix>(&text) {
-        let Matrix { batch, connections, .. } = matrix;
-        let what = format!("a matrix with requests of {batch} over {connections} connections, {}", on(&matrix.machine));
-        return Ok(Side { figures: of_matrix(&matrix), what, is_interrupted: matrix.incomplete.is_some() });
+        let Matrix {
+            batch, connections, ..
+        } = matrix;
+        let what = format!(
+            "a matrix with requests of {batch} over {connections} connections, {}",
+            on(&matrix.machine)
+        );
+        return Ok(Side {
+            figures: of_matrix(&matrix),
+            what,
+            is_interrupted: matrix.incomplete.is_some(),
+        });
     }
-    let report: Report = serde_json::from_str(&text)
-        .with_context(|| format!("{}: neither a report nor a matrix of this version", file.display()))?;
+    let report: Report = serde_json::from_str(&text).with_context(|| {
+        format!(
+            "{}: neither a report nor a matrix of this version",
+            file.display()
+        )
+    })?;
     let scenario = Scenario::parse(&report.scenario).with_context(|| file.display().to_string())?;
     let what = format!(
         "{}, {:?} loop, {} readings/s in requests of {} over {} connections for {:?}, {}",
@@ -196,7 +258,11 @@ fn run(file: &Path) -> anyhow::Result<Side> {
         scenario.duration,
         on(&report.machine)
     );
-    Ok(Side { figures: of_report(&report, ""), what, is_interrupted: report.interrupted })
+    Ok(Side {
+        figures: of_report(&report, ""),
+        what,
+        is_interrupted: report.interrupted,
+    })
 }
 
 fn on(machine: &Machine) -> String {
@@ -212,16 +278,35 @@ fn of_report(report: &Report, of: &str) -> Vec<Figure> {
         assumed: ONE_RUN,
         is_by_worst: false,
     };
-    let mut figures = vec![figure("readings/s accepted", report.accepted_per_second, true, 0.0)];
+    let mut figures = vec![figure(
+        "readings/s accepted",
+        report.accepted_per_second,
+        true,
+        0.0,
+    )];
     let times = &report.latency_ms;
     // Of a run that was ended in its warm-up there are none: that is not 0 ms.
     if times.count > 0 {
-        for (name, value) in [("p50", times.p50), ("p99", times.p99), ("p99.9", times.p999)] {
-            figures.push(figure(&format!("answer, {name} in ms"), value, false, LEAST_MS));
+        for (name, value) in [
+            ("p50", times.p50),
+            ("p99", times.p99),
+            ("p99.9", times.p999),
+        ] {
+            figures.push(figure(
+                &format!("answer, {name} in ms"),
+                value,
+                false,
+                LEAST_MS,
+            ));
         }
     }
     for stage in &report.stages {
-        figures.push(figure(&format!("{}, p99 in ms", stage.stage), stage.p99, false, LEAST_MS));
+        figures.push(figure(
+            &format!("{}, p99 in ms", stage.stage),
+            stage.p99,
+            false,
+            LEAST_MS,
+        ));
     }
     // Of several with one name, the sum.
     let mut processes: BTreeMap<&str, f64> = BTreeMap::new();
@@ -231,12 +316,23 @@ fn of_report(report: &Report, of: &str) -> Vec<Figure> {
         }
     }
     for (process, cpu) in processes {
-        figures.push(figure(&format!("{process}, CPU-s per million"), cpu, false, LEAST_CPU));
+        figures.push(figure(
+            &format!("{process}, CPU-s per million"),
+            cpu,
+            false,
+            LEAST_CPU,
+        ));
     }
     let counts = &report.counts;
-    for (name, count) in [("failed", counts.errors + counts.unlike), ("were dropped", counts.dropped)] {
+    for (name, count) in [
+        ("failed", counts.errors + counts.unlike),
+        ("were dropped", counts.dropped),
+    ] {
         let figure = figure(&format!("requests that {name}"), count as f64, false, 0.0);
-        figures.push(Figure { is_by_worst: true, ..figure });
+        figures.push(Figure {
+            is_by_worst: true,
+            ..figure
+        });
     }
     figures
 }
@@ -245,14 +341,29 @@ fn of_matrix(matrix: &Matrix) -> Vec<Figure> {
     let mut figures = Vec::new();
     for cell in &matrix.cells {
         let name = name(cell.way, cell.instances, cell.threads);
-        for (what, value) in [("carries", cell.best_per_second), ("closed loop", cell.ceiling_per_second)] {
+        for (what, value) in [
+            ("carries", cell.best_per_second),
+            ("closed loop", cell.ceiling_per_second),
+        ] {
             let name = format!("{name}, {what}, readings/s");
-            figures.push(Figure { name, value, is_rate: true, least: 0.0, assumed: ONE_MATRIX, is_by_worst: false });
+            figures.push(Figure {
+                name,
+                value,
+                is_rate: true,
+                least: 0.0,
+                assumed: ONE_MATRIX,
+                is_by_worst: false,
+            });
         }
         for (report, share) in cell.measured.iter().zip(["50 %", "80 %"]) {
             // Its rate is that share of what the cell carries, and no figure of its own.
-            let own = of_report(report, &format!("{name} at {share}: ")).into_iter().filter(|one| !one.is_rate);
-            figures.extend(own.map(|one| Figure { assumed: ONE_MATRIX_TIMES, ..one }));
+            let own = of_report(report, &format!("{name} at {share}: "))
+                .into_iter()
+                .filter(|one| !one.is_rate);
+            figures.extend(own.map(|one| Figure {
+                assumed: ONE_MATRIX_TIMES,
+                ..one
+            }));
         }
     }
     figures
@@ -265,7 +376,14 @@ mod tests {
     #[test]
     fn worse_is_what_lies_beyond_the_noise() {
         let change = |is_rate, is_by_worst, before: &[f64], after: &[f64]| {
-            let figure = Figure { name: "x".into(), value: 0.0, is_rate, least: 0.0, assumed: ONE_RUN, is_by_worst };
+            let figure = Figure {
+                name: "x".into(),
+                value: 0.0,
+                is_rate,
+                least: 0.0,
+                assumed: ONE_RUN,
+                is_by_worst,
+            };
             change(&figure, before, after).is_regression
         };
         let (rate, time) = (

@@ -52,7 +52,11 @@ impl Ledger {
 
     /// The fate of a request.
     pub fn get(&self, request: u64) -> Fate {
-        let byte = self.bits.get((request / 4) as usize).copied().unwrap_or_default();
+        let byte = self
+            .bits
+            .get((request / 4) as usize)
+            .copied()
+            .unwrap_or_default();
         Fate::of(byte >> (request % 4 * 2))
     }
 
@@ -87,7 +91,8 @@ impl Ledger {
     pub fn write(&self, path: &Path, begin: Micros) -> anyhow::Result<()> {
         let mut bytes = [self.len.to_le_bytes(), begin.to_le_bytes()].concat();
         bytes.extend_from_slice(&self.bits);
-        std::fs::write(path, zstd::bulk::compress(&bytes, 3)?).with_context(|| path.display().to_string())
+        std::fs::write(path, zstd::bulk::compress(&bytes, 3)?)
+            .with_context(|| path.display().to_string())
     }
 
     /// Reads that of a run with this begin.
@@ -100,11 +105,20 @@ impl Ledger {
         let parts = bytes.ok().and_then(|bytes| {
             let (len, rest) = bytes.split_first_chunk()?;
             let (begin, bits) = rest.split_first_chunk()?;
-            Some((u64::from_le_bytes(*len), Micros::from_le_bytes(*begin), bits.to_vec()))
+            Some((
+                u64::from_le_bytes(*len),
+                Micros::from_le_bytes(*begin),
+                bits.to_vec(),
+            ))
         });
         let whole = parts.filter(|(len, _, bits)| len.div_ceil(4) == bits.len() as u64);
-        let (len, of, bits) = whole.with_context(|| format!("{}: no ledger of this version, or damaged", name()))?;
-        ensure!(of == begin, "{}: the ledger of another run than the report", name());
+        let (len, of, bits) =
+            whole.with_context(|| format!("{}: no ledger of this version, or damaged", name()))?;
+        ensure!(
+            of == begin,
+            "{}: the ledger of another run than the report",
+            name()
+        );
         Ok(Self { bits, len })
     }
 }
@@ -115,7 +129,13 @@ mod tests {
 
     #[test]
     fn fates_are_kept_interleaved_and_written() {
-        let fates = [Fate::Accepted, Fate::Unsent, Fate::Rejected, Fate::Unknown, Fate::Accepted];
+        let fates = [
+            Fate::Accepted,
+            Fate::Unsent,
+            Fate::Rejected,
+            Fate::Unknown,
+            Fate::Accepted,
+        ];
         let mut parts = vec![Ledger::default(); 2];
         let mut whole = Ledger::default();
         for (request, fate) in (0..).zip(fates) {
@@ -125,10 +145,21 @@ mod tests {
         assert_eq!(Ledger::interleave(&parts), whole);
         let file = tempfile::NamedTempFile::new().unwrap();
         whole.write(file.path(), 7).unwrap();
-        assert!(Ledger::read(file.path(), 8).unwrap_err().to_string().contains("another run"));
+        assert!(
+            Ledger::read(file.path(), 8)
+                .unwrap_err()
+                .to_string()
+                .contains("another run")
+        );
         let read = Ledger::read(file.path(), 7).unwrap();
-        assert_eq!((0..6).map(|request| read.get(request)).collect::<Vec<_>>(), [&fates[..], &[Fate::Unsent]].concat());
+        assert_eq!(
+            (0..6).map(|request| read.get(request)).collect::<Vec<_>>(),
+            [&fates[..], &[Fate::Unsent]].concat()
+        );
         whole.set(1, Fate::Accepted);
-        assert_eq!((whole.get(0), whole.get(1), whole.get(2)), (Fate::Accepted, Fate::Accepted, Fate::Rejected));
+        assert_eq!(
+            (whole.get(0), whole.get(1), whole.get(2)),
+            (Fate::Accepted, Fate::Accepted, Fate::Rejected)
+        );
     }
 }

@@ -135,7 +135,9 @@ impl Plan {
 
     /// Which shapes: one front end with one thread and with all, and more of them with one each, directly and queued.
     fn shapes(&self) -> Vec<(Way, u16, u16)> {
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u16).max(2);
+        let cores = std::thread::available_parallelism()
+            .map_or(1, |cores| cores.get() as u16)
+            .max(2);
         let mut shapes = Vec::new();
         for way in [Way::Direct, Way::Queued] {
             shapes.extend([(way, 1, 1), (way, 1, cores)]);
@@ -149,7 +151,11 @@ impl Plan {
     /// # Errors
     /// A server or a process does not start, or does not tell what it has to. Ctrl-C, through `stop`, ends it with what is
     /// there.
-    pub async fn execute(&self, say: &mut dyn FnMut(&str), stop: CancellationToken) -> anyhow::Result<Matrix> {
+    pub async fn execute(
+        &self,
+        say: &mut dyn FnMut(&str),
+        stop: CancellationToken,
+    ) -> anyhow::Result<Matrix> {
         let started = jiff::Timestamp::now().to_string();
         if self.instances > 1 {
             HaProxy::version().context("several instances need HAProxy in front of them")?;
@@ -160,13 +166,16 @@ impl Plan {
         let rabbitmq = RabbitMq::start(shapes.len())?;
         let versions = cell::versions(self, &postgres, &rabbitmq).await?;
         let generator_per_second = search::generator(self, &stop).await?;
-        say(&format!("the generator reaches {generator_per_second:.0} readings/s against a server that does nothing"));
+        say(&format!(
+            "the generator reaches {generator_per_second:.0} readings/s against a server that does nothing"
+        ));
         let (mut cells, mut failed): (Vec<Loaded>, Vec<String>) = (Vec::new(), Vec::new());
         for (number, (way, instances, threads)) in shapes.into_iter().enumerate() {
             let name = cell::name(way, instances, threads);
             let mut say = |text: &str| say(&format!("{name}: {text}"));
             let loaded = async {
-                let cell = Cell::start(self, &postgres, &rabbitmq, number, way, instances, threads).await?;
+                let cell = Cell::start(self, &postgres, &rabbitmq, number, way, instances, threads)
+                    .await?;
                 let loaded = search::load(self, &cell, &mut say, &stop).await?;
                 if let Err(error) = cell.end() {
                     say(&format!("{error:#}"));
@@ -183,7 +192,10 @@ impl Plan {
                 }
             }
         }
-        let best = cells.iter().map(|cell| cell.best_per_second).fold(0.0, f64::max);
+        let best = cells
+            .iter()
+            .map(|cell| cell.best_per_second)
+            .fold(0.0, f64::max);
         Ok(Matrix {
             version: VERSION,
             started_at: started,
@@ -194,7 +206,11 @@ impl Plan {
             connections: self.connections,
             target_ms: TARGET_MS,
             generator_per_second,
-            headroom: if best > 0.0 { generator_per_second / best } else { 0.0 },
+            headroom: if best > 0.0 {
+                generator_per_second / best
+            } else {
+                0.0
+            },
             incomplete: (!failed.is_empty()).then(|| failed.join("; ")),
             answers: answers::of(&cells),
             cells,

@@ -18,7 +18,8 @@ const KEPT: usize = 20;
 
 /// An empty histogram of microseconds with three significant digits.
 pub fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST, 3).unwrap_or_else(|_| unreachable!("the bounds are in order"))
+    Histogram::new_with_bounds(1, LONGEST, 3)
+        .unwrap_or_else(|_| unreachable!("the bounds are in order"))
 }
 
 /// Adds a time to a histogram.

@@ -26,7 +26,8 @@ pub async fn start(listen: SocketAddr) -> std::io::Result<SocketAddr> {
             };
             let _ = stream.set_nodelay(true);
             tokio::spawn(
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)),
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service_fn(answer)),
             );
         }
     });

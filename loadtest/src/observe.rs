@@ -116,7 +116,10 @@ pub async fn look(addresses: &[String]) -> anyhow::Result<Look> {
     let mut look = Look::default();
     for address in addresses {
         let text = tokio::time::timeout(PATIENCE, get(address)).await;
-        let text = text.context("no answer in time").flatten().with_context(|| format!("admin port {address}"))?;
+        let text = text
+            .context("no answer in time")
+            .flatten()
+            .with_context(|| format!("admin port {address}"))?;
         look.add(&text);
     }
     Ok(look)
@@ -129,7 +132,9 @@ pub async fn look(addresses: &[String]) -> anyhow::Result<Look> {
 pub fn address(text: &str) -> Result<String, String> {
     let address = text.strip_prefix("http://").unwrap_or(text);
     let address = address.split('/').next().unwrap_or_default();
-    let (host, port) = address.rsplit_once(':').ok_or("expected HOST:PORT, such as 127.0.0.1:9090")?;
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or("expected HOST:PORT, such as 127.0.0.1:9090")?;
     if host.is_empty() || port.parse::<u16>().is_err() {
         return Err("expected HOST:PORT, such as 127.0.0.1:9090".into());
     }
@@ -138,13 +143,18 @@ pub fn address(text: &str) -> Result<String, String> {
 
 async fn get(address: &str) -> anyhow::Result<String> {
     let stream = TcpStream::connect(address).await?;
-    let (mut link, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut link, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = Uri::from_static("/metrics");
     request.headers_mut().insert("host", address.parse()?);
     let answer = link.send_request(request).await?;
-    ensure!(answer.status().is_success(), "it answers {}", answer.status());
+    ensure!(
+        answer.status().is_success(),
+        "it answers {}",
+        answer.status()
+    );
     let body = Limited::new(answer.into_body(), LONGEST).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
     drop(link);
@@ -154,8 +164,17 @@ async fn get(address: &str) -> anyhow::Result<String> {
 
 impl Look {
     fn add(&mut self, text: &str) {
-        let samples = || text.lines().filter(|line| !line.starts_with('#')).filter_map(Sample::read);
-        let sum = |name: &str| samples().filter(|sample| sample.name == name).map(|sample| sample.value).sum::<f64>();
+        let samples = || {
+            text.lines()
+                .filter(|line| !line.starts_with('#'))
+                .filter_map(Sample::read)
+        };
+        let sum = |name: &str| {
+            samples()
+                .filter(|sample| sample.name == name)
+                .map(|sample| sample.value)
+                .sum::<f64>()
+        };
         let of = |metric: Metric| sum(metric.name);
         let books = &mut self.books;
         books.accepted += of(metric::ACCEPTED);
@@ -166,23 +185,39 @@ impl Look {
         books.conflict += of(metric::CONFLICT);
         books.dead_lettered += of(metric::DEAD_LETTERED);
         let unconfirmed = |sample: &Sample<'_>| {
-            sample.name == metric::UNAVAILABLE.name && sample.label(metric::LABEL_REASON) == Some("unconfirmed")
+            sample.name == metric::UNAVAILABLE.name
+                && sample.label(metric::LABEL_REASON) == Some("unconfirmed")
         };
-        books.unconfirmed += samples().filter(unconfirmed).map(|sample| sample.value).sum::<f64>();
+        books.unconfirmed += samples()
+            .filter(unconfirmed)
+            .map(|sample| sample.value)
+            .sum::<f64>();
         for info in samples().filter(|sample| sample.name == metric::BUILD_INFO.name) {
-            self.versions.extend(info.label(metric::LABEL_VERSION).map(|version| format!("gridwatch {version}")));
+            self.versions.extend(
+                info.label(metric::LABEL_VERSION)
+                    .map(|version| format!("gridwatch {version}")),
+            );
         }
         self.accepted.push(of(metric::ACCEPTED));
         self.cpu.push(sum("process_cpu_seconds_total"));
-        self.memory.push(sum("process_resident_memory_bytes") / 1024.0 / 1024.0);
+        self.memory
+            .push(sum("process_resident_memory_bytes") / 1024.0 / 1024.0);
         for stage in Stage::ALL {
-            let own = |sample: &Sample<'_>| sample.label(metric::LABEL_STAGE) == Some(stage.label());
+            let own =
+                |sample: &Sample<'_>| sample.label(metric::LABEL_STAGE) == Some(stage.label());
             let histogram = self.stages.entry(stage.label()).or_default();
             for sample in samples().filter(own) {
                 match sample.name.strip_prefix(metric::STAGE_SECONDS.name) {
                     Some("_bucket") => {
-                        let bound = sample.label("le").and_then(|bound| bound.parse().ok()).unwrap_or(f64::INFINITY);
-                        match histogram.buckets.iter_mut().find(|bucket| bucket.0 == bound) {
+                        let bound = sample
+                            .label("le")
+                            .and_then(|bound| bound.parse().ok())
+                            .unwrap_or(f64::INFINITY);
+                        match histogram
+                            .buckets
+                            .iter_mut()
+                            .find(|bucket| bucket.0 == bound)
+                        {
                             Some(bucket) => bucket.1 += sample.value,
                             None => histogram.buckets.push((bound, sample.value)),
                         }
@@ -200,8 +235,18 @@ impl Look {
             let now = self.stages.get(stage.label())?;
             let none = Histogram::default();
             let before = earlier.stages.get(stage.label()).unwrap_or(&none);
-            let was = |bound| before.buckets.iter().find(|bucket| bucket.0 == bound).map_or(0.0, |bucket| bucket.1);
-            let buckets: Vec<_> = now.buckets.iter().map(|&(bound, count)| (bound, count - was(bound))).collect();
+            let was = |bound| {
+                before
+                    .buckets
+                    .iter()
+                    .find(|bucket| bucket.0 == bound)
+                    .map_or(0.0, |bucket| bucket.1)
+            };
+            let buckets: Vec<_> = now
+                .buckets
+                .iter()
+                .map(|&(bound, count)| (bound, count - was(bound)))
+                .collect();
             let count = buckets.last()?.1;
             (count > 0.0).then(|| StageTimes {
                 stage: stage.label().to_owned(),
@@ -221,7 +266,11 @@ fn quantile(buckets: &[(f64, f64)], quantile: f64) -> f64 {
     let (mut lower, mut below) = (0.0, 0.0);
     for &(bound, count) in buckets {
         if count >= rank && count > below {
-            return if bound.is_finite() { lower + (bound - lower) * (rank - below) / (count - below) } else { lower };
+            return if bound.is_finite() {
+                lower + (bound - lower) * (rank - below) / (count - below)
+            } else {
+                lower
+            };
         }
         (lower, below) = (if bound.is_finite() { bound } else { lower }, count);
     }
@@ -239,12 +288,21 @@ impl<'a> Sample<'a> {
     fn read(line: &'a str) -> Option<Self> {
         let (series, value) = line.rsplit_once(' ')?;
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        Some(Self { name, labels: labels.trim_end_matches('}'), value: value.parse().ok()? })
+        Some(Self {
+            name,
+            labels: labels.trim_end_matches('}'),
+            value: value.parse().ok()?,
+        })
     }
 
     /// A label's value; Gridwatch's have no commas or quotes.
     fn label(&self, name: &str) -> Option<&'a str> {
-        self.labels.split(',').find_map(|label| label.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
+        self.labels.split(',').find_map(|label| {
+            label
+                .strip_prefix(name)?
+                .strip_prefix("=\"")?
+                .strip_suffix('"')
+        })
     }
 }
 
@@ -265,16 +323,34 @@ mod tests {
         look.add(text);
         let earlier = look.clone();
         look.add(text);
-        assert_eq!((look.books.accepted, look.books.unavailable, look.books.unconfirmed), (20.0, 10.0, 4.0));
+        assert_eq!(
+            (
+                look.books.accepted,
+                look.books.unavailable,
+                look.books.unconfirmed
+            ),
+            (20.0, 10.0, 4.0)
+        );
         assert_eq!(look.cpu, [1.5, 1.5]);
         let stages = look.stages_since(&earlier);
-        assert_eq!((stages.len(), stages[0].readings, stages[0].mean, stages[0].p50), (1, 100, 5.0, 1.0));
+        assert_eq!(
+            (
+                stages.len(),
+                stages[0].readings,
+                stages[0].mean,
+                stages[0].p50
+            ),
+            (1, 100, 5.0, 1.0)
+        );
         assert!((stages[0].p99 - 9.82).abs() < 0.01, "{stages:?}");
     }
 
     #[test]
     fn an_admin_address_is_taken_with_and_without_http() {
-        assert_eq!(address("http://127.0.0.1:9090/metrics").unwrap(), "127.0.0.1:9090");
+        assert_eq!(
+            address("http://127.0.0.1:9090/metrics").unwrap(),
+            "127.0.0.1:9090"
+        );
         assert_eq!(address("host:1").unwrap(), "host:1");
         assert!(address("host").is_err() && address(":1").is_err() && address("host:x").is_err());
     }

@@ -79,8 +79,14 @@ impl Pace {
             reason = "its successor is unsafe, for handles that lie about what they own; this one owns it"
         )]
         let timer = AsyncFd::new(timer)?;
-        let shared = Shared { timer, waiting: Mutex::default(), earlier: Notify::new() };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Shared {
+            timer,
+            waiting: Mutex::default(),
+            earlier: Notify::new(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Waits for a moment.
@@ -92,8 +98,13 @@ impl Pace {
             }
             if std::mem::take(&mut is_first_poll) {
                 let mut waiting = self.shared.waiting();
-                let is_earlier = waiting.peek().is_none_or(|Reverse(first)| moment < first.moment);
-                waiting.push(Reverse(Waiting { moment, waker: context.waker().clone() }));
+                let is_earlier = waiting
+                    .peek()
+                    .is_none_or(|Reverse(first)| moment < first.moment);
+                waiting.push(Reverse(Waiting {
+                    moment,
+                    waker: context.waker().clone(),
+                }));
                 if is_earlier {
                     self.shared.earlier.notify_one();
                 }
@@ -109,7 +120,11 @@ impl Pace {
     /// The timer fails.
     pub async fn run(&self) -> io::Result<()> {
         loop {
-            let first = self.shared.waiting().peek().map(|Reverse(first)| first.moment);
+            let first = self
+                .shared
+                .waiting()
+                .peek()
+                .map(|Reverse(first)| first.moment);
             let Some(first) = first else {
                 self.shared.earlier.notified().await;
                 continue;
@@ -117,9 +132,19 @@ impl Pace {
             let left = first.saturating_duration_since(Instant::now());
             if !left.is_zero() {
                 let left = left.max(APART);
-                let value = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-                let once = Itimerspec { it_interval: Timespec::default(), it_value: value };
-                rustix::time::timerfd_settime(self.shared.timer.get_ref(), TimerfdTimerFlags::empty(), &once)?;
+                let value = Timespec {
+                    tv_sec: left.as_secs() as i64,
+                    tv_nsec: i64::from(left.subsec_nanos()),
+                };
+                let once = Itimerspec {
+                    it_interval: Timespec::default(),
+                    it_value: value,
+                };
+                rustix::time::timerfd_settime(
+                    self.shared.timer.get_ref(),
+                    TimerfdTimerFlags::empty(),
+                    &once,
+                )?;
                 tokio::select! {
                     fired = self.shared.timer.readable() => {
                         let mut expirations = [0; 8];
@@ -130,7 +155,10 @@ impl Pace {
             }
             let now = Instant::now();
             let mut waiting = self.shared.waiting();
-            while waiting.peek().is_some_and(|Reverse(first)| first.moment <= now) {
+            while waiting
+                .peek()
+                .is_some_and(|Reverse(first)| first.moment <= now)
+            {
                 if let Some(Reverse(due)) = waiting.pop() {
                     due.waker.wake();
                 }

@@ -10,7 +10,9 @@ const HEIGHT: f64 = 240.0;
 /// Room for the axes: left, right, top, bottom.
 const MARGIN: (f64, f64, f64, f64) = (70.0, 20.0, 12.0, 36.0);
 /// Told apart by who sees few colours, too (Okabe and Ito, 2008).
-const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+const COLOURS: [&str; 6] = [
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
+];
 
 /// A line of a plot.
 #[derive(Debug, Clone)]
@@ -36,7 +38,10 @@ pub struct Axes<'a> {
 
 /// Text that HTML takes as text.
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 /// A number as people write it: 1,234,567, 12.3, 0.012.
@@ -47,8 +52,12 @@ pub fn human(value: f64) -> String {
     let size = value.abs();
     if size >= 1_000.0 {
         let digits = format!("{:.0}", size);
-        let groups: Vec<&str> =
-            digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+        let groups: Vec<&str> = digits
+            .as_bytes()
+            .rchunks(3)
+            .rev()
+            .filter_map(|group| std::str::from_utf8(group).ok())
+            .collect();
         return format!("{}{}", if value < 0.0 { "-" } else { "" }, groups.join(","));
     }
     match size {
@@ -80,7 +89,12 @@ fn step(range: f64) -> f64 {
 /// Lines over a common pair of axes.
 pub fn lines(axes: Axes<'_>, lines: &[Line]) -> String {
     let finite = |value: &f64| value.is_finite() && (!axes.is_log || *value > 0.0);
-    let points = || lines.iter().flat_map(|line| &line.points).filter(|(_, y)| finite(y));
+    let points = || {
+        lines
+            .iter()
+            .flat_map(|line| &line.points)
+            .filter(|(_, y)| finite(y))
+    };
     let (mut left, mut right, mut low, mut high) = (f64::MAX, f64::MIN, f64::MAX, f64::MIN);
     for &(x, y) in points() {
         (left, right, low, high) = (left.min(x), right.max(x), low.min(y), high.max(y));
@@ -91,15 +105,25 @@ pub fn lines(axes: Axes<'_>, lines: &[Line]) -> String {
     right = right.max(left + 1e-9);
     let scale = |y: f64| if axes.is_log { y.log10() } else { y };
     let (bottom, top) = if axes.is_log {
-        (low.log10().floor(), high.log10().ceil().max(low.log10().floor() + 1.0))
+        (
+            low.log10().floor(),
+            high.log10().ceil().max(low.log10().floor() + 1.0),
+        )
     } else {
         (0.0, high.max(1e-9) * 1.05)
     };
     let (margin_left, margin_right, margin_top, margin_bottom) = MARGIN;
-    let at_x = |x: f64| margin_left + (x - left) / (right - left) * (WIDTH - margin_left - margin_right);
-    let at_y =
-        |y: f64| HEIGHT - margin_bottom - (scale(y) - bottom) / (top - bottom) * (HEIGHT - margin_top - margin_bottom);
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escape(axes.y));
+    let at_x =
+        |x: f64| margin_left + (x - left) / (right - left) * (WIDTH - margin_left - margin_right);
+    let at_y = |y: f64| {
+        HEIGHT
+            - margin_bottom
+            - (scale(y) - bottom) / (top - bottom) * (HEIGHT - margin_top - margin_bottom)
+    };
+    let mut svg = format!(
+        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+        escape(axes.y)
+    );
     let mut y_ticks = Vec::new();
     if axes.is_log {
         let mut power = bottom;
@@ -127,7 +151,11 @@ pub fn lines(axes: Axes<'_>, lines: &[Line]) -> String {
             human(tick)
         );
     }
-    let mut x_ticks: Vec<(f64, String)> = axes.ticks.iter().map(|&(x, name)| (x, name.to_owned())).collect();
+    let mut x_ticks: Vec<(f64, String)> = axes
+        .ticks
+        .iter()
+        .map(|&(x, name)| (x, name.to_owned()))
+        .collect();
     if x_ticks.is_empty() {
         let step = step(right - left);
         let mut tick = (left / step).ceil() * step;
@@ -171,7 +199,10 @@ pub fn lines(axes: Axes<'_>, lines: &[Line]) -> String {
 
 /// Bars with one scale for all, as a picture that stands alone, too.
 pub fn bars(unit: &str, bars: &[(String, f64)]) -> String {
-    let bars: Vec<_> = bars.iter().map(|(name, value)| (name.clone(), vec![*value])).collect();
+    let bars: Vec<_> = bars
+        .iter()
+        .map(|(name, value)| (name.clone(), vec![*value]))
+        .collect();
     stacked(unit, &bars)
 }
 
@@ -181,7 +212,10 @@ pub fn stacks(unit: &str, parts: &[&str], bars: &[(String, Vec<f64>)]) -> String
 }
 
 fn stacked(unit: &str, bars: &[(String, Vec<f64>)]) -> String {
-    let most = bars.iter().map(|(_, values)| values.iter().sum::<f64>()).fold(1e-9, f64::max);
+    let most = bars
+        .iter()
+        .map(|(_, values)| values.iter().sum::<f64>())
+        .fold(1e-9, f64::max);
     let (left, row) = (200.0, 26.0);
     let height = bars.len() as f64 * row + 6.0;
     let mut svg = format!(
@@ -190,12 +224,20 @@ fn stacked(unit: &str, bars: &[(String, Vec<f64>)]) -> String {
     );
     for (at, (name, values)) in bars.iter().enumerate() {
         let y = at as f64 * row + 4.0;
-        let _ =
-            write!(svg, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", left - 8.0, y + 14.0, escape(name));
+        let _ = write!(
+            svg,
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+            left - 8.0,
+            y + 14.0,
+            escape(name)
+        );
         let mut x = left;
         for (value, colour) in values.iter().zip(COLOURS.iter().cycle()) {
             let width = value / most * (WIDTH - left - 110.0);
-            let _ = write!(svg, "<rect x=\"{x:.1}\" y=\"{y}\" width=\"{width:.1}\" height=\"18\" fill=\"{colour}\"/>");
+            let _ = write!(
+                svg,
+                "<rect x=\"{x:.1}\" y=\"{y}\" width=\"{width:.1}\" height=\"18\" fill=\"{colour}\"/>"
+            );
             x += width;
         }
         let _ = write!(
@@ -213,7 +255,11 @@ fn stacked(unit: &str, bars: &[(String, Vec<f64>)]) -> String {
 fn legend<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut out = String::from("<p class=\"legend\">");
     for (name, colour) in names.zip(COLOURS.iter().cycle()) {
-        let _ = write!(out, "<span><i style=\"background:{colour}\"></i>{}</span>", escape(name));
+        let _ = write!(
+            out,
+            "<span><i style=\"background:{colour}\"></i>{}</span>",
+            escape(name)
+        );
     }
     out + "</p>"
 }
@@ -224,15 +270,50 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_people_write_them() {
-        let found = [0.0, 0.012, 1.5, 12.34, 123.4, 1_234.0, 1_234_567.0, -4_000.0].map(human);
-        assert_eq!(found, ["0", "0.0120", "1.50", "12.3", "123", "1,234", "1,234,567", "-4,000"]);
+        let found = [
+            0.0,
+            0.012,
+            1.5,
+            12.34,
+            123.4,
+            1_234.0,
+            1_234_567.0,
+            -4_000.0,
+        ]
+        .map(human);
+        assert_eq!(
+            found,
+            [
+                "0",
+                "0.0120",
+                "1.50",
+                "12.3",
+                "123",
+                "1,234",
+                "1,234,567",
+                "-4,000"
+            ]
+        );
     }
 
     #[test]
     fn strange_names_and_values_do_not_break_a_page() {
-        let line = Line { name: "<script>".into(), points: vec![(0.0, f64::NAN), (1.0, f64::INFINITY), (2.0, 3.0)] };
-        let svg = lines(Axes { x: "a", y: "b", ..Axes::default() }, &[line]);
-        assert!(!svg.contains("<script>") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+        let line = Line {
+            name: "<script>".into(),
+            points: vec![(0.0, f64::NAN), (1.0, f64::INFINITY), (2.0, 3.0)],
+        };
+        let svg = lines(
+            Axes {
+                x: "a",
+                y: "b",
+                ..Axes::default()
+            },
+            &[line],
+        );
+        assert!(
+            !svg.contains("<script>") && !svg.contains("NaN") && !svg.contains("inf"),
+            "{svg}"
+        );
         assert!(lines(Axes::default(), &[]).contains("nothing"));
     }
 }

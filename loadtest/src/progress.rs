@@ -24,24 +24,42 @@ impl Progress {
     /// For a run of this length.
     pub fn new(length: Duration) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:30} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style = ProgressStyle::with_template("{bar:30} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(length.as_millis() as u64).with_style(style)
         });
-        Self { bar, seconds: length.as_secs_f64(), last: 0.0, is_quiet: false }
+        Self {
+            bar,
+            seconds: length.as_secs_f64(),
+            last: 0.0,
+            is_quiet: false,
+        }
     }
 
     /// One that says nothing.
     pub fn quiet() -> Self {
-        Self { bar: None, seconds: 0.0, last: 0.0, is_quiet: true }
+        Self {
+            bar: None,
+            seconds: 0.0,
+            last: 0.0,
+            is_quiet: true,
+        }
     }
 
     /// A second has gone by.
     pub fn row(&mut self, row: &Row, counts: &Counts, is_stopping: bool) {
-        let backlog = row.backlog.map_or_else(String::new, |backlog| format!("  backlog {backlog:.0}"));
+        let backlog = row
+            .backlog
+            .map_or_else(String::new, |backlog| format!("  backlog {backlog:.0}"));
         let stopping = if is_stopping { "  stopping" } else { "" };
         let times = row.latency_ms.map_or_else(
             || "no times yet".to_owned(),
-            |times| format!("p50 {:.1} ms  p99 {:.1} ms  max {:.0} ms", times.p50, times.p99, times.max),
+            |times| {
+                format!(
+                    "p50 {:.1} ms  p99 {:.1} ms  max {:.0} ms",
+                    times.p50, times.p99, times.max
+                )
+            },
         );
         let text = format!(
             "{:>4.0}/{:.0} s  {:>9.0} readings/s  {times}  errors {}  late {}{backlog}{stopping}",

@@ -135,10 +135,18 @@ impl Report {
     /// # Errors
     /// There is none, or it is of another version.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let path = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+        let path = if path.is_dir() {
+            path.join(FILE)
+        } else {
+            path.to_owned()
+        };
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        serde_json::from_str(&text)
-            .with_context(|| format!("{}: no report of 'loadtest run' of this version", path.display()))
+        serde_json::from_str(&text).with_context(|| {
+            format!(
+                "{}: no report of 'loadtest run' of this version",
+                path.display()
+            )
+        })
     }
 }
 
@@ -151,7 +159,8 @@ impl Machine {
             Some(line.split_once(':')?.1.trim().to_owned())
         };
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let kib = of(&meminfo, "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+        let kib =
+            of(&meminfo, "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             processor: of(&cpuinfo, "model name").unwrap_or_else(|| "unknown".into()),

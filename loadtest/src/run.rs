@@ -70,7 +70,11 @@ pub struct Watched {
 
 impl Watched {
     fn cpu(&self) -> f64 {
-        if self.is_server { usage::of_server(self.pid) } else { usage::of_process(self.pid) }
+        if self.is_server {
+            usage::of_server(self.pid)
+        } else {
+            usage::of_process(self.pid)
+        }
     }
 }
 
@@ -90,11 +94,25 @@ impl Run {
     ///
     /// # Errors
     /// A process does not tell what it has to, or this machine has no threads. A target that fails is a finding.
-    pub async fn execute(self, progress: &mut Progress, stop: CancellationToken) -> anyhow::Result<Found> {
-        let addresses: Vec<String> = self.admins.iter().map(|(_, address)| address.clone()).collect();
+    pub async fn execute(
+        self,
+        progress: &mut Progress,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Found> {
+        let addresses: Vec<String> = self
+            .admins
+            .iter()
+            .map(|(_, address)| address.clone())
+            .collect();
         let before = observe::look(&addresses).await?;
-        let (begin, started) = (Instant::now() + HEAD_START, clock::now() + HEAD_START.as_micros() as Micros);
-        let traffic = Arc::new(Traffic::new(&self.scenario, self.scenario.begin.unwrap_or(started)));
+        let (begin, started) = (
+            Instant::now() + HEAD_START,
+            clock::now() + HEAD_START.as_micros() as Micros,
+        );
+        let traffic = Arc::new(Traffic::new(
+            &self.scenario,
+            self.scenario.begin.unwrap_or(started),
+        ));
         let threads = self.threads.min(self.scenario.connections).max(1);
         let (mut meters, mut senders) = (Vec::new(), Vec::new());
         for turn in 0..threads {
@@ -116,7 +134,12 @@ impl Run {
             run: &self,
             addresses: &addresses,
             begin,
-            start: Warm { look: before, watched: Vec::new(), at: begin, accepted: 0 },
+            start: Warm {
+                look: before,
+                watched: Vec::new(),
+                at: begin,
+                accepted: 0,
+            },
             warm: None,
             total: Measured::default(),
             rows: Vec::new(),
@@ -124,11 +147,15 @@ impl Run {
             log: file.as_mut().map(LogFile::begin).transpose()?,
         };
         watch.start.watched = watch.cpu();
-        watch.until_ended(&meters, &senders, progress, &stop).await?;
+        watch
+            .until_ended(&meters, &senders, progress, &stop)
+            .await?;
         let sent = (Instant::now(), watch.cpu());
         let (mut ledgers, mut ended) = (Vec::new(), begin);
         for sender in senders {
-            let joined = sender.join().map_err(|_| anyhow::anyhow!("a thread that sends has panicked"))?;
+            let joined = sender
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread that sends has panicked"))?;
             let (ledger, at) = joined?;
             ledgers.push(ledger);
             ended = ended.max(at);
@@ -138,7 +165,14 @@ impl Run {
         let seconds = (ended - begin).as_secs_f64().max(1e-3);
         let is_interrupted = stop.is_cancelled();
         let after = watch.settle(sent, &stop, progress).await;
-        Ok(watch.found(traffic.as_ref(), ledger, seconds, started, after, is_interrupted))
+        Ok(watch.found(
+            traffic.as_ref(),
+            ledger,
+            seconds,
+            started,
+            after,
+            is_interrupted,
+        ))
     }
 }
 
@@ -202,16 +236,27 @@ impl Watch<'_> {
                 }
                 next_look = Instant::now() + LOOK;
                 // A process that is away for a moment is a finding, not the end of the run.
-                let Some(look) = self.look(stop).await else { continue };
+                let Some(look) = self.look(stop).await else {
+                    continue;
+                };
                 backlog = self.backlog(&look);
                 if let Some(backlog) = backlog {
-                    self.backlogs.push((self.begin.elapsed().as_secs_f64(), backlog));
+                    self.backlogs
+                        .push((self.begin.elapsed().as_secs_f64(), backlog));
                 }
                 if self.warm.is_none() {
                     // What is not added up yet was accepted before, too.
-                    let latest: u64 = meters.iter().map(|meter| meter.lock().counts.accepted).sum();
+                    let latest: u64 = meters
+                        .iter()
+                        .map(|meter| meter.lock().counts.accepted)
+                        .sum();
                     let accepted = self.total.counts.accepted + latest;
-                    self.warm = Some(Warm { look, watched: self.cpu(), at: Instant::now(), accepted });
+                    self.warm = Some(Warm {
+                        look,
+                        watched: self.cpu(),
+                        at: Instant::now(),
+                        accepted,
+                    });
                 }
             }
             let is_last = ended();
@@ -254,7 +299,12 @@ impl Watch<'_> {
         let seconds = (at.as_secs_f64() - before).max(1e-3);
         self.total.add(part);
         if let Some(log) = &mut self.log {
-            write(log, part, Duration::from_secs_f64(before), Duration::from_secs_f64(seconds))?;
+            write(
+                log,
+                part,
+                Duration::from_secs_f64(before),
+                Duration::from_secs_f64(seconds),
+            )?;
         }
         // The last piece may be too short for a rate.
         if seconds < ROW.as_secs_f64() / 4.0 && !self.rows.is_empty() {
@@ -271,15 +321,30 @@ impl Watch<'_> {
     }
 
     /// Waits until everything accepted is through, as far as the processes tell. One that does not answer may come back.
-    async fn settle(&self, sent: (Instant, Vec<f64>), stop: &CancellationToken, progress: &mut Progress) -> After {
+    async fn settle(
+        &self,
+        sent: (Instant, Vec<f64>),
+        stop: &CancellationToken,
+        progress: &mut Progress,
+    ) -> After {
         let begun = Instant::now();
         loop {
             let look = self.look(stop).await;
             let backlog = look.as_ref().and_then(|look| self.backlog(look));
             let is_settled = backlog == Some(0.0);
-            if is_settled || self.addresses.is_empty() || begun.elapsed() > self.run.settle || stop.is_cancelled() {
+            if is_settled
+                || self.addresses.is_empty()
+                || begun.elapsed() > self.run.settle
+                || stop.is_cancelled()
+            {
                 let settle = is_settled.then(|| begun.elapsed());
-                return After { look, watched: self.cpu(), at: Instant::now(), settle, sent };
+                return After {
+                    look,
+                    watched: self.cpu(),
+                    at: Instant::now(),
+                    settle,
+                    sent,
+                };
             }
             progress.settling(backlog);
             tokio::time::sleep(WAKE).await;
@@ -291,25 +356,56 @@ impl Watch<'_> {
         let accepted = (self.total.counts.accepted - warm.accepted) as f64;
         // What was accepted in the warm-up and stored after it has cost those who store it.
         let settled = after.look.as_ref().filter(|_| !self.addresses.is_empty());
-        let settled = settled.map_or(accepted, |look| look.books.settled() - warm.look.books.settled());
-        let since = |at: Instant| at.saturating_duration_since(warm.at).as_secs_f64().max(1e-3);
-        let mut processes = Vec::new();
-        let mut add = |process: &str, is_storing: bool, cpu_seconds: f64, cores: f64, memory_mib: f64| {
-            let readings = if is_storing { settled } else { accepted };
-            let cpu_seconds_per_million = (readings > 0.0).then(|| cpu_seconds / readings * 1e6);
-            let process = process.to_owned();
-            processes.push(ProcessUse { process, cpu_seconds, cores, cpu_seconds_per_million, memory_mib });
+        let settled = settled.map_or(accepted, |look| {
+            look.books.settled() - warm.look.books.settled()
+        });
+        let since = |at: Instant| {
+            at.saturating_duration_since(warm.at)
+                .as_secs_f64()
+                .max(1e-3)
         };
+        let mut processes = Vec::new();
+        let mut add =
+            |process: &str, is_storing: bool, cpu_seconds: f64, cores: f64, memory_mib: f64| {
+                let readings = if is_storing { settled } else { accepted };
+                let cpu_seconds_per_million =
+                    (readings > 0.0).then(|| cpu_seconds / readings * 1e6);
+                let process = process.to_owned();
+                processes.push(ProcessUse {
+                    process,
+                    cpu_seconds,
+                    cores,
+                    cpu_seconds_per_million,
+                    memory_mib,
+                });
+            };
         for (at, watched) in self.run.watched.iter().enumerate() {
-            let (used, sending) = (after.watched[at] - warm.watched[at], after.sent.1[at] - warm.watched[at]);
+            let (used, sending) = (
+                after.watched[at] - warm.watched[at],
+                after.sent.1[at] - warm.watched[at],
+            );
             let cores = sending.max(0.0) / since(after.sent.0);
-            add(&watched.name, watched.is_storing, used, cores, usage::memory_mib(watched.pid));
+            add(
+                &watched.name,
+                watched.is_storing,
+                used,
+                cores,
+                usage::memory_mib(watched.pid),
+            );
         }
-        let Some(look) = &after.look else { return processes };
+        let Some(look) = &after.look else {
+            return processes;
+        };
         for (at, (name, _)) in self.run.admins.iter().enumerate() {
             if self.run.watched.iter().all(|watched| watched.name != *name) {
                 let used = look.cpu[at] - warm.look.cpu[at];
-                add(name, look.accepted[at] == 0.0, used, used / since(after.at), look.memory[at]);
+                add(
+                    name,
+                    look.accepted[at] == 0.0,
+                    used,
+                    used / since(after.at),
+                    look.memory[at],
+                );
             }
         }
         processes
@@ -328,8 +424,14 @@ impl Watch<'_> {
         let processes = self.processes(&warm, &after);
         let mut scenario = self.run.scenario.clone();
         scenario.begin = Some(traffic.begin());
-        let sent = (0..ledger.len()).filter(|&request| ledger.get(request) != Fate::Unsent).count() as u64;
-        let planned = if scenario.mode == Mode::Open { traffic.requests() } else { sent };
+        let sent = (0..ledger.len())
+            .filter(|&request| ledger.get(request) != Fate::Unsent)
+            .count() as u64;
+        let planned = if scenario.mode == Mode::Open {
+            traffic.requests()
+        } else {
+            sent
+        };
         let (total, is_told) = (&self.total, !self.addresses.is_empty());
         let report = Report {
             version: VERSION,
@@ -338,7 +440,9 @@ impl Watch<'_> {
             seed: scenario.seed,
             begin: traffic.begin(),
             target: self.run.target.uri.to_string(),
-            started_at: jiff::Timestamp::from_microsecond(started).map(|at| at.to_string()).unwrap_or_default(),
+            started_at: jiff::Timestamp::from_microsecond(started)
+                .map(|at| at.to_string())
+                .unwrap_or_default(),
             seconds,
             interrupted,
             machine: Machine::this(),
@@ -351,14 +455,26 @@ impl Watch<'_> {
             lateness_ms: Quantiles::from(&total.lateness),
             curve_ms: curve(total),
             rows: self.rows,
-            books: after.look.as_ref().filter(|_| is_told).map(|look| look.books.since(&self.start.look.books)),
-            stages: after.look.as_ref().map(|look| look.stages_since(&warm.look)).unwrap_or_default(),
+            books: after
+                .look
+                .as_ref()
+                .filter(|_| is_told)
+                .map(|look| look.books.since(&self.start.look.books)),
+            stages: after
+                .look
+                .as_ref()
+                .map(|look| look.stages_since(&warm.look))
+                .unwrap_or_default(),
             backlog_growth_per_second: growth(&self.backlogs),
             settle_seconds: after.settle.map(|settle| settle.as_secs_f64()),
             processes,
             unlike: total.unlike.clone(),
         };
-        Found { report, ledger, measured: self.total }
+        Found {
+            report,
+            ledger,
+            measured: self.total,
+        }
     }
 }
 
@@ -369,7 +485,10 @@ fn growth(backlogs: &[(f64, f64)]) -> Option<f64> {
     let mean = |of: fn(&(f64, f64)) -> f64| backlogs.iter().map(of).sum::<f64>() / count;
     let (time, backlog) = (mean(|look| look.0), mean(|look| look.1));
     let spread: f64 = backlogs.iter().map(|look| (look.0 - time).powi(2)).sum();
-    let together: f64 = backlogs.iter().map(|look| (look.0 - time) * (look.1 - backlog)).sum();
+    let together: f64 = backlogs
+        .iter()
+        .map(|look| (look.0 - time) * (look.1 - backlog))
+        .sum();
     (backlogs.len() > 2 && spread > 0.0).then(|| together / spread)
 }
 
@@ -379,7 +498,9 @@ fn curve(total: &Measured) -> Vec<(f64, f64, f64)> {
     let mut left: f64 = 1.0;
     while left >= 1e-5 && total.intended.len() as f64 * left >= 1.0 {
         let quantile = 1.0 - left;
-        let at = |histogram: &hdrhistogram::Histogram<u64>| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        let at = |histogram: &hdrhistogram::Histogram<u64>| {
+            histogram.value_at_quantile(quantile) as f64 / 1e3
+        };
         points.push((quantile, at(&total.intended), at(&total.sent)));
         left *= 0.8;
     }
@@ -397,22 +518,34 @@ type Log<'a> = IntervalLogWriter<'a, 'a, File, V2DeflateSerializer>;
 impl LogFile {
     fn create(path: &Path) -> anyhow::Result<Self> {
         let file = File::create(path).with_context(|| path.display().to_string())?;
-        Ok(Self { file, serializer: V2DeflateSerializer::new() })
+        Ok(Self {
+            file,
+            serializer: V2DeflateSerializer::new(),
+        })
     }
 
     fn begin(&mut self) -> anyhow::Result<Log<'_>> {
         let log = IntervalLogWriterBuilder::new()
-            .add_comment("latency in microseconds, from the intended send; tag 'sent': from the send itself")
+            .add_comment(
+                "latency in microseconds, from the intended send; tag 'sent': from the send itself",
+            )
             .with_start_time(std::time::SystemTime::now())
             .begin_log_with(&mut self.file, &mut self.serializer)?;
         Ok(log)
     }
 }
 
-fn write(log: &mut Log<'_>, part: &Measured, from: Duration, lasts: Duration) -> anyhow::Result<()> {
+fn write(
+    log: &mut Log<'_>,
+    part: &Measured,
+    from: Duration,
+    lasts: Duration,
+) -> anyhow::Result<()> {
     let failed = |error| anyhow::anyhow!("the log of latencies cannot be written: {error:?}");
-    log.write_histogram(&part.intended, from, lasts, None).map_err(failed)?;
-    log.write_histogram(&part.sent, from, lasts, Tag::new("sent")).map_err(failed)
+    log.write_histogram(&part.intended, from, lasts, None)
+        .map_err(failed)?;
+    log.write_histogram(&part.sent, from, lasts, Tag::new("sent"))
+        .map_err(failed)
 }
 
 #[cfg(test)]
@@ -423,11 +556,19 @@ mod tests {
     fn a_sawtooth_does_not_grow_and_a_rising_one_does() {
         // A transaction of 30,000 readings every 0.4 s, of 100,000 readings/s that come in and so many less that go.
         let saw = |rising: f64| -> Vec<_> {
-            let look = |n: i32| (f64::from(n) * 0.25, f64::from(n * 25 % 40) * 1_000.0 + rising * f64::from(n) * 0.25);
+            let look = |n: i32| {
+                (
+                    f64::from(n) * 0.25,
+                    f64::from(n * 25 % 40) * 1_000.0 + rising * f64::from(n) * 0.25,
+                )
+            };
             (0..30).map(look).collect()
         };
         let (steady, rising) = (growth(&saw(0.0)).unwrap(), growth(&saw(10_000.0)).unwrap());
-        assert!(steady.abs() < 2_000.0 && (rising - steady - 10_000.0).abs() < 1.0, "{steady}, {rising}");
+        assert!(
+            steady.abs() < 2_000.0 && (rising - steady - 10_000.0).abs() < 1.0,
+            "{steady}, {rising}"
+        );
         assert_eq!(growth(&[(1.0, 5.0), (2.0, 6.0)]), None);
     }
 }

@@ -47,7 +47,11 @@ pub struct Scenario {
     #[serde(default = "field::one")]
     pub seed: u64,
     /// Time of the first measurement; the start of the run where it is absent.
-    #[serde(default, with = "field::rfc3339", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "field::rfc3339",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub begin: Option<Micros>,
     /// Whether sends follow a schedule, or the answers.
     #[serde(default)]
@@ -109,16 +113,28 @@ pub struct Shape {
     #[serde(default)]
     pub kind: ShapeKind,
     /// Readings a second at the end of a ramp or of the steps, or in the spike.
-    #[serde(default, deserialize_with = "field::some_rate", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "field::some_rate",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub to: Option<f64>,
     /// How many steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u32>,
     /// When the spike begins.
-    #[serde(default, with = "field::duration_option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "field::duration_option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub at: Option<Duration>,
     /// How long the spike lasts.
-    #[serde(default, with = "field::duration_option", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "field::duration_option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub lasts: Option<Duration>,
 }
 
@@ -158,7 +174,12 @@ pub struct Fleet {
 impl Default for Fleet {
     fn default() -> Self {
         let metrics = vec!["current".to_owned(), "voltage".to_owned()];
-        Self { devices: 5_000, metrics, prefix: "lt-".into(), jitter: Duration::ZERO }
+        Self {
+            devices: 5_000,
+            metrics,
+            prefix: "lt-".into(),
+            jitter: Duration::ZERO,
+        }
     }
 }
 
@@ -264,7 +285,10 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 0, after: Duration::from_secs(1) }
+        Self {
+            attempts: 0,
+            after: Duration::from_secs(1),
+        }
     }
 }
 
@@ -292,8 +316,8 @@ impl Scenario {
     /// # Errors
     /// The line, the key, and what was expected.
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
-        let scenario: Self =
-            toml::from_str(text).map_err(|error| ScenarioError(error.to_string().trim_end().into()))?;
+        let scenario: Self = toml::from_str(text)
+            .map_err(|error| ScenarioError(error.to_string().trim_end().into()))?;
         scenario.check().map_err(|(key, reason)| {
             let line = line_of(text, key).map_or_else(String::new, |line| format!("line {line}: "));
             ScenarioError(format!("{line}{key}: {reason}"))
@@ -313,31 +337,55 @@ impl Scenario {
         positive("duration", self.duration)?;
         positive("timeout", self.timeout)?;
         if self.warm_up >= self.duration {
-            return Err(("warm-up", format!("expected less than the duration of {:?}", self.duration)));
+            return Err((
+                "warm-up",
+                format!("expected less than the duration of {:?}", self.duration),
+            ));
         }
         let (shape, kind) = (&self.shape, self.shape.kind);
         let is_spike = kind == ShapeKind::Spike;
         for (key, is_there, is_needed) in [
             ("shape.to", shape.to.is_some(), kind != ShapeKind::Constant),
-            ("shape.steps", shape.steps.is_some(), kind == ShapeKind::Step),
+            (
+                "shape.steps",
+                shape.steps.is_some(),
+                kind == ShapeKind::Step,
+            ),
             ("shape.at", shape.at.is_some(), is_spike),
             ("shape.lasts", shape.lasts.is_some(), is_spike),
         ] {
             if is_there != is_needed {
-                let wrong = if is_needed { "is missing" } else { "says nothing" };
-                return Err((key, format!("{wrong} where shape.kind is '{kind:?}'").to_lowercase()));
+                let wrong = if is_needed {
+                    "is missing"
+                } else {
+                    "says nothing"
+                };
+                return Err((
+                    key,
+                    format!("{wrong} where shape.kind is '{kind:?}'").to_lowercase(),
+                ));
             }
         }
         if shape.at.is_some_and(|at| at >= self.duration) {
-            return Err(("shape.at", format!("expected less than the duration of {:?}", self.duration)));
+            return Err((
+                "shape.at",
+                format!("expected less than the duration of {:?}", self.duration),
+            ));
         }
-        if self.shape.steps.is_some_and(|steps| !(2..=1_000).contains(&steps)) {
+        if self
+            .shape
+            .steps
+            .is_some_and(|steps| !(2..=1_000).contains(&steps))
+        {
             return Err(("shape.steps", "expected 2 to 1000".into()));
         }
         if let Some(outage) = self.outage
             && (outage.from >= outage.until || outage.until > self.duration)
         {
-            return Err(("outage.until", "expected a time after outage.from and within the duration".into()));
+            return Err((
+                "outage.until",
+                "expected a time after outage.from and within the duration".into(),
+            ));
         }
         let sweep = self.sweep();
         if sweep < SHORTEST_SWEEP {
@@ -351,7 +399,10 @@ impl Scenario {
         }
         let readings = Schedule::new(self).count(self.duration.as_secs_f64());
         if readings + 0.5 < self.batch as f64 {
-            return Err(("batch", format!("expected at most the {readings:.0} readings of the whole run")));
+            return Err((
+                "batch",
+                format!("expected at most the {readings:.0} readings of the whole run"),
+            ));
         }
         Ok(())
     }
@@ -393,7 +444,10 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
     let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
     let (mut current, mut at_table) = ("", None);
     for (line, number) in text.lines().map(str::trim).zip(1..) {
-        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+        if let Some(header) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.split(']').next())
+        {
             current = header.trim();
             if current == table {
                 at_table = Some(number);
@@ -416,7 +470,10 @@ mod tests {
         for (name, _) in READY {
             let scenario = Scenario::load(Path::new(name)).unwrap();
             assert_eq!(scenario.name, name);
-            assert_eq!(Scenario::parse(&toml::to_string(&scenario).unwrap()).unwrap(), scenario);
+            assert_eq!(
+                Scenario::parse(&toml::to_string(&scenario).unwrap()).unwrap(),
+                scenario
+            );
         }
     }
 
@@ -424,35 +481,82 @@ mod tests {
     fn a_wrong_file_gives_line_key_and_what_was_expected() {
         Scenario::parse(LEAST).unwrap();
         for (wrong, words) in [
-            ("conections = 5", &["line 6", "conections", "connections"][..]),
-            ("[fleet]\ndevices = 0", &["line 7", "devices", "expected a whole number from 1"]),
-            ("warm-up = '3 parsecs'", &["line 6", "warm-up", "expected a time such as"]),
-            ("warm-up = '2s'", &["line 6", "warm-up", "less than the duration"]),
-            ("begin = 'soon'", &["line 6", "begin", "expected a time such as \"2026"]),
-            ("[faults]\nbad = 2.0", &["line 7", "bad", "share from 0 to 1"]),
-            ("[body]\nformat = 'xml'", &["line 7", "format", "expected", "ndjson"]),
-            ("[shape]\nkind = 'ramp'", &["line 6", "shape.to", "is missing", "ramp"]),
+            (
+                "conections = 5",
+                &["line 6", "conections", "connections"][..],
+            ),
+            (
+                "[fleet]\ndevices = 0",
+                &["line 7", "devices", "expected a whole number from 1"],
+            ),
+            (
+                "warm-up = '3 parsecs'",
+                &["line 6", "warm-up", "expected a time such as"],
+            ),
+            (
+                "warm-up = '2s'",
+                &["line 6", "warm-up", "less than the duration"],
+            ),
+            (
+                "begin = 'soon'",
+                &["line 6", "begin", "expected a time such as \"2026"],
+            ),
+            (
+                "[faults]\nbad = 2.0",
+                &["line 7", "bad", "share from 0 to 1"],
+            ),
+            (
+                "[body]\nformat = 'xml'",
+                &["line 7", "format", "expected", "ndjson"],
+            ),
+            (
+                "[shape]\nkind = 'ramp'",
+                &["line 6", "shape.to", "is missing", "ramp"],
+            ),
             (
                 "[retry]\nattempts = 5\n[shape]\nkind = 'spike'\nto = 5\nlasts = '1s'",
                 &["line 8", "shape.at", "is missing"],
             ),
-            ("[shape]\nto = 500", &["line 7", "shape.to", "says nothing", "constant"]),
+            (
+                "[shape]\nto = 500",
+                &["line 7", "shape.to", "says nothing", "constant"],
+            ),
             (
                 "[shape]\nkind = 'spike'\nto = 5\nat = '2s'\nlasts = '1s'",
                 &["line 9", "shape.at", "less than the duration"],
             ),
-            ("[fleet]\nprefix = 'a\"b'", &["line 7", "prefix", "letters, digits"]),
-            ("mode = 'closed'", &["fleet.devices", "at least 20000 devices"]),
-            ("[fleet]\ndevices = 1\nmetrics = ['a', 'a']", &["line 8", "metrics", "different names"]),
-            ("[outage]\nshare = 0.1\nfrom = '1s'\nuntil = '500ms'\ncatch-up = 2", &["line 9", "outage.until"]),
+            (
+                "[fleet]\nprefix = 'a\"b'",
+                &["line 7", "prefix", "letters, digits"],
+            ),
+            (
+                "mode = 'closed'",
+                &["fleet.devices", "at least 20000 devices"],
+            ),
+            (
+                "[fleet]\ndevices = 1\nmetrics = ['a', 'a']",
+                &["line 8", "metrics", "different names"],
+            ),
+            (
+                "[outage]\nshare = 0.1\nfrom = '1s'\nuntil = '500ms'\ncatch-up = 2",
+                &["line 9", "outage.until"],
+            ),
             ("mode = 'half-open'", &["line 6", "mode", "closed"]),
         ] {
-            let error = Scenario::parse(&format!("{LEAST}{wrong}\n")).unwrap_err().to_string();
-            assert!(words.iter().all(|word| error.contains(word)), "{wrong:?} gave: {error}");
+            let error = Scenario::parse(&format!("{LEAST}{wrong}\n"))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                words.iter().all(|word| error.contains(word)),
+                "{wrong:?} gave: {error}"
+            );
         }
         let none = LEAST.replace("batch = 1", "batch = 200");
         let error = Scenario::parse(&none).unwrap_err().to_string();
-        assert_eq!(error, "line 4: batch: expected at most the 100 readings of the whole run");
+        assert_eq!(
+            error,
+            "line 4: batch: expected at most the 100 readings of the whole run"
+        );
         let few = LEAST.replace("100", "9000000");
         let error = Scenario::parse(&few).unwrap_err().to_string();
         assert!(error.contains("expected at least 18000 devices"), "{error}");

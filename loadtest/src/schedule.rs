@@ -20,14 +20,20 @@ impl Piece {
     fn count(&self, time: f64) -> f64 {
         let behind = (time - self.end).max(0.0);
         let since = time.min(self.end) - self.begin;
-        self.to * behind + since * (self.from + 0.5 * (self.to - self.from) * since / (self.end - self.begin))
+        self.to * behind
+            + since * (self.from + 0.5 * (self.to - self.from) * since / (self.end - self.begin))
     }
 
     /// The time at which `count` readings of this piece are due: the root of a quadratic, in the form that loses nothing
     /// where the rate is constant.
     fn time(&self, count: f64) -> f64 {
         let slope = (self.to - self.from) / (self.end - self.begin);
-        self.begin + 2.0 * count / (self.from + (self.from * self.from + 2.0 * slope * count).max(0.0).sqrt())
+        self.begin
+            + 2.0 * count
+                / (self.from
+                    + (self.from * self.from + 2.0 * slope * count)
+                        .max(0.0)
+                        .sqrt())
     }
 }
 
@@ -62,10 +68,17 @@ impl Schedule {
         }
         let mut pieces: Vec<Piece> = Vec::new();
         for (end, from, to) in parts {
-            let (begin, before) =
-                pieces.last().map_or((0.0, 0.0), |last| (last.end, last.before + last.count(last.end)));
+            let (begin, before) = pieces.last().map_or((0.0, 0.0), |last| {
+                (last.end, last.before + last.count(last.end))
+            });
             if end > begin {
-                pieces.push(Piece { begin, end, from, to, before });
+                pieces.push(Piece {
+                    begin,
+                    end,
+                    from,
+                    to,
+                    before,
+                });
             }
         }
         Self { pieces }
@@ -73,13 +86,23 @@ impl Schedule {
 
     /// Readings that are due before a time, in seconds from the begin.
     pub fn count(&self, time: f64) -> f64 {
-        let piece = self.pieces.iter().rev().find(|piece| piece.begin <= time).unwrap_or(&self.pieces[0]);
+        let piece = self
+            .pieces
+            .iter()
+            .rev()
+            .find(|piece| piece.begin <= time)
+            .unwrap_or(&self.pieces[0]);
         piece.before + piece.count(time.max(0.0))
     }
 
     /// When so many readings are due, in seconds from the begin.
     pub fn time(&self, count: f64) -> f64 {
-        let piece = self.pieces.iter().rev().find(|piece| piece.before <= count).unwrap_or(&self.pieces[0]);
+        let piece = self
+            .pieces
+            .iter()
+            .rev()
+            .find(|piece| piece.before <= count)
+            .unwrap_or(&self.pieces[0]);
         piece.time(count - piece.before)
     }
 }
@@ -101,10 +124,16 @@ mod tests {
             ("", 10_000.0),
             ("[shape]\nkind='ramp'\nto=3000", 20_000.0),
             ("[shape]\nkind='step'\nto=3000\nsteps=3", 20_000.0),
-            ("[shape]\nkind='spike'\nto=5000\nat='2s'\nlasts='1s'", 14_000.0),
+            (
+                "[shape]\nkind='spike'\nto=5000\nat='2s'\nlasts='1s'",
+                14_000.0,
+            ),
         ] {
             let found = schedule(shape).count(10.0);
-            assert!((found - count).abs() < 1e-6, "{shape}: {found}, expected {count}");
+            assert!(
+                (found - count).abs() < 1e-6,
+                "{shape}: {found}, expected {count}"
+            );
         }
     }
 

@@ -53,22 +53,35 @@ impl Target {
     /// # Errors
     /// It is none.
     pub fn new(url: &str) -> anyhow::Result<Self> {
-        let uri: Option<Uri> = format!("{}/v1/readings", url.trim_end_matches('/')).parse().ok();
+        let uri: Option<Uri> = format!("{}/v1/readings", url.trim_end_matches('/'))
+            .parse()
+            .ok();
         // Neither a path of one's own nor a user would be used, and a password would stand in the report.
         let is_plain = |uri: &Uri| {
             uri.scheme_str() == Some("http")
-                && uri.path_and_query().is_some_and(|path| path == "/v1/readings")
-                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                && uri
+                    .path_and_query()
+                    .is_some_and(|path| path == "/v1/readings")
+                && uri
+                    .authority()
+                    .is_some_and(|authority| !authority.as_str().contains('@'))
         };
         let uri = uri.filter(is_plain);
-        let uri = uri.context("expected http://HOST:PORT and nothing else, such as http://127.0.0.1:8080")?;
-        Ok(Self { uri, is_checked: true })
+        let uri = uri
+            .context("expected http://HOST:PORT and nothing else, such as http://127.0.0.1:8080")?;
+        Ok(Self {
+            uri,
+            is_checked: true,
+        })
     }
 
     /// Host and port.
     pub fn address(&self) -> (&str, u16) {
         let host = self.uri.host().unwrap_or_default();
-        (host.trim_start_matches('[').trim_end_matches(']'), self.uri.port_u16().unwrap_or(80))
+        (
+            host.trim_start_matches('[').trim_end_matches(']'),
+            self.uri.port_u16().unwrap_or(80),
+        )
     }
 }
 
@@ -94,7 +107,11 @@ pub struct Share {
 impl Share {
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(4);
-        let authority = self.target.uri.authority().map_or("", |authority| authority.as_str());
+        let authority = self
+            .target
+            .uri
+            .authority()
+            .map_or("", |authority| authority.as_str());
         if let Ok(host) = HeaderValue::from_str(authority) {
             headers.insert(header::HOST, host);
         }
@@ -113,18 +130,28 @@ impl Share {
     ///
     /// # Errors
     /// The thread cannot be set up. That the target is not there is no error; it is what is measured.
-    pub fn start(self) -> std::io::Result<std::thread::JoinHandle<anyhow::Result<(Ledger, Instant)>>> {
-        std::thread::Builder::new().name("sender".into()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(self.run())
-        })
+    pub fn start(
+        self,
+    ) -> std::io::Result<std::thread::JoinHandle<anyhow::Result<(Ledger, Instant)>>> {
+        std::thread::Builder::new()
+            .name("sender".into())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?;
+                runtime.block_on(self.run())
+            })
     }
 
     async fn run(self) -> anyhow::Result<(Ledger, Instant)> {
         let pace = Pace::new()?;
         let next = Next::new(&self.traffic, self.turn);
-        let sender =
-            Arc::new(Sender { pace: pace.clone(), next: Mutex::new(next), ledger: Mutex::default(), share: self });
+        let sender = Arc::new(Sender {
+            pace: pace.clone(),
+            next: Mutex::new(next),
+            ledger: Mutex::default(),
+            share: self,
+        });
         let headers = sender.share.headers();
         let connection = || Connection {
             sender: sender.clone(),
@@ -132,8 +159,9 @@ impl Share {
             path: Uri::from_static(PATH),
             headers: headers.clone(),
         };
-        let mut connections: FuturesUnordered<_> =
-            (0..sender.share.connections).map(|_| tokio::spawn(connection().run())).collect();
+        let mut connections: FuturesUnordered<_> = (0..sender.share.connections)
+            .map(|_| tokio::spawn(connection().run()))
+            .collect();
         let all = async {
             while let Some(ended) = connections.next().await {
                 ended?;
@@ -163,7 +191,12 @@ impl Next {
         let (kept, kept_end) = traffic.outage_requests();
         // The first of this thread's.
         let kept = kept + (turn.0 + turn.1 - kept % turn.1) % turn.1;
-        Self { turn, on_time: turn.0, kept, kept_end }
+        Self {
+            turn,
+            on_time: turn.0,
+            kept,
+            kept_end,
+        }
     }
 
     /// The next request and when it is due; none where all were handed out.
@@ -239,13 +272,17 @@ impl Made {
     /// Whether an answer with 2xx says of its readings what has to be said.
     fn is_answered_by(&self, body: &[u8]) -> bool {
         let books: Option<Books> = serde_json::from_slice(body).ok();
-        self.good > 0 && books.is_some_and(|books| (books.accepted, books.rejected) == (self.good, self.bad))
+        self.good > 0
+            && books.is_some_and(|books| (books.accepted, books.rejected) == (self.good, self.bad))
     }
 }
 
 /// The begin of an answer, for people.
 fn words(status: u16, body: &[u8]) -> String {
-    format!("{status} {}", String::from_utf8_lossy(&body[..body.len().min(300)]))
+    format!(
+        "{status} {}",
+        String::from_utf8_lossy(&body[..body.len().min(300)])
+    )
 }
 
 impl Connection {
@@ -270,7 +307,13 @@ impl Connection {
             }
             // Made before its time, so that making it does not delay it.
             let request = share.traffic.request(number);
-            if Instant::now() < due && share.stop.run_until_cancelled(sender.pace.until(due)).await.is_none() {
+            if Instant::now() < due
+                && share
+                    .stop
+                    .run_until_cancelled(sender.pace.until(due))
+                    .await
+                    .is_none()
+            {
                 return;
             }
             let begun = Instant::now();
@@ -304,7 +347,12 @@ impl Connection {
             }
             attempt += 1;
             share.meter.lock().counts.retried += 1;
-            if share.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            if share
+                .stop
+                .run_until_cancelled(tokio::time::sleep(pause))
+                .await
+                .is_none()
+            {
                 break outcome;
             }
         };
@@ -329,7 +377,11 @@ impl Connection {
         measured.counts.sent += 1;
         measured.counts.late += u64::from(begun > due + LATE);
         if is_timed {
-            let least = if is_final { Duration::ZERO } else { share.traffic.scenario().timeout };
+            let least = if is_final {
+                Duration::ZERO
+            } else {
+                share.traffic.scenario().timeout
+            };
             record(&mut measured.intended, (ended - due).max(least));
             record(&mut measured.sent, (ended - begun).max(least));
             record(&mut measured.lateness, begun - due);
@@ -337,7 +389,9 @@ impl Connection {
     }
 
     fn judge_repeated(&self, request: &Made, number: u64, outcome: &Outcome) {
-        let Outcome::Answer { status, body, .. } = outcome else { return };
+        let Outcome::Answer { status, body, .. } = outcome else {
+            return;
+        };
         let fits = !self.sender.share.target.is_checked || request.is_answered_by(body);
         if *status >= 300 || !fits {
             let words = || format!("request {number}, sent again: {}", words(*status, body));
@@ -374,7 +428,8 @@ impl Connection {
             }
             200..=299 => {
                 if !request.is_answered_by(body) {
-                    measured.note_unlike(|| format!("{}; expected {} accepted", words(), request.good));
+                    measured
+                        .note_unlike(|| format!("{}; expected {} accepted", words(), request.good));
                     measured.counts.unknown += readings;
                     return Fate::Unknown;
                 }
@@ -385,7 +440,8 @@ impl Connection {
             400..=499 => {
                 measured.counts.rejected += readings;
                 if request.good > 0 {
-                    measured.note_unlike(|| format!("{}; expected {} accepted", words(), request.good));
+                    measured
+                        .note_unlike(|| format!("{}; expected {} accepted", words(), request.good));
                 }
                 Fate::Rejected
             }
@@ -404,7 +460,9 @@ impl Connection {
     async fn send(&mut self, request: &Made) -> Outcome {
         let timeout = self.sender.share.traffic.scenario().timeout;
         let sent = match request.hostile {
-            Some(Hostile::BreaksOff) => tokio::time::timeout(timeout, self.break_off(request)).await,
+            Some(Hostile::BreaksOff) => {
+                tokio::time::timeout(timeout, self.break_off(request)).await
+            }
             _ => tokio::time::timeout(timeout, self.try_send(request)).await,
         };
         match sent {
@@ -426,9 +484,14 @@ impl Connection {
         *message.method_mut() = hyper::Method::POST;
         *message.uri_mut() = self.path.clone();
         *message.headers_mut() = self.headers.clone();
-        message.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(request.body.len()));
+        message.headers_mut().insert(
+            header::CONTENT_LENGTH,
+            HeaderValue::from(request.body.len()),
+        );
         if let Some(encoding) = request.encoding {
-            message.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+            message
+                .headers_mut()
+                .insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
         // One that the server has closed meanwhile is made anew.
         let is_open = match &mut self.link {
@@ -441,7 +504,10 @@ impl Connection {
         let link = self.link.as_mut().context("no connection")?;
         let mut answer = link.send_request(message).await?;
         let status = answer.status().as_u16();
-        let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let seconds = answer
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
         let retry_after = seconds.map(|seconds| Duration::from_secs(seconds).min(MAX_PAUSE));
         let mut body = Bytes::new();
         while let Some(frame) = answer.body_mut().frame().await {
@@ -451,15 +517,25 @@ impl Connection {
                 Ok(data) => body = [body, data].concat().into(),
                 Err(_) => {}
             }
-            ensure!(body.len() <= MAX_ANSWER, "an answer of more than {MAX_ANSWER} bytes");
+            ensure!(
+                body.len() <= MAX_ANSWER,
+                "an answer of more than {MAX_ANSWER} bytes"
+            );
         }
-        Ok(Outcome::Answer { status, retry_after, body })
+        Ok(Outcome::Answer {
+            status,
+            retry_after,
+            body,
+        })
     }
 
     async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
         let stream = TcpStream::connect(self.sender.share.target.address()).await?;
         stream.set_nodelay(true)?;
-        let (link, connection) = http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await?;
+        let (link, connection) = http1::Builder::new()
+            .writev(false)
+            .handshake(TokioIo::new(stream))
+            .await?;
         // Its errors come out at the request that they concern.
         tokio::spawn(connection);
         Ok(link)

@@ -151,14 +151,23 @@ impl Traffic {
     /// The first and the last time that a reading can have, of the first `requests`.
     pub fn times(&self, requests: u64) -> (Micros, Micros) {
         let faults = &self.scenario.faults;
-        let late = if faults.late > 0.0 { faults.late_by.as_micros() as Micros } else { 0 };
+        let late = if faults.late > 0.0 {
+            faults.late_by.as_micros() as Micros
+        } else {
+            0
+        };
         let last = self.schedule.time((requests * self.scenario.batch) as f64) * 1e6;
-        (self.begin - late - (self.jitter as Micros + 1) * 1_000, self.begin + last as Micros + 1_000)
+        (
+            self.begin - late - (self.jitter as Micros + 1) * 1_000,
+            self.begin + last as Micros + 1_000,
+        )
     }
 
     /// When a request is to be sent, in seconds after the begin. A closed loop has no such time.
     pub fn due(&self, request: u64) -> f64 {
-        let due = self.schedule.time(((request + 1) * self.scenario.batch) as f64);
+        let due = self
+            .schedule
+            .time(((request + 1) * self.scenario.batch) as f64);
         match self.scenario.outage {
             Some(outage) if self.is_away(request) => {
                 let (from, until) = (outage.from.as_secs_f64(), outage.until.as_secs_f64());
@@ -173,7 +182,9 @@ impl Traffic {
         let (Some(outage), Mode::Open) = (self.scenario.outage, self.scenario.mode) else {
             return false;
         };
-        let due = self.schedule.time(((request + 1) * self.scenario.batch) as f64);
+        let due = self
+            .schedule
+            .time(((request + 1) * self.scenario.batch) as f64);
         let sender = (request * self.scenario.batch) % self.series;
         due >= outage.from.as_secs_f64()
             && due < outage.until.as_secs_f64()
@@ -187,7 +198,10 @@ impl Traffic {
         };
         let at = |time: f64| (self.schedule.count(time) / self.scenario.batch as f64) as u64;
         let last = at(outage.until.as_secs_f64()) + 1;
-        (at(outage.from.as_secs_f64()).saturating_sub(1), last.min(self.requests))
+        (
+            at(outage.from.as_secs_f64()).saturating_sub(1),
+            last.min(self.requests),
+        )
     }
 
     /// Whether a request is sent once more after it was answered.
@@ -232,7 +246,12 @@ impl Traffic {
         });
         let measured_at = self.begin + millis * 1_000 + self.mark + Micros::from(is_late);
         let cents = 22_000 + (hash(self.scenario.seed, Salt::Value, number) % 2_000) as i64;
-        Reading { series, measured_at, cents, bad }
+        Reading {
+            series,
+            measured_at,
+            cents,
+            bad,
+        }
     }
 
     /// The number of the reading that a row of a series can come from; none where none can. It needs the requests that
@@ -247,10 +266,16 @@ impl Traffic {
             millis += self.late_by(series);
         }
         let from = self.schedule.count(millis as f64 / 1e3 - 0.001).max(0.0) as u64;
-        let to = self.schedule.count((millis + self.jitter as i64) as f64 / 1e3 + 0.002).max(0.0) as u64 + 1;
+        let to = self
+            .schedule
+            .count((millis + self.jitter as i64) as f64 / 1e3 + 0.002)
+            .max(0.0) as u64
+            + 1;
         let to = to.min(requests * self.scenario.batch);
         let first = from + (series + self.series - from % self.series) % self.series;
-        (first..to).step_by(self.series as usize).find(|&number| self.reading(number).measured_at == measured_at)
+        (first..to)
+            .step_by(self.series as usize)
+            .find(|&number| self.reading(number).measured_at == measured_at)
     }
 
     /// Whether a time has the mark of this run.
@@ -262,7 +287,12 @@ impl Traffic {
     pub fn series_of(&self, device: &str, metric: &str) -> Option<u64> {
         let digits = device.strip_prefix(&self.scenario.fleet.prefix)?;
         let device: u64 = digits.parse().ok().filter(|_| digits.len() == 6)?;
-        let metric = self.scenario.fleet.metrics.iter().position(|name| name == metric)?;
+        let metric = self
+            .scenario
+            .fleet
+            .metrics
+            .iter()
+            .position(|name| name == metric)?;
         let metrics = self.scenario.fleet.metrics.len() as u64;
         (device < self.scenario.fleet.devices).then_some(device * metrics + metric as u64)
     }
@@ -280,7 +310,11 @@ impl Traffic {
         for at in 0..batch {
             let at = if reversed { batch - 1 - at } else { at };
             let reading = self.reading(number * batch + at);
-            *(if reading.bad.is_some() { &mut bad } else { &mut good }) += 1;
+            *(if reading.bad.is_some() {
+                &mut bad
+            } else {
+                &mut good
+            }) += 1;
             self.write(&reading, &mut body);
             body.push(if json { b',' } else { b'\n' });
         }
@@ -301,17 +335,29 @@ impl Traffic {
             (Some(Hostile::Encoding), _) => (body, Some("enigma")),
             (_, Compression::None) => (body, None),
             (_, Compression::Gzip) => (gzip(&body), Some("gzip")),
-            (_, Compression::Zstd) => (zstd::bulk::compress(&body, 1).unwrap_or_default(), Some("zstd")),
+            (_, Compression::Zstd) => (
+                zstd::bulk::compress(&body, 1).unwrap_or_default(),
+                Some("zstd"),
+            ),
         };
         if hostile.is_some() {
             (good, bad) = (0, batch);
         }
-        Request { body: body.into(), encoding, hostile, good, bad }
+        Request {
+            body: body.into(),
+            encoding,
+            hostile,
+            good,
+            bad,
+        }
     }
 
     fn write(&self, reading: &Reading, out: &mut Vec<u8>) {
         let metrics = self.scenario.fleet.metrics.len() as u64;
-        let (device, metric) = (reading.series / metrics, (reading.series % metrics) as usize);
+        let (device, metric) = (
+            reading.series / metrics,
+            (reading.series % metrics) as usize,
+        );
         out.extend_from_slice(b"{\"device\":\"");
         match reading.bad {
             Some(Bad::LongName) => out.extend_from_slice(self.long_name().as_bytes()),
@@ -368,14 +414,21 @@ impl Traffic {
 
 /// The mark of a run: other scenarios, and the same one at another time, mostly have others.
 fn mark(scenario: &Scenario, begin: Micros) -> Micros {
-    let text = toml::to_string(&Scenario { begin: None, ..scenario.clone() }).unwrap_or_default();
-    let seed = text.bytes().fold(scenario.seed, |seed, byte| hash(seed, Salt::Run, u64::from(byte)));
+    let text = toml::to_string(&Scenario {
+        begin: None,
+        ..scenario.clone()
+    })
+    .unwrap_or_default();
+    let seed = text.bytes().fold(scenario.seed, |seed, byte| {
+        hash(seed, Salt::Run, u64::from(byte))
+    });
     (hash(seed, Salt::Run, begin.cast_unsigned()) % 500 * 2) as Micros
 }
 
 /// SplitMix64 (Steele, Lea and Flood, 2014), over seed, salt and number.
 fn hash(seed: u64, salt: Salt, number: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (salt as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
+    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ (salt as u64).wrapping_mul(0xd1b5_4a32_d192_ed03);
     z = z.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -399,17 +452,23 @@ mod tests {
     const BEGIN: Micros = 1_793_491_200_000_000;
 
     fn traffic(rest: &str) -> Traffic {
-        let text = format!("name='x'\nseed=7\nrate=1000\nduration='10s'\nbatch=10\nconnections=1\n{rest}");
+        let text =
+            format!("name='x'\nseed=7\nrate=1000\nduration='10s'\nbatch=10\nconnections=1\n{rest}");
         Traffic::new(&Scenario::parse(&text).unwrap(), BEGIN)
     }
 
-    const FAULTS: &str =
-        "[fleet]\ndevices=20\njitter='1s'\n[faults]\nlate=0.2\nlate-by='5s'\nout-of-order=0.5\nbad=0.1\n";
+    const FAULTS: &str = "[fleet]\ndevices=20\njitter='1s'\n[faults]\nlate=0.2\nlate-by='5s'\nout-of-order=0.5\nbad=0.1\n";
 
     #[test]
     fn the_same_scenario_sends_the_same_bytes_and_another_seed_others() {
         let (one, again) = (traffic(""), traffic(""));
-        let other = Traffic::new(&Scenario { seed: 8, ..one.scenario().clone() }, BEGIN);
+        let other = Traffic::new(
+            &Scenario {
+                seed: 8,
+                ..one.scenario().clone()
+            },
+            BEGIN,
+        );
         for number in [0, 1, 999] {
             assert_eq!(one.request(number).body, again.request(number).body);
             assert_ne!(one.request(number).body, other.request(number).body);
@@ -430,17 +489,37 @@ mod tests {
         let falling = "[shape]\nkind='ramp'\nto=100\n[fleet]\ndevices=100000\njitter='5s'\n";
         let spike = format!("[shape]\nkind='spike'\nto=10\nat='2s'\nlasts='8s'\n{fleet}");
         let closed = "mode='closed'\n[fleet]\ndevices=20000\n";
-        for rest in ["", FAULTS, "[shape]\nkind='ramp'\nto=100\n", closed, falling, &spike] {
+        for rest in [
+            "",
+            FAULTS,
+            "[shape]\nkind='ramp'\nto=100\n",
+            closed,
+            falling,
+            &spike,
+        ] {
             let traffic = traffic(rest);
             let requests = traffic.requests().min(1_000);
             let mut seen = HashSet::new();
             let (first, last) = traffic.times(requests);
             for number in 0..requests * 10 {
                 let reading = traffic.reading(number);
-                assert!(seen.insert((reading.series, reading.measured_at)), "{number} of {rest}");
-                assert!((first..=last).contains(&reading.measured_at), "{number} of {rest}");
-                assert_eq!(traffic.find(reading.series, reading.measured_at, requests), Some(number), "{rest}");
-                assert_eq!(traffic.find(reading.series, reading.measured_at + 2, requests), None);
+                assert!(
+                    seen.insert((reading.series, reading.measured_at)),
+                    "{number} of {rest}"
+                );
+                assert!(
+                    (first..=last).contains(&reading.measured_at),
+                    "{number} of {rest}"
+                );
+                assert_eq!(
+                    traffic.find(reading.series, reading.measured_at, requests),
+                    Some(number),
+                    "{rest}"
+                );
+                assert_eq!(
+                    traffic.find(reading.series, reading.measured_at + 2, requests),
+                    None
+                );
             }
         }
     }
@@ -448,28 +527,44 @@ mod tests {
     #[test]
     fn no_part_of_a_hostile_request_can_be_stored() {
         for format in ["json", "ndjson"] {
-            let traffic = traffic(&format!("[faults]\nhostile=1.0\n[body]\nformat='{format}'\n"));
+            let traffic = traffic(&format!(
+                "[faults]\nhostile=1.0\n[body]\nformat='{format}'\n"
+            ));
             for number in 0..200 {
                 let request = traffic.request(number);
                 let is_cut = request.hostile == Some(Hostile::Truncated);
-                assert!(!is_cut || serde_json::from_slice::<serde_json::Value>(&request.body).is_err());
-                assert!(!is_cut || format == "json", "the first lines of NDJSON are whole");
+                assert!(
+                    !is_cut || serde_json::from_slice::<serde_json::Value>(&request.body).is_err()
+                );
+                assert!(
+                    !is_cut || format == "json",
+                    "the first lines of NDJSON are whole"
+                );
             }
         }
     }
 
     #[test]
     fn another_scenario_has_another_mark_at_the_same_time() {
-        let marks: HashSet<Micros> = (1..20).map(|batch| traffic(&format!("timeout='{batch}s'\n")).mark).collect();
+        let marks: HashSet<Micros> = (1..20)
+            .map(|batch| traffic(&format!("timeout='{batch}s'\n")).mark)
+            .collect();
         assert!(marks.len() > 15, "{marks:?}");
     }
 
     #[test]
     fn shares_are_what_the_scenario_says() {
         let traffic = traffic(FAULTS);
-        let bad = (0..10_000).filter(|&number| traffic.reading(number).bad.is_some()).count();
-        let late = (0..10_000).filter(|&number| traffic.reading(number).measured_at % 2 == 1).count();
-        assert!((900..1_100).contains(&bad) && (1_850..2_150).contains(&late), "{bad} bad, {late} late");
+        let bad = (0..10_000)
+            .filter(|&number| traffic.reading(number).bad.is_some())
+            .count();
+        let late = (0..10_000)
+            .filter(|&number| traffic.reading(number).measured_at % 2 == 1)
+            .count();
+        assert!(
+            (900..1_100).contains(&bad) && (1_850..2_150).contains(&late),
+            "{bad} bad, {late} late"
+        );
         let counted: u64 = (0..1_000).map(|request| traffic.request(request).bad).sum();
         assert_eq!(counted, bad as u64);
     }
@@ -477,9 +572,14 @@ mod tests {
     #[test]
     fn who_is_away_sends_later_and_in_order() {
         let traffic = traffic("[outage]\nshare=0.5\nfrom='2s'\nuntil='4s'\ncatch-up=4\n");
-        let away: Vec<u64> = (0..traffic.requests()).filter(|&request| traffic.is_away(request)).collect();
+        let away: Vec<u64> = (0..traffic.requests())
+            .filter(|&request| traffic.is_away(request))
+            .collect();
         assert!((60..140).contains(&away.len()), "{} of 200", away.len());
         let due: Vec<f64> = away.iter().map(|&request| traffic.due(request)).collect();
-        assert!(due.is_sorted() && due[0] >= 4.0 && due[due.len() - 1] <= 4.5, "{due:?}");
+        assert!(
+            due.is_sorted() && due[0] >= 4.0 && due[due.len() - 1] <= 4.5,
+            "{due:?}"
+        );
     }
 }

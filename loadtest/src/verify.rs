@@ -64,10 +64,17 @@ pub struct Verdict {
 
 impl Verdict {
     fn violate(&mut self, promise: &str, example: impl FnOnce() -> String) {
-        let at = self.violations.iter().position(|one| one.promise == promise).unwrap_or_else(|| {
-            self.violations.push(Violation { promise: promise.to_owned(), ..Violation::default() });
-            self.violations.len() - 1
-        });
+        let at = self
+            .violations
+            .iter()
+            .position(|one| one.promise == promise)
+            .unwrap_or_else(|| {
+                self.violations.push(Violation {
+                    promise: promise.to_owned(),
+                    ..Violation::default()
+                });
+                self.violations.len() - 1
+            });
         let violation = &mut self.violations[at];
         violation.count += 1;
         if violation.examples.len() < EXAMPLES {
@@ -98,7 +105,9 @@ impl Verify<'_> {
     /// # Errors
     /// The database or an admin port cannot be asked. That a promise is broken is no error but the verdict.
     pub async fn execute(&self) -> anyhow::Result<Verdict> {
-        let (client, connection) = tokio_postgres::connect(self.database_url, NoTls).await.context("the database")?;
+        let (client, connection) = tokio_postgres::connect(self.database_url, NoTls)
+            .await
+            .context("the database")?;
         tokio::spawn(connection);
         let scenario = Scenario::parse(&self.report.scenario).context("the report's scenario")?;
         let traffic = Traffic::new(&scenario, self.report.begin);
@@ -125,7 +134,11 @@ impl Verify<'_> {
             if self.report.counts.unlike > 0 {
                 let examples = self.report.unlike.iter().take(EXAMPLES).cloned().collect();
                 let promise = "answers say what became of what was sent".to_owned();
-                verdict.violations.push(Violation { promise, count: self.report.counts.unlike, examples });
+                verdict.violations.push(Violation {
+                    promise,
+                    count: self.report.counts.unlike,
+                    examples,
+                });
             }
             if let Some(books) = books {
                 Self::compare(&books, &mut verdict);
@@ -151,14 +164,21 @@ impl Verify<'_> {
     fn compare(books: &Books, verdict: &mut Verdict) {
         let (accepted, settled) = (books.accepted, books.settled());
         if !Self::agree(books) {
-            verdict.violate("accepted = persisted + duplicate + conflict + dead-lettered", || {
-                format!("accepted {accepted} (and {} unconfirmed), settled {settled}: {books:?}", books.unconfirmed)
-            });
+            verdict.violate(
+                "accepted = persisted + duplicate + conflict + dead-lettered",
+                || {
+                    format!(
+                        "accepted {accepted} (and {} unconfirmed), settled {settled}: {books:?}",
+                        books.unconfirmed
+                    )
+                },
+            );
         }
         if accepted < verdict.accepted as f64 {
             let ours = verdict.accepted;
-            verdict
-                .violate("the front ends count what they accept", || format!("{accepted}, but {ours} were accepted"));
+            verdict.violate("the front ends count what they accept", || {
+                format!("{accepted}, but {ours} were accepted")
+            });
         }
     }
 }
@@ -196,7 +216,13 @@ impl<'a> Check<'a> {
     fn new(traffic: &'a Traffic, ledger: &'a Ledger) -> Self {
         let readings = ledger.len() * traffic.scenario().batch;
         let (stored, dead) = (Bits::new(readings), Bits::new(readings));
-        Self { traffic, ledger, stored, dead, verdict: Verdict::default() }
+        Self {
+            traffic,
+            ledger,
+            stored,
+            dead,
+            verdict: Verdict::default(),
+        }
     }
 
     async fn read(&mut self, client: &Client) -> anyhow::Result<()> {
@@ -246,14 +272,20 @@ impl<'a> Check<'a> {
             let row = row?;
             if let Some(number) = self.find(&series, row.get(0), row.get(1)) {
                 let (stored, offered): (f64, f64) = (row.get(2), row.get(3));
-                let text = || format!("reading {number}: {stored} is stored and {offered} was offered");
+                let text =
+                    || format!("reading {number}: {stored} is stored and {offered} was offered");
                 self.verdict.violate("a reading has one value", text);
             }
         }
         let long = self.traffic.long_name();
         let bad_names = "SELECT octet_length(external_id) FROM device WHERE external_id IN ('', $1, left($1, 256))";
         for row in client.query(bad_names, &[&long]).await? {
-            let text = || format!("a device with a name of {} characters", row.get::<_, i32>(0));
+            let text = || {
+                format!(
+                    "a device with a name of {} characters",
+                    row.get::<_, i32>(0)
+                )
+            };
             self.verdict.violate(REJECTED, text);
         }
         Ok(())
@@ -261,12 +293,15 @@ impl<'a> Check<'a> {
 
     /// The reading that a row with the time in microseconds comes from.
     fn find(&self, series: &HashMap<i32, u64>, id: i32, measured_at: Micros) -> Option<u64> {
-        self.traffic.find(*series.get(&id)?, measured_at, self.ledger.len())
+        self.traffic
+            .find(*series.get(&id)?, measured_at, self.ledger.len())
     }
 
     fn row(&mut self, series: u64, measured_at: Micros, value: f64) {
         if measured_at >= FUTURE {
-            self.verdict.violate(REJECTED, || format!("series {series} at {measured_at} µs, in the future"));
+            self.verdict.violate(REJECTED, || {
+                format!("series {series} at {measured_at} µs, in the future")
+            });
             return;
         }
         let Some(number) = self.traffic.find(series, measured_at, self.ledger.len()) else {
@@ -282,10 +317,13 @@ impl<'a> Check<'a> {
         let expected = self.traffic.reading(number).value();
         if value.to_bits() != expected.to_bits() {
             let text = || format!("reading {number}: {value} instead of {expected}");
-            self.verdict.violate("values are stored as they were sent", text);
+            self.verdict
+                .violate("values are stored as they were sent", text);
         }
         if self.stored.set(number) {
-            self.verdict.violate("each reading is stored once", || format!("reading {number} at {measured_at} µs"));
+            self.verdict.violate("each reading is stored once", || {
+                format!("reading {number} at {measured_at} µs")
+            });
         }
     }
 
@@ -296,7 +334,11 @@ impl<'a> Check<'a> {
             let fate = self.ledger.get(request);
             let is_hostile = self.traffic.hostile(request).is_some();
             for number in request * batch..(request + 1) * batch {
-                visit(number, !is_hostile && self.traffic.reading(number).bad.is_none(), fate);
+                visit(
+                    number,
+                    !is_hostile && self.traffic.reading(number).bad.is_none(),
+                    fate,
+                );
             }
         }
     }
@@ -304,7 +346,10 @@ impl<'a> Check<'a> {
     fn is_missing(&self) -> bool {
         let mut is_missing = false;
         self.each(|number, good, fate| {
-            is_missing |= fate == Fate::Accepted && good && !self.stored.get(number) && !self.dead.get(number);
+            is_missing |= fate == Fate::Accepted
+                && good
+                && !self.stored.get(number)
+                && !self.dead.get(number);
         });
         is_missing
     }
@@ -360,7 +405,9 @@ struct Time(Micros);
 
 impl<'a> FromSql<'a> for Time {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(i64::from_be_bytes(raw.try_into()?).saturating_add(EPOCH)))
+        Ok(Self(
+            i64::from_be_bytes(raw.try_into()?).saturating_add(EPOCH),
+        ))
     }
 
     fn accepts(of: &Type) -> bool {

@@ -18,16 +18,32 @@ struct Nothing {
 impl Nothing {
     fn start() -> Self {
         let mut command = Command::new(PROGRAM);
-        let mut child = command.args(["nothing", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .args(["nothing", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let url = line.split(' ').next_back().unwrap().trim().to_owned();
         Self { child, url }
     }
 
     fn run(&self, scenario: &str, folder: &Path, more: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
-        command.args(["run", scenario, "--unchecked", "--target", &self.url, "--report"]).arg(folder).args(more);
+        command
+            .args([
+                "run",
+                scenario,
+                "--unchecked",
+                "--target",
+                &self.url,
+                "--report",
+            ])
+            .arg(folder)
+            .args(more);
         command
     }
 }
@@ -46,30 +62,70 @@ fn text(output: &Output) -> String {
 #[test]
 fn a_run_writes_a_page_a_report_of_the_published_form_a_ledger_and_a_log() {
     let (server, folder) = (Nothing::start(), tempfile::tempdir().unwrap());
-    let more = ["--duration", "2s", "--rate", "2000", "--batch", "10", "--connections", "8", "--seed", "5"];
-    let output = server.run("trickle", folder.path(), &more).output().unwrap();
+    let more = [
+        "--duration",
+        "2s",
+        "--rate",
+        "2000",
+        "--batch",
+        "10",
+        "--connections",
+        "8",
+        "--seed",
+        "5",
+    ];
+    let output = server
+        .run("trickle", folder.path(), &more)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let json = std::fs::read_to_string(folder.path().join(report::FILE)).unwrap();
     let schema = serde_json::from_str(&report::schema()).unwrap();
     jsonschema::validate(&schema, &serde_json::from_str(&json).unwrap()).unwrap();
     let report = Report::read(folder.path()).unwrap();
-    assert_eq!((report.counts.sent, report.counts.accepted, report.unsent, report.seed), (400, 4_000, 0, 5));
-    assert_eq!((report.latency_ms.count > 300, report.interrupted), (true, false));
+    assert_eq!(
+        (
+            report.counts.sent,
+            report.counts.accepted,
+            report.unsent,
+            report.seed
+        ),
+        (400, 4_000, 0, 5)
+    );
+    assert_eq!(
+        (report.latency_ms.count > 300, report.interrupted),
+        (true, false)
+    );
     assert!(report.scenario.contains("begin = "), "{}", report.scenario);
-    assert_eq!(Ledger::read(&folder.path().join(report::LEDGER), report.begin).unwrap().len(), 400);
+    assert_eq!(
+        Ledger::read(&folder.path().join(report::LEDGER), report.begin)
+            .unwrap()
+            .len(),
+        400
+    );
     let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
-    assert!(page.contains("<svg") && !page.contains("src=") && !page.contains("@import"), "{page}");
+    assert!(
+        page.contains("<svg") && !page.contains("src=") && !page.contains("@import"),
+        "{page}"
+    );
     let log = std::fs::read_to_string(folder.path().join(report::LOG)).unwrap();
-    let intervals = hdrhistogram::serialization::interval_log::IntervalLogIterator::new(log.as_bytes());
+    let intervals =
+        hdrhistogram::serialization::interval_log::IntervalLogIterator::new(log.as_bytes());
     assert!(intervals.filter(Result::is_ok).count() > 4, "{log}");
 }
 
 #[test]
 fn the_schema_that_is_published_is_the_one_of_the_code() {
     let report = include_str!("../report.schema.json");
-    assert!(report == report::schema(), "renew it: loadtest schema > loadtest/report.schema.json");
+    assert!(
+        report == report::schema(),
+        "renew it: loadtest schema > loadtest/report.schema.json"
+    );
     let matrix = include_str!("../matrix.schema.json");
-    assert!(matrix == loadtest::matrix::schema(), "renew it: loadtest schema --matrix > loadtest/matrix.schema.json");
+    assert!(
+        matrix == loadtest::matrix::schema(),
+        "renew it: loadtest schema --matrix > loadtest/matrix.schema.json"
+    );
 }
 
 #[test]
@@ -87,11 +143,22 @@ fn repeated_runs_are_compared_and_a_slower_server_is_found_worse() {
         report.accepted_per_second /= 2.0;
         std::fs::write(&file, serde_json::to_string(&report).unwrap()).unwrap();
     }
-    let compare = |new: &Path| Command::new(PROGRAM).arg("compare").arg(&sides[0]).arg(new).output().unwrap();
+    let compare = |new: &Path| {
+        Command::new(PROGRAM)
+            .arg("compare")
+            .arg(&sides[0])
+            .arg(new)
+            .output()
+            .unwrap()
+    };
     let (itself, slow) = (compare(&sides[0]), compare(&sides[1]));
     assert_eq!(itself.status.code(), Some(0), "{}", text(&itself));
     assert_eq!(slow.status.code(), Some(3), "{}", text(&slow));
-    assert!(text(&slow).lines().any(|line| line.starts_with("readings/s accepted") && line.ends_with("WORSE")));
+    assert!(
+        text(&slow)
+            .lines()
+            .any(|line| line.starts_with("readings/s accepted") && line.ends_with("WORSE"))
+    );
     assert_eq!(compare(Path::new("/nowhere")).status.code(), Some(2));
 }
 
@@ -100,26 +167,55 @@ fn ctrl_c_ends_a_run_cleanly_and_the_report_is_written() {
     let (server, folder) = (Nothing::start(), tempfile::tempdir().unwrap());
     let (base, ended) = (folder.path().join("base"), folder.path().join("ended"));
     let mut command = server.run("trickle", &ended, &["--duration", "10m", "--rate", "500"]);
-    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     // The first line of progress: it sends.
     assert!(lines.any(|line| line.unwrap().contains("readings/s  ")));
-    let killed = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
+    let killed = Command::new("kill")
+        .args(["-s", "INT", &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(killed.success());
     assert!(lines.any(|line| line.unwrap().contains("stopping")));
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let report = Report::read(&ended).unwrap();
-    assert!(report.interrupted && report.counts.sent > 0 && report.unsent > report.counts.sent, "{:?}", report.counts);
+    assert!(
+        report.interrupted && report.counts.sent > 0 && report.unsent > report.counts.sent,
+        "{:?}",
+        report.counts
+    );
     assert_eq!(report.counts.unknown, 0);
     // It was still warming up: what was not measured is not said to be 0, and is no better than what was.
     assert_eq!(report.latency_ms.count, 0);
-    assert!(text(&output).contains("no request ended after the warm-up"), "{}", text(&output));
-    assert!(server.run("trickle", &base, &["--duration", "1s", "--rate", "500"]).status().unwrap().success());
-    let compared = Command::new(PROGRAM).arg("compare").args([&base, &ended]).output().unwrap();
+    assert!(
+        text(&output).contains("no request ended after the warm-up"),
+        "{}",
+        text(&output)
+    );
+    assert!(
+        server
+            .run("trickle", &base, &["--duration", "1s", "--rate", "500"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let compared = Command::new(PROGRAM)
+        .arg("compare")
+        .args([&base, &ended])
+        .output()
+        .unwrap();
     assert_eq!(compared.status.code(), Some(3), "{}", text(&compared));
     let is_missing = |line: &str| line.starts_with("answer, p99 in ms") && line.contains("MISSING");
-    assert!(text(&compared).lines().any(is_missing), "{}", text(&compared));
+    assert!(
+        text(&compared).lines().any(is_missing),
+        "{}",
+        text(&compared)
+    );
 }
 
 #[test]
@@ -130,31 +226,131 @@ fn what_is_wrong_is_said_in_one_sentence_with_exit_code_2() {
     let report = folder.path().join("report");
     let (file, report) = (file.to_str().unwrap(), report.to_str().unwrap());
     for (arguments, words) in [
-        (vec!["run", file, "--target", "http://127.0.0.1:1", "--report", report], vec!["line 2", "rate", "f64"]),
-        (vec!["run", "no-such", "--target", "http://127.0.0.1:1", "--report", report], vec!["no-such", "lv-grid"]),
-        (vec!["run", "trickle", "--target", "127.0.0.1:1", "--report", report], vec!["--target", "http://HOST:PORT"]),
-        (vec!["run", "trickle", "--target", "http://u:hunter2@h:1", "--report", report], vec!["nothing else"]),
-        (vec!["run", "trickle", "--target", "http://h:1/gridwatch", "--report", report], vec!["nothing else"]),
         (
-            vec!["run", "trickle", "--target", "http://x", "--report", report, "--rate", "1", "--batch", "100"],
+            vec![
+                "run",
+                file,
+                "--target",
+                "http://127.0.0.1:1",
+                "--report",
+                report,
+            ],
+            vec!["line 2", "rate", "f64"],
+        ),
+        (
+            vec![
+                "run",
+                "no-such",
+                "--target",
+                "http://127.0.0.1:1",
+                "--report",
+                report,
+            ],
+            vec!["no-such", "lv-grid"],
+        ),
+        (
+            vec![
+                "run",
+                "trickle",
+                "--target",
+                "127.0.0.1:1",
+                "--report",
+                report,
+            ],
+            vec!["--target", "http://HOST:PORT"],
+        ),
+        (
+            vec![
+                "run",
+                "trickle",
+                "--target",
+                "http://u:hunter2@h:1",
+                "--report",
+                report,
+            ],
+            vec!["nothing else"],
+        ),
+        (
+            vec![
+                "run",
+                "trickle",
+                "--target",
+                "http://h:1/gridwatch",
+                "--report",
+                report,
+            ],
+            vec!["nothing else"],
+        ),
+        (
+            vec![
+                "run", "trickle", "--target", "http://x", "--report", report, "--rate", "1",
+                "--batch", "100",
+            ],
             vec!["batch", "at most the 30 readings"],
         ),
         (
-            vec!["run", "trickle", "--target", "http://x", "--report", report, "--seed", "18446744073709551615"],
+            vec![
+                "run",
+                "trickle",
+                "--target",
+                "http://x",
+                "--report",
+                report,
+                "--seed",
+                "18446744073709551615",
+            ],
             vec!["--seed"],
         ),
-        (vec!["matrix", "--report", report, "--trials", "0"], vec!["--trials", "1..=100"]),
-        (vec!["run", "trickle", "--target", "http://127.0.0.1:1", "--report", report], vec!["is it running?"]),
-        (vec!["run", "trickle", "--target", "http://x", "--report", report, "--rate", "0"], vec!["rate", "above 0"]),
         (
-            vec!["run", "trickle", "--target", "http://x", "--report", report, "--admin", "x"],
+            vec!["matrix", "--report", report, "--trials", "0"],
+            vec!["--trials", "1..=100"],
+        ),
+        (
+            vec![
+                "run",
+                "trickle",
+                "--target",
+                "http://127.0.0.1:1",
+                "--report",
+                report,
+            ],
+            vec!["is it running?"],
+        ),
+        (
+            vec![
+                "run", "trickle", "--target", "http://x", "--report", report, "--rate", "0",
+            ],
+            vec!["rate", "above 0"],
+        ),
+        (
+            vec![
+                "run", "trickle", "--target", "http://x", "--report", report, "--admin", "x",
+            ],
             vec!["--admin", "HOST:PORT"],
         ),
-        (vec!["verify", "--report", report, "--database-url", "postgres://x"], vec!["--report"]),
+        (
+            vec![
+                "verify",
+                "--report",
+                report,
+                "--database-url",
+                "postgres://x",
+            ],
+            vec!["--report"],
+        ),
     ] {
         let output = Command::new(PROGRAM).args(&arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));
-        assert!(words.iter().all(|word| text(&output).contains(word)), "{arguments:?}: {}", text(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            text(&output)
+        );
+        assert!(
+            words.iter().all(|word| text(&output).contains(word)),
+            "{arguments:?}: {}",
+            text(&output)
+        );
     }
 }
 
@@ -167,13 +363,28 @@ fn a_server_that_is_silent_or_gone_costs_nothing_but_answers() {
     let text_of = "name='x'\nrate=100\nduration='1s'\nbatch=1\nconnections=4\ntimeout='200ms'\n";
     std::fs::write(&scenario, text_of).unwrap();
     let mut command = Command::new(PROGRAM);
-    command.arg("run").arg(&scenario).args(["--target", &url, "--report"]).arg(folder.path());
+    command
+        .arg("run")
+        .arg(&scenario)
+        .args(["--target", &url, "--report"])
+        .arg(folder.path());
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     let report = Report::read(folder.path()).unwrap();
-    assert_eq!((report.counts.accepted, report.counts.errors), (0, report.counts.sent));
-    assert!(report.counts.unknown > 0 && report.latency_ms.p50 >= 200.0, "{:?}", report.counts);
-    assert!(text(&output).contains("no answer in time"), "{}", text(&output));
+    assert_eq!(
+        (report.counts.accepted, report.counts.errors),
+        (0, report.counts.sent)
+    );
+    assert!(
+        report.counts.unknown > 0 && report.latency_ms.p50 >= 200.0,
+        "{:?}",
+        report.counts
+    );
+    assert!(
+        text(&output).contains("no answer in time"),
+        "{}",
+        text(&output)
+    );
 }
 
 /// A server that answers 503 so many times on each connection, and then 202.
@@ -188,15 +399,23 @@ fn refuses_at_first(times: usize) -> String {
                 loop {
                     let (mut line, mut length) = (String::new(), 0);
                     while stream.read_line(&mut line).unwrap_or_default() > 2 {
-                        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                        if let Some(value) =
+                            line.to_ascii_lowercase().strip_prefix("content-length: ")
+                        {
                             length = value.trim().parse().unwrap();
                         }
                         line.clear();
                     }
-                    if std::io::Read::read_exact(&mut stream, &mut vec![0; length]).is_err() || length == 0 {
+                    if std::io::Read::read_exact(&mut stream, &mut vec![0; length]).is_err()
+                        || length == 0
+                    {
                         return;
                     }
-                    let status = if answered < times { "503 Service Unavailable" } else { "202 Accepted" };
+                    let status = if answered < times {
+                        "503 Service Unavailable"
+                    } else {
+                        "202 Accepted"
+                    };
                     answered += 1;
                     let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
                     std::io::Write::write_all(stream.get_mut(), answer.as_bytes()).unwrap();
@@ -215,16 +434,32 @@ fn a_latency_lasts_until_the_final_answer_and_a_refusal_is_not_accepted() {
     let run = |times: usize, attempts: u32| {
         std::fs::write(&scenario, format!("{text_of}{attempts}\n")).unwrap();
         let mut command = Command::new(PROGRAM);
-        command.args(["run", "--unchecked", "--target", &refuses_at_first(times), "--report"]);
+        command.args([
+            "run",
+            "--unchecked",
+            "--target",
+            &refuses_at_first(times),
+            "--report",
+        ]);
         command.arg(folder.path()).arg(&scenario);
         let output = command.output().unwrap();
         (output.status.code(), Report::read(folder.path()).unwrap())
     };
     let (code, report) = run(2, 5);
-    assert_eq!((code, report.counts.accepted, report.counts.retried), (Some(0), 20, 40));
-    assert!(report.latency_ms.p50 >= 600.0 && report.latency_from_send_ms.p50 >= 600.0, "{:?}", report.latency_ms);
+    assert_eq!(
+        (code, report.counts.accepted, report.counts.retried),
+        (Some(0), 20, 40)
+    );
+    assert!(
+        report.latency_ms.p50 >= 600.0 && report.latency_from_send_ms.p50 >= 600.0,
+        "{:?}",
+        report.latency_ms
+    );
     let (code, report) = run(100, 0);
-    assert_eq!((code, report.counts.accepted, report.counts.errors), (Some(3), 0, 20));
+    assert_eq!(
+        (code, report.counts.accepted, report.counts.errors),
+        (Some(3), 0, 20)
+    );
     assert!(report.latency_ms.p50 >= 10_000.0, "{:?}", report.latency_ms);
 }
 
@@ -233,7 +468,10 @@ fn what_an_earlier_run_has_left_is_not_taken_for_the_next_ones() {
     let (server, folder) = (Nothing::start(), tempfile::tempdir().unwrap());
     let more = ["--duration", "1s", "--rate", "100", "--repeat"];
     for repeat in ["3", "2"] {
-        let output = server.run("trickle", folder.path(), &[&more[..], &[repeat]].concat()).output().unwrap();
+        let output = server
+            .run("trickle", folder.path(), &[&more[..], &[repeat]].concat())
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", text(&output));
     }
     let left = ["1", "2", "3"].map(|turn| folder.path().join(turn).join(report::FILE).is_file());
@@ -243,7 +481,12 @@ fn what_an_earlier_run_has_left_is_not_taken_for_the_next_ones() {
 #[test]
 fn devices_are_printed_as_far_as_they_are_read() {
     let mut command = Command::new(PROGRAM);
-    let mut child = command.args(["devices", "lv-grid"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .args(["devices", "lv-grid"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "lt-000000");
     drop(lines);

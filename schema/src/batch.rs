@@ -105,7 +105,10 @@ impl DecodeError {
 impl Batch {
     /// A batch with a new id and no readings.
     pub fn new() -> Self {
-        Self { id: Uuid::now_v7(), ..Self::default() }
+        Self {
+            id: Uuid::now_v7(),
+            ..Self::default()
+        }
     }
 
     /// Number of readings.
@@ -131,7 +134,11 @@ impl Batch {
             .iter()
             .zip(&self.measured_at)
             .zip(&self.value)
-            .map(|((&series_id, &measured_at), &value)| Reading { series_id, measured_at, value })
+            .map(|((&series_id, &measured_at), &value)| Reading {
+                series_id,
+                measured_at,
+                value,
+            })
     }
 
     /// The message's bytes.
@@ -164,7 +171,8 @@ impl Batch {
             Some(&VERSION) => {}
             Some(&version) => return Err(DecodeError::Version(version)),
         }
-        let message = wire::Batch::decode(&bytes[1..]).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+        let message = wire::Batch::decode(&bytes[1..])
+            .map_err(|error| DecodeError::Malformed(error.to_string()))?;
         let id = Uuid::from_slice(&message.id).map_err(|_| DecodeError::Id(message.id.len()))?;
         let receipts_sum: u64 = message.received_count.iter().map(|&n| u64::from(n)).sum();
         let readings = message.series_id.len();
@@ -215,11 +223,22 @@ mod tests {
         let mut batch = Batch {
             id: Uuid::from_bytes([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]),
             enqueued_at: 1_700_000_000_000_002,
-            receipts: vec![Receipt { received_at: 1_700_000_000_000_001, count: 2 }],
+            receipts: vec![Receipt {
+                received_at: 1_700_000_000_000_001,
+                count: 2,
+            }],
             ..Batch::default()
         };
-        batch.push(Reading { series_id: 1, measured_at: 1_700_000_000_000_000, value: 1.5 });
-        batch.push(Reading { series_id: -2, measured_at: -1, value: -0.0 });
+        batch.push(Reading {
+            series_id: 1,
+            measured_at: 1_700_000_000_000_000,
+            value: 1.5,
+        });
+        batch.push(Reading {
+            series_id: -2,
+            measured_at: -1,
+            value: -0.0,
+        });
         batch
     }
 
@@ -229,7 +248,9 @@ mod tests {
     fn the_wire_format_is_pinned_by_golden_bytes() {
         let golden: Vec<u8> = [
             &[VERSION][..],
-            &[0x0a, 16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
+            &[
+                0x0a, 16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,
+            ],
             &[0x11, 0x02, 0x40, 0x1e, 0x18, 0x24, 0x0a, 0x06, 0x00],
             &[0x1a, 8, 0x01, 0x40, 0x1e, 0x18, 0x24, 0x0a, 0x06, 0x00],
             &[0x22, 1, 2],
@@ -248,28 +269,60 @@ mod tests {
     fn what_is_wrong_with_a_message_is_said() {
         assert_eq!(Batch::decode(&[]), Err(DecodeError::Empty));
         assert_eq!(Batch::decode(&[9, 1]), Err(DecodeError::Version(9)));
-        assert!(matches!(Batch::decode(&vec![1; MAX_MESSAGE_BYTES + 1]), Err(DecodeError::TooLong(_))));
+        assert!(matches!(
+            Batch::decode(&vec![1; MAX_MESSAGE_BYTES + 1]),
+            Err(DecodeError::TooLong(_))
+        ));
         let bytes = small().encode();
-        assert!(matches!(Batch::decode(&bytes[..bytes.len() - 1]), Err(DecodeError::Malformed(_))));
+        assert!(matches!(
+            Batch::decode(&bytes[..bytes.len() - 1]),
+            Err(DecodeError::Malformed(_))
+        ));
         assert_eq!(Batch::decode(&[VERSION]), Err(DecodeError::Id(0)));
         let mut uneven = small();
         uneven.value.pop();
-        assert!(matches!(Batch::decode(&uneven.encode()), Err(DecodeError::Columns { .. })));
+        assert!(matches!(
+            Batch::decode(&uneven.encode()),
+            Err(DecodeError::Columns { .. })
+        ));
         let mut receipts = small();
         receipts.receipts[0].count = 3;
-        assert!(matches!(Batch::decode(&receipts.encode()), Err(DecodeError::Columns { .. })));
+        assert!(matches!(
+            Batch::decode(&receipts.encode()),
+            Err(DecodeError::Columns { .. })
+        ));
     }
 
     #[test]
     fn the_largest_batch_fits_the_largest_message() {
-        let mut batch = Batch { receipts: vec![Receipt { received_at: -1, count: 1 }; MAX_READINGS], ..Batch::new() };
+        let mut batch = Batch {
+            receipts: vec![
+                Receipt {
+                    received_at: -1,
+                    count: 1
+                };
+                MAX_READINGS
+            ],
+            ..Batch::new()
+        };
         for _ in 0..MAX_READINGS {
-            batch.push(Reading { series_id: i32::MIN, measured_at: i64::MIN, value: f64::MAX });
+            batch.push(Reading {
+                series_id: i32::MIN,
+                measured_at: i64::MIN,
+                value: f64::MAX,
+            });
         }
         assert_eq!(Batch::decode(&batch.encode()).unwrap(), batch);
-        batch.push(Reading { series_id: 1, measured_at: 1, value: 1.0 });
+        batch.push(Reading {
+            series_id: 1,
+            measured_at: 1,
+            value: 1.0,
+        });
         batch.receipts[0].count += 1;
-        assert_eq!(Batch::decode(&batch.encode()), Err(DecodeError::TooMany(MAX_READINGS + 1)));
+        assert_eq!(
+            Batch::decode(&batch.encode()),
+            Err(DecodeError::TooMany(MAX_READINGS + 1))
+        );
         batch.measured_at.truncate(MAX_DAYS + 1);
         batch.series_id.truncate(MAX_DAYS + 1);
         batch.value.truncate(MAX_DAYS + 1);
@@ -278,7 +331,10 @@ mod tests {
         for (day, at) in batch.measured_at.iter_mut().enumerate() {
             *at = 1_700_000_000_000_000 + day as i64 * DAY;
         }
-        assert_eq!(Batch::decode(&batch.encode()), Err(DecodeError::TooManyDays(MAX_DAYS + 1)));
+        assert_eq!(
+            Batch::decode(&batch.encode()),
+            Err(DecodeError::TooManyDays(MAX_DAYS + 1))
+        );
     }
 
     prop_compose! {

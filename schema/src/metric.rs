@@ -90,6 +90,6 @@ pub const LABEL_VERSION: &str = "version";
 /// Upper bounds of the histograms' buckets, in seconds. From 100 µs, a tenth of what a commit costs, to 5 min, the
 /// tolerance for clocks ahead; three or four a decade, so that an interpolated quantile is off by half at most.
 pub const BUCKETS: [f64; 20] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    120.0, 300.0,
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
 ];

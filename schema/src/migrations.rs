@@ -26,15 +26,28 @@ pub enum MigrateError {
 /// # Errors
 /// [`MigrateError`]; what was applied before the failing migration stays applied, and running again goes on from there.
 pub async fn run(client: &mut Client) -> Result<Vec<String>, MigrateError> {
-    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
+    client
+        .execute("SELECT pg_advisory_lock($1)", &[&LOCK])
+        .await?;
     let result = embedded::migrations::runner().run_async(client).await;
-    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
-    Ok(result?.applied_migrations().iter().map(ToString::to_string).collect())
+    client
+        .execute("SELECT pg_advisory_unlock($1)", &[&LOCK])
+        .await?;
+    Ok(result?
+        .applied_migrations()
+        .iter()
+        .map(ToString::to_string)
+        .collect())
 }
 
 /// The newest migration that this build knows.
 pub fn newest() -> i32 {
-    embedded::migrations::runner().get_migrations().iter().map(|m| m.version()).max().unwrap_or(0)
+    embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(|m| m.version())
+        .max()
+        .unwrap_or(0)
 }
 
 /// Whether the database has every migration that this build knows. A database ahead of the build counts as current.
@@ -42,10 +55,20 @@ pub fn newest() -> i32 {
 /// # Errors
 /// Whatever PostgreSQL says, but for a database without any migration, which is `false`.
 pub async fn are_current(client: &Client) -> Result<bool, tokio_postgres::Error> {
-    let known = client.query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[]).await?;
+    let known = client
+        .query_one(
+            "SELECT to_regclass('refinery_schema_history') IS NOT NULL",
+            &[],
+        )
+        .await?;
     if !known.get::<_, bool>(0) {
         return Ok(false);
     }
-    let row = client.query_one("SELECT coalesce(max(version), 0)::bigint FROM refinery_schema_history", &[]).await?;
+    let row = client
+        .query_one(
+            "SELECT coalesce(max(version), 0)::bigint FROM refinery_schema_history",
+            &[],
+        )
+        .await?;
     Ok(row.get::<_, i64>(0) >= i64::from(newest()))
 }

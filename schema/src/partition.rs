@@ -89,7 +89,12 @@ impl FromIterator<Micros> for Days {
 /// # Errors
 /// Whatever PostgreSQL says; nothing has changed then.
 pub async fn existing(client: &Client) -> Result<HashSet<Day>, Error> {
-    let rows = client.query("SELECT day - DATE '1970-01-01' FROM gridwatch_reading_days()", &[]).await?;
+    let rows = client
+        .query(
+            "SELECT day - DATE '1970-01-01' FROM gridwatch_reading_days()",
+            &[],
+        )
+        .await?;
     Ok(rows.into_iter().map(|row| Day(row.get(0))).collect())
 }
 
@@ -99,6 +104,11 @@ pub async fn existing(client: &Client) -> Result<HashSet<Day>, Error> {
 /// # Errors
 /// Whatever PostgreSQL says; the partition is there whole or not at all.
 pub async fn create(client: &Client, day: Day) -> Result<(), Error> {
-    client.execute("SELECT gridwatch_create_reading_day(DATE '1970-01-01' + $1::integer)", &[&day.0]).await?;
+    client
+        .execute(
+            "SELECT gridwatch_create_reading_day(DATE '1970-01-01' + $1::integer)",
+            &[&day.0],
+        )
+        .await?;
     Ok(())
 }

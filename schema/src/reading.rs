@@ -52,7 +52,9 @@ pub enum Rejection {
     #[error("measured_at is before the retention horizon")]
     MeasuredTooOld,
     /// Neither RFC 3339 nor an epoch of the request's precision, or outside of the years 1 to 9999.
-    #[error("measured_at is not a time: RFC 3339, or a number with ?precision=s|ms|us|ns (seconds unless told)")]
+    #[error(
+        "measured_at is not a time: RFC 3339, or a number with ?precision=s|ms|us|ns (seconds unless told)"
+    )]
     BadTimestamp,
     /// A device or metric name longer than [`MAX_DEVICE_BYTES`] or [`MAX_METRIC_BYTES`].
     #[error("a device name has at most 256 bytes, a metric name at most 128")]
@@ -117,7 +119,10 @@ pub struct TimeBounds {
 impl TimeBounds {
     /// `now` plus `future_tolerance` is the latest time taken; `now` less `horizon`, where there is one, the earliest.
     pub fn around(now: Micros, future_tolerance: Micros, horizon: Option<Micros>) -> Self {
-        Self { latest: now.saturating_add(future_tolerance), earliest: horizon.map(|h| now.saturating_sub(h)) }
+        Self {
+            latest: now.saturating_add(future_tolerance),
+            earliest: horizon.map(|h| now.saturating_sub(h)),
+        }
     }
 
     /// Checks one time against the calendar and against these bounds.
@@ -135,12 +140,20 @@ impl TimeBounds {
 
 /// A time that the table and RFC 3339 can both say.
 pub fn check_calendar(measured_at: Micros) -> Result<(), Rejection> {
-    if (MIN_MEASURED_AT..=MAX_MEASURED_AT).contains(&measured_at) { Ok(()) } else { Err(Rejection::BadTimestamp) }
+    if (MIN_MEASURED_AT..=MAX_MEASURED_AT).contains(&measured_at) {
+        Ok(())
+    } else {
+        Err(Rejection::BadTimestamp)
+    }
 }
 
 /// A finite value.
 pub fn check_value(value: f64) -> Result<(), Rejection> {
-    if value.is_finite() { Ok(()) } else { Err(Rejection::ValueNotFinite) }
+    if value.is_finite() {
+        Ok(())
+    } else {
+        Err(Rejection::ValueNotFinite)
+    }
 }
 
 /// Names that the registry may be asked for or hold. PostgreSQL's text cannot hold NUL, and a control character in a
@@ -190,7 +203,10 @@ mod tests {
         assert_eq!(open.check(now + 10), Ok(()));
         assert_eq!(open.check(now + 11), Err(Rejection::MeasuredInFuture));
         assert_eq!(open.check(MIN_MEASURED_AT), Ok(()));
-        assert_eq!(open.check(MIN_MEASURED_AT - 1), Err(Rejection::BadTimestamp));
+        assert_eq!(
+            open.check(MIN_MEASURED_AT - 1),
+            Err(Rejection::BadTimestamp)
+        );
         assert_eq!(open.check(i64::MAX), Err(Rejection::BadTimestamp));
         let horizon = TimeBounds::around(now, 10, Some(100));
         assert_eq!(horizon.check(now - 100), Ok(()));
@@ -205,7 +221,10 @@ mod tests {
         assert_eq!(check_value(-0.0), Ok(()));
         let long = "x".repeat(MAX_DEVICE_BYTES);
         assert_eq!(check_names(&long, "power"), Ok(()));
-        assert_eq!(check_names(&format!("{long}x"), "power"), Err(Rejection::NameTooLong));
+        assert_eq!(
+            check_names(&format!("{long}x"), "power"),
+            Err(Rejection::NameTooLong)
+        );
         assert_eq!(check_names("meter", ""), Err(Rejection::BadName));
         assert_eq!(check_names("me\0ter", "power"), Err(Rejection::BadName));
     }

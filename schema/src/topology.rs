@@ -30,7 +30,10 @@ pub enum Argument {
 /// Arguments of [`READINGS`]. At-least-once dead-lettering needs `reject-publish`.
 pub const READINGS_ARGUMENTS: &[(&str, Argument)] = &[
     ("x-queue-type", Argument::Text("quorum")),
-    ("x-dead-letter-exchange", Argument::Text(DEAD_LETTER_EXCHANGE)),
+    (
+        "x-dead-letter-exchange",
+        Argument::Text(DEAD_LETTER_EXCHANGE),
+    ),
     ("x-dead-letter-routing-key", Argument::Text(DEAD_LETTERS)),
     ("x-dead-letter-strategy", Argument::Text("at-least-once")),
     ("x-overflow", Argument::Text("reject-publish")),

@@ -13,13 +13,31 @@ use crate::metrics::Metrics;
 pub fn router(metrics: Metrics, health: Health) -> Router {
     let render = move || {
         let text = metrics.render();
-        async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
+        async move {
+            (
+                [(
+                    header::CONTENT_TYPE,
+                    "text/plain; version=0.0.4; charset=utf-8",
+                )],
+                text,
+            )
+        }
     };
     let ready = move || {
         let (ability, parts) = health.report();
         let ready = ability != Ability::Unready;
-        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        async move { (status, Json(json!({ "ready": ready, "state": ability.label(), "parts": parts }))).into_response() }
+        let status = if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        async move {
+            (
+                status,
+                Json(json!({ "ready": ready, "state": ability.label(), "parts": parts })),
+            )
+                .into_response()
+        }
     };
     Router::new()
         .route("/metrics", get(render))

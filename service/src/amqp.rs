@@ -8,7 +8,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
@@ -40,7 +42,11 @@ impl FromStr for Broker {
 
 impl fmt::Display for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}/{}", self.0.authority.host, self.0.authority.port, self.0.vhost)
+        write!(
+            f,
+            "{}:{}/{}",
+            self.0.authority.host, self.0.authority.port, self.0.vhost
+        )
     }
 }
 
@@ -71,10 +77,16 @@ impl Broker {
             let properties = ConnectionProperties::default().with_connection_name(name.into());
             let connection = Connection::connect_uri(self.0.clone(), properties).await?;
             let channel = connection.create_channel().await?;
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            channel
+                .confirm_select(ConfirmSelectOptions::default())
+                .await?;
             declare(&channel).await?;
             metrics::counter!(schema::metric::CONNECTS.name).increment(1);
-            Ok(Link { connection, channel, broken: CancellationToken::new() })
+            Ok(Link {
+                connection,
+                channel,
+                broken: CancellationToken::new(),
+            })
         };
         let mut making = std::pin::pin!(making);
         loop {
@@ -89,7 +101,9 @@ impl Broker {
 impl Link {
     /// Whether it can still carry anything.
     pub fn usable(&self) -> bool {
-        !self.broken.is_cancelled() && self.connection.status().connected() && self.channel.status().connected()
+        !self.broken.is_cancelled()
+            && self.connection.status().connected()
+            && self.channel.status().connected()
     }
 
     /// Whether the broker has stopped reading from it, by an alarm on memory or disk.
@@ -107,13 +121,24 @@ impl Link {
 }
 
 async fn declare(channel: &Channel) -> Result<(), lapin::Error> {
-    let durable_exchange = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    let durable_exchange = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
     let dead_letter_exchange = topology::DEAD_LETTER_EXCHANGE;
     let none = FieldTable::default;
-    channel.exchange_declare(dead_letter_exchange.into(), ExchangeKind::Direct, durable_exchange, none()).await?;
-    for (queue, arguments) in
-        [(topology::DEAD_LETTERS, topology::DEAD_LETTERS_ARGUMENTS), (topology::READINGS, topology::READINGS_ARGUMENTS)]
-    {
+    channel
+        .exchange_declare(
+            dead_letter_exchange.into(),
+            ExchangeKind::Direct,
+            durable_exchange,
+            none(),
+        )
+        .await?;
+    for (queue, arguments) in [
+        (topology::DEAD_LETTERS, topology::DEAD_LETTERS_ARGUMENTS),
+        (topology::READINGS, topology::READINGS_ARGUMENTS),
+    ] {
         let mut table = FieldTable::default();
         for &(key, value) in arguments {
             let value = match value {
@@ -122,7 +147,10 @@ async fn declare(channel: &Channel) -> Result<(), lapin::Error> {
             };
             table.insert(key.into(), value);
         }
-        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+        let durable = QueueDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
         channel.queue_declare(queue.into(), durable, table).await?;
     }
     let dead_letters = topology::DEAD_LETTERS;

@@ -58,7 +58,10 @@ impl Client {
     pub fn new(timeout: Duration) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Self { pooled: Pooled::builder(TokioExecutor::new()).build(connector), timeout }
+        Self {
+            pooled: Pooled::builder(TokioExecutor::new()).build(connector),
+            timeout,
+        }
     }
 
     /// `GET`.
@@ -73,7 +76,12 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]. An answer with an error status is an answer.
-    pub async fn post(&self, uri: Uri, headers: &[(&str, &str)], body: Bytes) -> Result<Answer, ClientError> {
+    pub async fn post(
+        &self,
+        uri: Uri,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, ClientError> {
         self.send(Method::POST, uri, headers, body).await
     }
 
@@ -84,18 +92,33 @@ impl Client {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Answer, ClientError> {
-        let failed = |error: &(dyn std::error::Error + 'static)| ClientError::Connection(crate::postgres::words(error));
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            ClientError::Connection(crate::postgres::words(error))
+        };
         let mut request = Request::builder().method(method).uri(uri);
         for &(name, value) in headers {
             request = request.header(name, value);
         }
-        let request = request.body(Full::new(body)).map_err(|error| failed(&error))?;
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| failed(&error))?;
         let exchange = async {
-            let (head, body) = self.pooled.request(request).await.map_err(|error| failed(&error))?.into_parts();
+            let (head, body) = self
+                .pooled
+                .request(request)
+                .await
+                .map_err(|error| failed(&error))?
+                .into_parts();
             let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
             let body = body.map_err(|error| failed(error.as_ref()))?.to_bytes();
-            Ok(Answer { status: head.status, headers: head.headers, body })
+            Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                body,
+            })
         };
-        tokio::time::timeout(self.timeout, exchange).await.unwrap_or(Err(ClientError::TimedOut(self.timeout)))
+        tokio::time::timeout(self.timeout, exchange)
+            .await
+            .unwrap_or(Err(ClientError::TimedOut(self.timeout)))
     }
 }

@@ -52,7 +52,12 @@ impl Health {
     /// admin port opens: a process that asked for its parts one by one would be ready before the first.
     pub fn of(parts: &[&'static str]) -> Self {
         let health = Self::default();
-        health.lock(|state| state.parts = parts.iter().map(|&name| (name, Some("starting".to_owned()))).collect());
+        health.lock(|state| {
+            state.parts = parts
+                .iter()
+                .map(|&name| (name, Some("starting".to_owned())))
+                .collect()
+        });
         health
     }
 
@@ -63,7 +68,10 @@ impl Health {
 
     /// The side of one part.
     pub fn part(&self, name: &'static str) -> Part {
-        Part { health: self.clone(), name }
+        Part {
+            health: self.clone(),
+            name,
+        }
     }
 
     /// Says for good that the process is on its way out.
@@ -90,12 +98,18 @@ impl Health {
         // A thread that panicked while holding the lock leaves a state that is still one of the valid ones.
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let result = change(&mut state);
-        metrics::gauge!(schema::metric::READY.name).set(if state.ability() == Ability::Unready { 0.0 } else { 1.0 });
-        metrics::gauge!(schema::metric::DEGRADED.name).set(if state.ability() == Ability::Degraded {
-            1.0
-        } else {
+        metrics::gauge!(schema::metric::READY.name).set(if state.ability() == Ability::Unready {
             0.0
+        } else {
+            1.0
         });
+        metrics::gauge!(schema::metric::DEGRADED.name).set(
+            if state.ability() == Ability::Degraded {
+                1.0
+            } else {
+                0.0
+            },
+        );
         result
     }
 }
@@ -103,7 +117,10 @@ impl Health {
 impl State {
     fn ability(&self) -> Ability {
         let away = || self.parts.iter().filter(|(_, reason)| reason.is_some());
-        if self.draining || self.parts.is_empty() || away().any(|(name, _)| !self.replaced.contains(name)) {
+        if self.draining
+            || self.parts.is_empty()
+            || away().any(|(name, _)| !self.replaced.contains(name))
+        {
             Ability::Unready
         } else if away().next().is_some() {
             Ability::Degraded
@@ -116,7 +133,9 @@ impl State {
 impl Part {
     /// This part works. Said in the log when it did not before.
     pub fn ready(&self) {
-        let was = self.health.lock(|state| state.parts.insert(self.name, None));
+        let was = self
+            .health
+            .lock(|state| state.parts.insert(self.name, None));
         if was != Some(None) {
             tracing::info!(part = self.name, "ready");
         }
@@ -125,7 +144,9 @@ impl Part {
     /// This part does not work, for this reason. Said in the log when it is news.
     pub fn unready(&self, reason: impl Into<String>) {
         let reason = Some(reason.into());
-        let was = self.health.lock(|state| state.parts.insert(self.name, reason.clone()));
+        let was = self
+            .health
+            .lock(|state| state.parts.insert(self.name, reason.clone()));
         if was.is_some_and(|was| was != reason) {
             tracing::warn!(part = self.name, reason = reason.as_deref(), "not ready");
         }
@@ -140,15 +161,25 @@ mod tests {
     fn ready_is_every_part_and_not_draining() {
         let health = Health::of(&["broker"]);
         let ability = || health.report().0;
-        assert_eq!(ability(), Ability::Unready, "ready before any part has said so");
+        assert_eq!(
+            ability(),
+            Ability::Unready,
+            "ready before any part has said so"
+        );
         let broker = health.part("broker");
         broker.ready();
         assert_eq!(ability(), Ability::Ready);
         broker.unready("cannot connect");
-        assert_eq!((ability(), health.report().1["broker"].as_str()), (Ability::Unready, "cannot connect"));
+        assert_eq!(
+            (ability(), health.report().1["broker"].as_str()),
+            (Ability::Unready, "cannot connect")
+        );
         broker.ready();
         health.drain();
-        assert_eq!((ability(), health.report().1["process"].as_str()), (Ability::Unready, "draining"));
+        assert_eq!(
+            (ability(), health.report().1["process"].as_str()),
+            (Ability::Unready, "draining")
+        );
     }
 
     #[test]

@@ -50,7 +50,11 @@ impl Histogram {
     /// Appends the lines of this histogram in the text exposition format
     /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
     fn render(&self, out: &mut String, name: &str, labels: &str) {
-        let (comma, braces) = if labels.is_empty() { ("", String::new()) } else { (",", format!("{{{labels}}}")) };
+        let (comma, braces) = if labels.is_empty() {
+            ("", String::new())
+        } else {
+            (",", format!("{{{labels}}}"))
+        };
         let mut total = 0;
         for (bound, count) in BUCKETS.iter().map(Some).chain([None]).zip(&self.counts) {
             total += count.load(Relaxed);
@@ -61,7 +65,10 @@ impl Histogram {
             };
         }
         let sum = f64::from_bits(self.sum_seconds.load(Relaxed));
-        let _ = writeln!(out, "{name}_sum{braces} {sum}\n{name}_count{braces} {total}");
+        let _ = writeln!(
+            out,
+            "{name}_sum{braces} {sum}\n{name}_count{braces} {total}"
+        );
     }
 }
 
@@ -87,8 +94,16 @@ impl Tally {
 }
 
 /// Appends one family: its head, then each member under its labels.
-pub fn render_family<'a>(out: &mut String, metric: Metric, members: impl IntoIterator<Item = (String, &'a Histogram)>) {
-    let _ = writeln!(out, "# HELP {} {}\n# TYPE {} histogram", metric.name, metric.help, metric.name);
+pub fn render_family<'a>(
+    out: &mut String,
+    metric: Metric,
+    members: impl IntoIterator<Item = (String, &'a Histogram)>,
+) {
+    let _ = writeln!(
+        out,
+        "# HELP {} {}\n# TYPE {} histogram",
+        metric.name, metric.help, metric.name
+    );
     for (labels, histogram) in members {
         histogram.render(out, metric.name, &labels);
     }
@@ -106,10 +121,22 @@ mod tests {
         histogram.record(400_000_000, 2);
         let mut out = String::new();
         histogram.render(&mut out, "x", "stage=\"a\"");
-        assert!(out.contains("x_bucket{stage=\"a\",le=\"0.0001\"} 3\n"), "{out}");
-        assert!(out.contains("x_bucket{stage=\"a\",le=\"0.00025\"} 4\n"), "{out}");
-        assert!(out.contains("x_bucket{stage=\"a\",le=\"300\"} 4\n"), "{out}");
-        assert!(out.contains("x_bucket{stage=\"a\",le=\"+Inf\"} 6\n"), "{out}");
+        assert!(
+            out.contains("x_bucket{stage=\"a\",le=\"0.0001\"} 3\n"),
+            "{out}"
+        );
+        assert!(
+            out.contains("x_bucket{stage=\"a\",le=\"0.00025\"} 4\n"),
+            "{out}"
+        );
+        assert!(
+            out.contains("x_bucket{stage=\"a\",le=\"300\"} 4\n"),
+            "{out}"
+        );
+        assert!(
+            out.contains("x_bucket{stage=\"a\",le=\"+Inf\"} 6\n"),
+            "{out}"
+        );
         assert!(out.contains("x_count{stage=\"a\"} 6\n"), "{out}");
         assert!(out.contains("x_sum{stage=\"a\"} 800.000401\n"), "{out}");
     }
@@ -131,7 +158,15 @@ mod tests {
         let mut tally = Tally::default();
         tally.between(10, 5, 2);
         tally.between(10, 210, 1);
-        assert_eq!((tally.skewed, tally.counts[0], tally.counts[1], tally.sum_micros), (2, 2, 1, 200.0));
+        assert_eq!(
+            (
+                tally.skewed,
+                tally.counts[0],
+                tally.counts[1],
+                tally.sum_micros
+            ),
+            (2, 2, 1, 200.0)
+        );
         let histogram = Histogram::default();
         histogram.merge(&tally);
         assert_eq!(histogram.counts[0].load(Relaxed), 2);

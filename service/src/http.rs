@@ -58,7 +58,8 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new()).header_read_timeout(HEAD);
-        let connection = connections.watch(server.serve_connection(TokioIo::new(stream), service.clone()));
+        let connection =
+            connections.watch(server.serve_connection(TokioIo::new(stream), service.clone()));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended early");
@@ -67,7 +68,13 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if tokio::time::timeout(grace, connections.shutdown()).await.is_err() {
-        tracing::warn!(grace_seconds = grace.as_secs(), "requests were still under way at the end of the grace period");
+    if tokio::time::timeout(grace, connections.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            grace_seconds = grace.as_secs(),
+            "requests were still under way at the end of the grace period"
+        );
     }
 }

@@ -32,7 +32,8 @@ impl Histograms {
     pub fn merge_stage(&self, stage: Stage, tally: &Tally) {
         self.stages[stage as usize].merge(tally);
         if tally.skewed > 0 {
-            ::metrics::counter!(metric::CLOCK_SKEW.name, metric::LABEL_STAGE => stage.label()).increment(tally.skewed);
+            ::metrics::counter!(metric::CLOCK_SKEW.name, metric::LABEL_STAGE => stage.label())
+                .increment(tally.skewed);
         }
     }
 
@@ -40,7 +41,12 @@ impl Histograms {
         let stages = Stage::ALL
             .iter()
             .zip(&self.stages)
-            .map(|(stage, histogram)| (format!("{}=\"{}\"", metric::LABEL_STAGE, stage.label()), histogram));
+            .map(|(stage, histogram)| {
+                (
+                    format!("{}=\"{}\"", metric::LABEL_STAGE, stage.label()),
+                    histogram,
+                )
+            });
         render_family(out, metric::STAGE_SECONDS, stages);
         for (family, histogram) in [
             (metric::HTTP_SECONDS, &self.http),
@@ -78,7 +84,11 @@ impl Metrics {
         ::metrics::gauge!(metric::BUILD_INFO.name, metric::LABEL_VERSION => version).set(1.0);
         let process = metrics_process::Collector::default();
         process.describe();
-        Ok(Self { exporter, process, histograms: Arc::default() })
+        Ok(Self {
+            exporter,
+            process,
+            histograms: Arc::default(),
+        })
     }
 
     /// The text of `/metrics`.
@@ -91,7 +101,11 @@ impl Metrics {
 
     /// Tidies up until `stop`; without it the exporter's memory grows.
     pub async fn upkeep(self, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(UPKEEP)).await.is_some() {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(UPKEEP))
+            .await
+            .is_some()
+        {
             self.exporter.run_upkeep();
         }
     }

@@ -40,7 +40,11 @@ impl fmt::Display for Database {
             None => "localhost".into(),
         };
         let port = self.config.get_ports().first().copied().unwrap_or(5432);
-        write!(f, "{host}:{port}/{}", self.config.get_dbname().unwrap_or_default())
+        write!(
+            f,
+            "{host}:{port}/{}",
+            self.config.get_dbname().unwrap_or_default()
+        )
     }
 }
 
@@ -51,7 +55,9 @@ impl FromStr for Database {
     /// hold a password.
     fn from_str(url: &str) -> Result<Self, String> {
         let mut config = Config::from_str(url).map_err(|error| {
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            let cause = std::error::Error::source(&error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
             format!("not a PostgreSQL URL such as postgres://user@host:5432/database ({cause})")
         })?;
         if config.get_hosts().is_empty() {
@@ -60,7 +66,10 @@ impl FromStr for Database {
             );
         }
         config.connect_timeout(CONNECT).tcp_user_timeout(SILENCE);
-        config.keepalives_idle(SILENCE).keepalives_interval(SILENCE / 3).keepalives_retries(3);
+        config
+            .keepalives_idle(SILENCE)
+            .keepalives_interval(SILENCE / 3)
+            .keepalives_retries(3);
         let mut roots = RootCertStore::empty();
         if config.get_ssl_mode() != SslMode::Disable {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -71,7 +80,10 @@ impl FromStr for Database {
             .map_err(|error| format!("TLS: {error}"))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { config, tls: MakeRustlsConnect::new(tls) })
+        Ok(Self {
+            config,
+            tls: MakeRustlsConnect::new(tls),
+        })
     }
 }
 
@@ -113,7 +125,9 @@ impl Database {
     /// # Errors
     /// Never in practice: only a pool without a runtime cannot be built.
     pub fn pool(&self, size: usize) -> anyhow::Result<Pool> {
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
         let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
         Ok(Pool::builder(manager).max_size(size).build()?)
     }
@@ -139,7 +153,9 @@ mod tests {
         let database: Database = "postgres://grid:hunter2@db:6432/readings".parse().unwrap();
         assert_eq!(database.to_string(), "db:6432/readings");
         assert_eq!(format!("{database:?}"), "Database(db:6432/readings)");
-        let error = "postgres://grid:hunter2@db:port/readings".parse::<Database>().unwrap_err();
+        let error = "postgres://grid:hunter2@db:port/readings"
+            .parse::<Database>()
+            .unwrap_err();
         assert!(!error.contains("hunter2"), "{error}");
     }
 }

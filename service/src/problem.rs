@@ -19,7 +19,12 @@ pub struct Problem {
 impl Problem {
     /// `code` is stable and for programs, `detail` is for people. 429 and 503 say when to retry.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), more: Map::new() }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            more: Map::new(),
+        }
     }
 
     /// Adds a member of its own.
@@ -42,10 +47,18 @@ impl IntoResponse for Problem {
         if let Value::Object(members) = &mut body {
             members.extend(self.more);
         }
-        let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        let json = (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         let mut response = (self.status, [json], body.to_string()).into_response();
-        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        if matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         response
     }

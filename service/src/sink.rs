@@ -26,5 +26,6 @@ pub trait Sink: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`SinkError`]: not durable, or not known to be.
-    fn deliver(&self, batch: Arc<Batch>, deadline: Instant) -> BoxFuture<'_, Result<(), SinkError>>;
+    fn deliver(&self, batch: Arc<Batch>, deadline: Instant)
+    -> BoxFuture<'_, Result<(), SinkError>>;
 }

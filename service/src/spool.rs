@@ -185,10 +185,19 @@ fn open_with(
     }
     let found = recover(&folder).map_err(failed)?;
     if found.depth.records > 0 {
-        let Depth { records, readings, bytes, .. } = found.depth;
+        let Depth {
+            records,
+            readings,
+            bytes,
+            ..
+        } = found.depth;
         tracing::info!(folder = %folder.display(), records, readings, bytes, "the spool holds what is not delivered yet");
     }
-    let state = State { segments: found.segments.clone(), depth: found.depth, ..State::default() };
+    let state = State {
+        segments: found.segments.clone(),
+        depth: found.depth,
+        ..State::default()
+    };
     let shared = Arc::new(Shared {
         folder: folder.clone(),
         key: found.key,
@@ -198,9 +207,27 @@ fn open_with(
     });
     let (commands, receiver) = mpsc::channel(COMMANDS);
     let writer = Writer::start(config, &found, shared.clone(), receiver, sync).map_err(failed)?;
-    let source = SpoolSource::start(found.acknowledged, prefetch, shared.clone(), commands.clone()).map_err(failed)?;
-    let spool = Spool { commands: commands.clone(), shared: shared.clone() };
-    Ok((spool, source, Guard { shared, commands, writer: Some(writer), _lock: lock }))
+    let source = SpoolSource::start(
+        found.acknowledged,
+        prefetch,
+        shared.clone(),
+        commands.clone(),
+    )
+    .map_err(failed)?;
+    let spool = Spool {
+        commands: commands.clone(),
+        shared: shared.clone(),
+    };
+    Ok((
+        spool,
+        source,
+        Guard {
+            shared,
+            commands,
+            writer: Some(writer),
+            _lock: lock,
+        },
+    ))
 }
 
 impl Spool {
@@ -214,8 +241,16 @@ impl Spool {
         }
         let gone = || AppendError::Failed("its writer has ended".into());
         let (reply, outcome) = oneshot::channel();
-        let append = Append { payload, readings, appended_at: clock::now(), reply };
-        self.commands.send(Command::Append(append)).await.map_err(|_| gone())?;
+        let append = Append {
+            payload,
+            readings,
+            appended_at: clock::now(),
+            reply,
+        };
+        self.commands
+            .send(Command::Append(append))
+            .await
+            .map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }
 
@@ -241,7 +276,11 @@ impl Spool {
 }
 
 impl Sink for Spool {
-    fn deliver(&self, batch: Arc<Batch>, _deadline: Instant) -> BoxFuture<'_, Result<(), SinkError>> {
+    fn deliver(
+        &self,
+        batch: Arc<Batch>,
+        _deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), SinkError>> {
         // A batch has at most 4,096 readings.
         let readings = batch.len() as u32;
         async move { Ok(self.append(batch.encode().into(), readings).await?) }.boxed()
@@ -261,7 +300,9 @@ pub async fn watch(spool: Spool, part: Part, stop: CancellationToken) {
         before = acknowledged;
         gauge(metric::SPOOL_READINGS).set(depth.readings as f64);
         gauge(metric::SPOOL_BYTES).set(depth.bytes as f64);
-        let age = depth.oldest.map_or(0.0, |oldest| (clock::now() - oldest).max(0) as f64 / 1e6);
+        let age = depth
+            .oldest
+            .map_or(0.0, |oldest| (clock::now() - oldest).max(0) as f64 / 1e6);
         gauge(metric::SPOOL_AGE).set(age);
         gauge(metric::SPOOL_TIME_TO_EMPTY).set(match depth.readings {
             0 => 0.0,
@@ -273,7 +314,11 @@ pub async fn watch(spool: Spool, part: Part, stop: CancellationToken) {
             (_, Some(reason)) => part.unready(reason),
             _ => part.ready(),
         }
-        if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+        if stop
+            .run_until_cancelled(tokio::time::sleep(LOOK))
+            .await
+            .is_none()
+        {
             return;
         }
     }
@@ -324,7 +369,11 @@ struct Found {
 fn recover(folder: &Path) -> io::Result<Found> {
     let (key, firsts) = segment::list(folder)?;
     let key = key.unwrap_or_else(|| uuid::Uuid::new_v4().as_fields().0);
-    let mut found = Found { key, next: 1, ..Found::default() };
+    let mut found = Found {
+        key,
+        next: 1,
+        ..Found::default()
+    };
     let mut missing = 0;
     // The sequence that the segment behind begins with.
     let mut behind: Option<u64> = None;
@@ -334,7 +383,9 @@ fn recover(folder: &Path) -> io::Result<Found> {
         let mut payloads = Vec::new();
         let scan = segment::scan(&bytes, key, first, |header| match header.kind {
             record::Kind::Cursor => found.acknowledged = found.acknowledged.max(header.sequence),
-            record::Kind::Payload => payloads.push((header.sequence, header.readings, header.size() as u64)),
+            record::Kind::Payload => {
+                payloads.push((header.sequence, header.readings, header.size() as u64))
+            }
         });
         let mut damage = scan.damage.clone();
         if scan.end < bytes.len() && behind.is_some() {
@@ -342,15 +393,26 @@ fn recover(folder: &Path) -> io::Result<Found> {
         }
         if !damage.is_empty() {
             quarantine(folder, first, &bytes, &damage)?;
-            rewrite(folder, &path, scan.sound.iter().map(|range| &bytes[range.clone()]))?;
+            rewrite(
+                folder,
+                &path,
+                scan.sound.iter().map(|range| &bytes[range.clone()]),
+            )?;
         } else if scan.end < bytes.len() {
             let cut = bytes.len() - scan.end;
-            tracing::warn!(segment = first, bytes = cut, "cut off what a crash left half written");
+            tracing::warn!(
+                segment = first,
+                bytes = cut,
+                "cut off what a crash left half written"
+            );
             let file = File::options().write(true).open(&path)?;
             file.set_len(scan.end as u64)?;
             file.sync_all()?;
         }
-        if payloads.iter().any(|&(sequence, ..)| sequence > found.acknowledged) {
+        if payloads
+            .iter()
+            .any(|&(sequence, ..)| sequence > found.acknowledged)
+        {
             missing += scan.missing;
         }
         if let Some(behind) = behind
@@ -358,7 +420,10 @@ fn recover(folder: &Path) -> io::Result<Found> {
         {
             missing += behind.saturating_sub(scan.next.max(found.acknowledged + 1));
         }
-        for (_, readings, bytes) in payloads.into_iter().filter(|&(sequence, ..)| sequence > found.acknowledged) {
+        for (_, readings, bytes) in payloads
+            .into_iter()
+            .filter(|&(sequence, ..)| sequence > found.acknowledged)
+        {
             found.depth.records += 1;
             found.depth.readings += u64::from(readings);
             found.depth.bytes += bytes;
@@ -381,11 +446,20 @@ fn recover(folder: &Path) -> io::Result<Found> {
 }
 
 /// Copies damaged bytes into files of their own, beside the segments.
-fn quarantine(folder: &Path, first: u64, bytes: &[u8], damage: &[std::ops::Range<usize>]) -> io::Result<()> {
+fn quarantine(
+    folder: &Path,
+    first: u64,
+    bytes: &[u8],
+    damage: &[std::ops::Range<usize>],
+) -> io::Result<()> {
     let aside = folder.join("quarantine");
     fs::create_dir_all(&aside)?;
     for range in damage {
-        let path = aside.join(format!("{first:020}-{}-{}.damaged", range.start, clock::now()));
+        let path = aside.join(format!(
+            "{first:020}-{}-{}.damaged",
+            range.start,
+            clock::now()
+        ));
         let mut file = File::create(&path)?;
         file.write_all(&bytes[range.clone()])?;
         file.sync_all()?;
@@ -402,7 +476,11 @@ fn quarantine(folder: &Path, first: u64, bytes: &[u8], damage: &[std::ops::Range
 }
 
 /// Puts the sound parts of a segment in its place, in one step.
-fn rewrite<'a>(folder: &Path, path: &Path, parts: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
+fn rewrite<'a>(
+    folder: &Path,
+    path: &Path,
+    parts: impl Iterator<Item = &'a [u8]>,
+) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;
     for part in parts {

@@ -37,7 +37,9 @@ impl FromStr for LogFormat {
 pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     // What the filter says of these itself comes later, and counts.
     let filter = EnvFilter::try_new(format!("{NOISE},{filter}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let result = match format {
         LogFormat::Text => builder.with_ansi(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

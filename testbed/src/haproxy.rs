@@ -25,7 +25,10 @@ impl HaProxy {
     /// # Errors
     /// HAProxy is not installed, or does not start.
     pub fn start(servers: &[String]) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("gridwatch-haproxy-").tempdir()?.keep();
+        let folder = tempfile::Builder::new()
+            .prefix("gridwatch-haproxy-")
+            .tempdir()?
+            .keep();
         let address = format!("127.0.0.1:{}", free_port()?);
         let mut config = format!(
             "global\n  maxconn 4000\ndefaults\n  mode http\n  option http-keep-alive\n  timeout connect 5s\n  \
@@ -40,8 +43,10 @@ impl HaProxy {
         let mut server = Command::new(find("haproxy", PLACES)?);
         server.args(["-db", "-f"]).arg(&file);
         let node = Node::start(&folder, None, &server)?;
-        wait::try_until("HAProxy listens", LIMIT, || Ok(TcpStream::connect(&address).is_ok()))
-            .with_context(|| node.log())?;
+        wait::try_until("HAProxy listens", LIMIT, || {
+            Ok(TcpStream::connect(&address).is_ok())
+        })
+        .with_context(|| node.log())?;
         Ok(Self { node, address })
     }
 
@@ -51,7 +56,10 @@ impl HaProxy {
     /// HAProxy is not installed.
     pub fn version() -> anyhow::Result<Option<String>> {
         let output = Command::new(find("haproxy", PLACES)?).arg("-v").output()?;
-        Ok(String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned))
+        Ok(String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .next()
+            .map(str::to_owned))
     }
 
     /// Where it listens.

@@ -36,8 +36,12 @@ pub fn find(program: &str, places: &[&str]) -> anyhow::Result<PathBuf> {
         match place.split_once("/*/") {
             None => folders.push(place.into()),
             Some((parent, rest)) => {
-                let mut versions: Vec<_> =
-                    std::fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+                let mut versions: Vec<_> = std::fs::read_dir(parent)
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .map(|entry| entry.path())
+                    .collect();
                 versions.sort();
                 folders.extend(versions.into_iter().rev().map(|version| version.join(rest)));
             }
@@ -47,5 +51,7 @@ pub fn find(program: &str, places: &[&str]) -> anyhow::Result<PathBuf> {
         .into_iter()
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
-        .ok_or_else(|| anyhow::anyhow!("{program} was not found; 'scripts/setup.sh' installs what is missing"))
+        .ok_or_else(|| {
+            anyhow::anyhow!("{program} was not found; 'scripts/setup.sh' installs what is missing")
+        })
 }

@@ -47,7 +47,11 @@ impl Link {
                 }
             }
         });
-        Ok(Self { address, condition: Arc::new(condition), accepting })
+        Ok(Self {
+            address,
+            condition: Arc::new(condition),
+            accepting,
+        })
     }
 
     /// Where clients connect.
@@ -83,10 +87,18 @@ async fn connect(client: TcpStream, server: String, condition: watch::Receiver<C
     }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut condition: watch::Receiver<Condition>) {
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut condition: watch::Receiver<Condition>,
+) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        let Ok(passing) = condition.wait_for(|condition| *condition != Condition::Silent).await.map(|now| *now) else {
+        let Ok(passing) = condition
+            .wait_for(|condition| *condition != Condition::Silent)
+            .await
+            .map(|now| *now)
+        else {
             return;
         };
         match passing {

@@ -44,9 +44,14 @@ impl User {
         }
         let passwd = std::fs::read_to_string("/etc/passwd").context("/etc/passwd")?;
         Ok(names.iter().find_map(|name| {
-            let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
+            let line = passwd
+                .lines()
+                .find(|line| line.split(':').next() == Some(name))?;
             let mut fields = line.split(':').skip(2);
-            Some(Self { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+            Some(Self {
+                uid: fields.next()?.parse().ok()?,
+                gid: fields.next()?.parse().ok()?,
+            })
         }))
     }
 
@@ -79,22 +84,38 @@ impl Node {
     /// The guardian cannot be started.
     pub fn start(folder: &Path, user: Option<User>, server: &Command) -> anyhow::Result<Self> {
         let mut command = Command::new("sh");
-        command.arg("-c").arg(GUARDIAN).arg("guardian").arg(folder).arg(server.get_program()).args(server.get_args());
+        command
+            .arg("-c")
+            .arg(GUARDIAN)
+            .arg("guardian")
+            .arg(folder)
+            .arg(server.get_program())
+            .args(server.get_args());
         for (name, value) in server.get_envs() {
             if let Some(value) = value {
                 command.env(name, value);
             }
         }
         command.current_dir(folder).process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         if let Some(user) = user {
             user.apply(&mut command);
         }
         let mut guardian = command.spawn().context("sh")?;
         let mut line = String::new();
         BufReader::new(guardian.stdout.take().context("no pipe")?).read_line(&mut line)?;
-        let pid = line.trim().parse().context("the guardian named no process")?;
-        Ok(Self { guardian, pid, folder: folder.to_owned() })
+        let pid = line
+            .trim()
+            .parse()
+            .context("the guardian named no process")?;
+        Ok(Self {
+            guardian,
+            pid,
+            folder: folder.to_owned(),
+        })
     }
 
     /// The server's process.
@@ -123,7 +144,11 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- log of the server in {}\n{}", self.folder.display(), self.log());
+            eprintln!(
+                "--- log of the server in {}\n{}",
+                self.folder.display(),
+                self.log()
+            );
         }
         // A server that was stopped by hand keeps its folder, for whoever starts it again.
         if let Some(pipe) = self.guardian.stdin.take() {

@@ -9,7 +9,11 @@ use anyhow::{Context as _, ensure};
 use crate::node::{Node, User};
 use crate::{find, free_port, wait};
 
-const PLACES: &[&str] = &["/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/bin"];
+const PLACES: &[&str] = &[
+    "/usr/lib/postgresql/*/bin",
+    "/usr/local/pgsql/bin",
+    "/opt/homebrew/bin",
+];
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Its superuser, who needs no password.
@@ -31,19 +35,39 @@ impl Postgres {
     /// PostgreSQL is not installed, or does not start; the error has its last words.
     pub fn start() -> anyhow::Result<Self> {
         let user = User::instead_of_root(&["postgres", "nobody"])?;
-        let folder = tempfile::Builder::new().prefix("gridwatch-postgres-").tempdir()?.keep();
+        let folder = tempfile::Builder::new()
+            .prefix("gridwatch-postgres-")
+            .tempdir()?
+            .keep();
         if let Some(user) = user {
             user.own(&folder)?;
         }
         let mut initdb = Command::new(find("initdb", PLACES)?);
-        initdb.arg("-D").arg(folder.join("data")).args(["-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C"]);
+        initdb.arg("-D").arg(folder.join("data")).args([
+            "-U",
+            SUPERUSER,
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        ]);
         initdb.arg("--no-sync").current_dir(&folder);
         if let Some(user) = user {
             user.apply(&mut initdb);
         }
         let output = initdb.output().context("initdb")?;
-        ensure!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
-        let mut postgres = Self { node: None, folder, port: free_port()?, user };
+        ensure!(
+            output.status.success(),
+            "initdb: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let mut postgres = Self {
+            node: None,
+            folder,
+            port: free_port()?,
+            user,
+        };
         postgres.resume()?;
         Ok(postgres)
     }
@@ -54,7 +78,11 @@ impl Postgres {
     /// It does not start.
     pub fn resume(&mut self) -> anyhow::Result<()> {
         let mut server = Command::new(find("postgres", PLACES)?);
-        server.arg("-D").arg(self.folder.join("data")).arg("-p").arg(self.port.to_string());
+        server
+            .arg("-D")
+            .arg(self.folder.join("data"))
+            .arg("-p")
+            .arg(self.port.to_string());
         for setting in [
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
@@ -72,7 +100,11 @@ impl Postgres {
                 .status()
                 .is_ok_and(|status| status.success())
         };
-        wait::until(&format!("PostgreSQL accepts connections; its log: {}", node.log()), LIMIT, ready);
+        wait::until(
+            &format!("PostgreSQL accepts connections; its log: {}", node.log()),
+            LIMIT,
+            ready,
+        );
         self.node = Some(node);
         Ok(())
     }
@@ -82,7 +114,10 @@ impl Postgres {
     /// # Errors
     /// It does not run.
     pub fn crash(&mut self) -> anyhow::Result<()> {
-        self.node.as_mut().context("not running")?.stop_with("QUIT")?;
+        self.node
+            .as_mut()
+            .context("not running")?
+            .stop_with("QUIT")?;
         self.node = None;
         Ok(())
     }

@@ -36,7 +36,12 @@ impl Process {
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(program: &Path, arguments: &[&str], admin: &str, folder: &Path) -> anyhow::Result<Self> {
+    pub fn start(
+        program: &Path,
+        arguments: &[&str],
+        admin: &str,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let name = arguments.first().copied().unwrap_or_default().to_owned();
         let log = folder.join(format!("{name}-{}.log", admin.replace(':', "-")));
         let file = File::options().create(true).append(true).open(&log)?;
@@ -50,10 +55,22 @@ impl Process {
             .spawn()
             .with_context(|| program.display().to_string())?;
         let mut guard = Command::new("sh");
-        guard.args(["-c", GUARD, "guard", &child.id().to_string()]).process_group(0);
-        let guard = guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        guard
+            .args(["-c", GUARD, "guard", &child.id().to_string()])
+            .process_group(0);
+        let guard = guard
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         match guard {
-            Ok(guard) => Ok(Self { child, guard, name, log, admin: admin.to_owned() }),
+            Ok(guard) => Ok(Self {
+                child,
+                guard,
+                name,
+                log,
+                admin: admin.to_owned(),
+            }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
@@ -77,14 +94,20 @@ impl Process {
     pub fn try_ready(&mut self) -> anyhow::Result<()> {
         wait::try_until(&format!("{} is ready", self.name), LIMIT, || {
             let ended = self.child.try_wait()?;
-            ensure!(ended.is_none(), "{} ended before it was ready:\n{}", self.name, tail(&self.log));
+            ensure!(
+                ended.is_none(),
+                "{} ended before it was ready:\n{}",
+                self.name,
+                tail(&self.log)
+            );
             Ok(self.ready())
         })
     }
 
     /// Whether `/readyz` says yes now.
     pub fn ready(&self) -> bool {
-        self.admin("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        self.admin("/readyz")
+            .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
     }
 
     /// What the admin port answers, head and body.
@@ -94,7 +117,11 @@ impl Process {
     pub fn admin(&self, path: &str) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect(&self.admin)?;
         stream.set_read_timeout(Some(LIMIT))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin)?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+            self.admin
+        )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
@@ -105,7 +132,9 @@ impl Process {
     /// # Panics
     /// The process does not answer.
     pub fn metric(&self, name: &str) -> f64 {
-        let text = self.admin("/metrics").unwrap_or_else(|error| panic!("{} has no metrics: {error}", self.name));
+        let text = self
+            .admin("/metrics")
+            .unwrap_or_else(|error| panic!("{} has no metrics: {error}", self.name));
         text.lines()
             .filter(|line| line.starts_with(name))
             .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
@@ -118,7 +147,9 @@ impl Process {
     /// # Errors
     /// The process is gone.
     pub fn signal(&self, name: &str) -> anyhow::Result<()> {
-        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status()?;
+        let status = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status()?;
         ensure!(status.success(), "{} is gone", self.name);
         Ok(())
     }
@@ -134,7 +165,12 @@ impl Process {
                 self.dismiss();
                 return Ok(status);
             }
-            ensure!(begun.elapsed() < LIMIT, "{} does not end:\n{}", self.name, tail(&self.log));
+            ensure!(
+                begun.elapsed() < LIMIT,
+                "{} does not end:\n{}",
+                self.name,
+                tail(&self.log)
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -192,7 +228,8 @@ mod tests {
     #[test]
     fn a_process_ends_with_the_pipe_of_its_owner() {
         let folder = tempfile::tempdir().unwrap();
-        let mut process = Process::start(Path::new("sleep"), &["1000"], "127.0.0.1:1", folder.path()).unwrap();
+        let mut process =
+            Process::start(Path::new("sleep"), &["1000"], "127.0.0.1:1", folder.path()).unwrap();
         assert_eq!(process.child.try_wait().unwrap(), None);
         // What the owner's end does, however it comes.
         drop(process.guard.stdin.take());
@@ -202,7 +239,8 @@ mod tests {
     #[test]
     fn the_guard_ends_with_the_process() {
         let folder = tempfile::tempdir().unwrap();
-        let mut process = Process::start(Path::new("true"), &["x"], "127.0.0.1:1", folder.path()).unwrap();
+        let mut process =
+            Process::start(Path::new("true"), &["x"], "127.0.0.1:1", folder.path()).unwrap();
         assert!(process.wait_end().unwrap().success());
         assert!(process.guard.try_wait().unwrap().is_some());
     }

@@ -12,7 +12,12 @@ use crate::node::Node;
 use crate::{find, free_port, wait};
 
 /// Debian's programs of the same name on PATH insist on being root or rabbitmq; these do not.
-const PLACES: &[&str] = &["/usr/lib/rabbitmq/bin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/sbin"];
+const PLACES: &[&str] = &[
+    "/usr/lib/rabbitmq/bin",
+    "/usr/local/sbin",
+    "/opt/homebrew/sbin",
+    "/usr/sbin",
+];
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// `guest`, salted and hashed as RabbitMQ's documentation on passwords says. The node listens on loopback only.
@@ -20,7 +25,8 @@ const PASSWORD_HASH: &str = "Z3JpZIZBZbBl9lOthC+0VlNCYnc+zdnlr7Ob/4saf9j9ovBa";
 
 /// Distribution on loopback only. And schedulers that have nothing to do sleep: on a machine that the broker shares, its
 /// busy waiting takes the processor from those that it waits for (rabbitmq.com/docs/runtime, "Busy Waiting").
-const ERLANG: &str = "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none";
+const ERLANG: &str =
+    "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none";
 
 /// Starts epmd in the server's own session, so that it ends with it; left to itself it would become a daemon.
 const WITH_EPMD: &str = r#"
@@ -47,7 +53,10 @@ impl RabbitMq {
     /// # Errors
     /// RabbitMQ is not installed, or does not start; the error has its last words.
     pub fn start(vhosts: usize) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("gridwatch-rabbitmq-").tempdir()?.keep();
+        let folder = tempfile::Builder::new()
+            .prefix("gridwatch-rabbitmq-")
+            .tempdir()?
+            .keep();
         let (port, distribution_port, epmd_port) = (free_port()?, free_port()?, free_port()?);
         let names = |each: fn(usize) -> String| (0..vhosts).map(each).collect::<Vec<_>>().join(",");
         let definitions = format!(
@@ -67,7 +76,15 @@ impl RabbitMq {
         std::fs::write(folder.join("rabbitmq.conf"), config)?;
         std::fs::write(folder.join("enabled_plugins"), "[].\n")?;
         let used = AtomicUsize::new(0);
-        let mut rabbitmq = Self { node: None, folder, port, distribution_port, epmd_port, vhosts, used };
+        let mut rabbitmq = Self {
+            node: None,
+            folder,
+            port,
+            distribution_port,
+            epmd_port,
+            vhosts,
+            used,
+        };
         rabbitmq.resume()?;
         Ok(rabbitmq)
     }
@@ -78,13 +95,19 @@ impl RabbitMq {
     /// It does not start.
     pub fn resume(&mut self) -> anyhow::Result<()> {
         let mut server = Command::new("sh");
-        server.arg("-c").arg(WITH_EPMD).arg("rabbitmq").arg(find_program("rabbitmq-server")?);
+        server
+            .arg("-c")
+            .arg(WITH_EPMD)
+            .arg("rabbitmq")
+            .arg(find_program("rabbitmq-server")?);
         self.environment(&mut server);
         let node = Node::start(&self.folder, None, &server)?;
         let address = self.address();
-        wait::until(&format!("RabbitMQ listens; its log: {}", node.log()), LIMIT, || {
-            TcpStream::connect(&address).is_ok()
-        });
+        wait::until(
+            &format!("RabbitMQ listens; its log: {}", node.log()),
+            LIMIT,
+            || TcpStream::connect(&address).is_ok(),
+        );
         self.node = Some(node);
         Ok(())
     }
@@ -107,7 +130,10 @@ impl RabbitMq {
     }
 
     fn end(&mut self, signal: &str) -> anyhow::Result<()> {
-        self.node.as_mut().context("not running")?.stop_with(signal)?;
+        self.node
+            .as_mut()
+            .context("not running")?
+            .stop_with(signal)?;
         self.node = None;
         Ok(())
     }
@@ -118,7 +144,11 @@ impl RabbitMq {
     /// All are in use.
     pub fn vhost(&self) -> anyhow::Result<String> {
         let number = self.used.fetch_add(1, Ordering::Relaxed);
-        ensure!(number < self.vhosts, "the node has {} virtual hosts and all are in use; ask for more", self.vhosts);
+        ensure!(
+            number < self.vhosts,
+            "the node has {} virtual hosts and all are in use; ask for more",
+            self.vhosts
+        );
         Ok(format!("t{number}"))
     }
 
@@ -139,7 +169,11 @@ impl RabbitMq {
     pub fn control(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         let mut command = Command::new(find_program("rabbitmqctl")?);
         self.environment(&mut command);
-        let output = command.arg("-n").arg(self.name()).args(arguments).output()?;
+        let output = command
+            .arg("-n")
+            .arg(self.name())
+            .args(arguments)
+            .output()?;
         ensure!(
             output.status.success(),
             "rabbitmqctl {arguments:?}: {}{}",
@@ -171,7 +205,10 @@ impl RabbitMq {
             .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
             .env("RABBITMQ_LOG_BASE", folder.join("logs"))
             .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
-            .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
+            .env(
+                "RABBITMQ_ENABLED_PLUGINS_FILE",
+                folder.join("enabled_plugins"),
+            )
             .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", ERLANG)
             .env("ERL_EPMD_PORT", self.epmd_port.to_string());
@@ -188,6 +225,9 @@ impl Drop for RabbitMq {
 
 fn find_program(program: &str) -> anyhow::Result<PathBuf> {
     // Debian's wrappers of the same name are on PATH: the places come first.
-    let own = PLACES.iter().map(|place| Path::new(place).join(program)).find(|file| file.is_file());
+    let own = PLACES
+        .iter()
+        .map(|place| Path::new(place).join(program))
+        .find(|file| file.is_file());
     own.map_or_else(|| find(program, &[]), Ok)
 }

@@ -38,7 +38,15 @@ pub struct AmqpSource {
 impl AmqpSource {
     /// A source that connects when the first message is asked for.
     pub fn new(broker: Broker, prefetch: u16, health: Part) -> Self {
-        Self { broker, prefetch, health, generation: 0, ended: false, consuming: None, connecting: None }
+        Self {
+            broker,
+            prefetch,
+            health,
+            generation: 0,
+            ended: false,
+            consuming: None,
+            connecting: None,
+        }
     }
 
     async fn take(&mut self) -> Delivery {
@@ -52,11 +60,15 @@ impl AmqpSource {
                 }
             }
             if let Some((link, _)) = self.consuming.take() {
-                self.health.unready(format!("the connection to {} broke", self.broker));
+                self.health
+                    .unready(format!("the connection to {} broke", self.broker));
                 link.close().await;
             }
-            let (broker, prefetch, health) = (self.broker.clone(), self.prefetch, self.health.clone());
-            let connecting = self.connecting.get_or_insert_with(|| tokio::spawn(connect(broker, prefetch, health)));
+            let (broker, prefetch, health) =
+                (self.broker.clone(), self.prefetch, self.health.clone());
+            let connecting = self
+                .connecting
+                .get_or_insert_with(|| tokio::spawn(connect(broker, prefetch, health)));
             let connected = connecting.await;
             self.connecting = None;
             if let Ok(consuming) = connected {
@@ -68,11 +80,20 @@ impl AmqpSource {
     }
 
     /// A delivery, or nothing where the stream says that the connection or the queue is gone.
-    fn accept(&mut self, next: Option<lapin::Result<lapin::message::Delivery>>) -> Option<Delivery> {
+    fn accept(
+        &mut self,
+        next: Option<lapin::Result<lapin::message::Delivery>>,
+    ) -> Option<Delivery> {
         match next {
             Some(Ok(delivery)) => {
-                let token = Token { generation: self.generation, tag: delivery.delivery_tag };
-                Some(Delivery { token, payload: Payload::Message(Bytes::from(delivery.data)) })
+                let token = Token {
+                    generation: self.generation,
+                    tag: delivery.delivery_tag,
+                };
+                Some(Delivery {
+                    token,
+                    payload: Payload::Message(Bytes::from(delivery.data)),
+                })
             }
             Some(Err(error)) => {
                 tracing::warn!(%error, "the consumer broke");
@@ -87,7 +108,10 @@ impl AmqpSource {
     }
 
     fn current(&self, token: Token) -> Option<&Arc<Link>> {
-        self.consuming.as_ref().filter(|_| token.generation == self.generation).map(|(link, _)| link)
+        self.consuming
+            .as_ref()
+            .filter(|_| token.generation == self.generation)
+            .map(|(link, _)| link)
     }
 }
 
@@ -122,7 +146,10 @@ impl Source for AmqpSource {
             let Some(link) = self.current(token) else {
                 return false;
             };
-            let options = BasicNackOptions { multiple: false, requeue: false };
+            let options = BasicNackOptions {
+                multiple: false,
+                requeue: false,
+            };
             let sent = link.channel.basic_nack(token.tag, options).await;
             if let Err(error) = &sent {
                 tracing::warn!(%error, "cannot reject; the broker will deliver again");
@@ -159,11 +186,25 @@ async fn connect(broker: Broker, prefetch: u16, health: Part) -> (Arc<Link>, Con
     }
 }
 
-async fn consume(broker: &Broker, prefetch: u16, health: &Part) -> lapin::Result<(Arc<Link>, Consumer)> {
+async fn consume(
+    broker: &Broker,
+    prefetch: u16,
+    health: &Part,
+) -> lapin::Result<(Arc<Link>, Consumer)> {
     let link = broker.link("gridwatch worker", health).await?;
-    link.channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+    link.channel
+        .basic_qos(prefetch, BasicQosOptions::default())
+        .await?;
     let options = BasicConsumeOptions::default();
     let queue = topology::READINGS.into();
-    let consumer = link.channel.basic_consume(queue, "gridwatch-worker".into(), options, FieldTable::default()).await?;
+    let consumer = link
+        .channel
+        .basic_consume(
+            queue,
+            "gridwatch-worker".into(),
+            options,
+            FieldTable::default(),
+        )
+        .await?;
     Ok((Arc::new(link), consumer))
 }

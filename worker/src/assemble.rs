@@ -76,7 +76,10 @@ pub struct Assembled {
 
 /// Assembles the batches of one transaction.
 pub fn assemble<'a>(batches: impl ExactSizeIterator<Item = &'a Batch>) -> Assembled {
-    let mut assembled = Assembled { tallies: vec![Tallied::default(); batches.len()], ..Assembled::default() };
+    let mut assembled = Assembled {
+        tallies: vec![Tallied::default(); batches.len()],
+        ..Assembled::default()
+    };
     for (index, batch) in batches.enumerate() {
         for reading in batch.readings() {
             let row = Row {
@@ -120,7 +123,10 @@ impl Assembled {
                 tally.duplicates += 1;
             } else {
                 tally.conflicts += 1;
-                conflicts.push(Conflict { row: *row, stored: first.value });
+                conflicts.push(Conflict {
+                    row: *row,
+                    stored: first.value,
+                });
             }
             true
         });
@@ -137,20 +143,51 @@ mod tests {
     fn batch(rows: &[(SeriesId, Micros, f64)]) -> Batch {
         let mut batch = Batch::new();
         for &(series_id, measured_at, value) in rows {
-            batch.push(Reading { series_id, measured_at, value });
+            batch.push(Reading {
+                series_id,
+                measured_at,
+                value,
+            });
         }
         batch
     }
 
     #[test]
     fn of_one_key_the_first_stays_and_the_others_are_told_apart() {
-        let batches = [batch(&[(2, 5, 1.0), (1, 9, 3.0)]), batch(&[(2, 5, 1.0), (2, 5, 7.0), (1, 8, f64::NAN)])];
+        let batches = [
+            batch(&[(2, 5, 1.0), (1, 9, 3.0)]),
+            batch(&[(2, 5, 1.0), (2, 5, 7.0), (1, 8, f64::NAN)]),
+        ];
         let assembled = assemble(batches.iter());
-        let keys: Vec<_> = assembled.rows.iter().map(|row| (row.key(), row.value, row.batch)).collect();
+        let keys: Vec<_> = assembled
+            .rows
+            .iter()
+            .map(|row| (row.key(), row.value, row.batch))
+            .collect();
         assert_eq!(keys, [((1, 9), 3.0, 0), ((2, 5), 1.0, 0)]);
-        assert_eq!(assembled.tallies[0], Tallied { stored: 2, ..Tallied::default() });
-        assert_eq!(assembled.tallies[1], Tallied { duplicates: 1, conflicts: 1, dead_letters: 1, stored: 0 });
-        assert_eq!((assembled.conflicts[0].row.value, assembled.conflicts[0].stored), (7.0, 1.0));
+        assert_eq!(
+            assembled.tallies[0],
+            Tallied {
+                stored: 2,
+                ..Tallied::default()
+            }
+        );
+        assert_eq!(
+            assembled.tallies[1],
+            Tallied {
+                duplicates: 1,
+                conflicts: 1,
+                dead_letters: 1,
+                stored: 0
+            }
+        );
+        assert_eq!(
+            (
+                assembled.conflicts[0].row.value,
+                assembled.conflicts[0].stored
+            ),
+            (7.0, 1.0)
+        );
         assert_eq!(assembled.dead_letters[0].code, "value_not_finite");
     }
 

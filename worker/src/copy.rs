@@ -30,8 +30,12 @@ pub enum Target {
 impl Target {
     const fn statement(self) -> &'static str {
         match self {
-            Self::Reading => "COPY reading (series_id, measured_at, value) FROM STDIN (FORMAT binary)",
-            Self::Staging => "COPY staging (series_id, measured_at, value, row) FROM STDIN (FORMAT binary)",
+            Self::Reading => {
+                "COPY reading (series_id, measured_at, value) FROM STDIN (FORMAT binary)"
+            }
+            Self::Staging => {
+                "COPY staging (series_id, measured_at, value, row) FROM STDIN (FORMAT binary)"
+            }
         }
     }
 }
@@ -85,7 +89,12 @@ mod tests {
     /// Written by hand from "Binary Format" on the manual page of COPY.
     #[test]
     fn a_row_is_encoded_as_the_manual_says() {
-        let row = Row { series_id: 258, batch: 0, measured_at: POSTGRES_EPOCH + 1, value: 1.5 };
+        let row = Row {
+            series_id: 258,
+            batch: 0,
+            measured_at: POSTGRES_EPOCH + 1,
+            value: 1.5,
+        };
         let mut buffer = BytesMut::new();
         encode(&mut buffer, Target::Staging, &row, 3);
         let expected = [

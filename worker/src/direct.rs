@@ -32,11 +32,22 @@ pub struct DirectSource {
 /// Both sides; as many batches wait between them as may be.
 pub fn pair(capacity: usize) -> (DirectSink, DirectSource) {
     let (sender, batches) = mpsc::channel(capacity);
-    (DirectSink(sender), DirectSource { batches, waiting: VecDeque::new(), last: 0 })
+    (
+        DirectSink(sender),
+        DirectSource {
+            batches,
+            waiting: VecDeque::new(),
+            last: 0,
+        },
+    )
 }
 
 impl Sink for DirectSink {
-    fn deliver(&self, batch: Arc<Batch>, deadline: Instant) -> BoxFuture<'_, Result<(), SinkError>> {
+    fn deliver(
+        &self,
+        batch: Arc<Batch>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), SinkError>> {
         async move {
             let (reply, stored) = oneshot::channel();
             match tokio::time::timeout_at(deadline, self.0.send((batch, reply))).await {
@@ -44,7 +55,9 @@ impl Sink for DirectSink {
                 Ok(Err(_)) => return Err(SinkError::Refused("the process is stopping".into())),
                 Ok(Ok(())) => {}
             }
-            stored.await.map_err(|_| SinkError::Unconfirmed("the process is stopping".into()))
+            stored
+                .await
+                .map_err(|_| SinkError::Unconfirmed("the process is stopping".into()))
         }
         .boxed()
     }
@@ -54,7 +67,13 @@ impl DirectSource {
     fn hand_out(&mut self, (batch, reply): Handed) -> Delivery {
         self.last += 1;
         self.waiting.push_back((self.last, reply));
-        Delivery { token: Token { generation: 1, tag: self.last }, payload: Payload::Batch(batch) }
+        Delivery {
+            token: Token {
+                generation: 1,
+                tag: self.last,
+            },
+            payload: Payload::Batch(batch),
+        }
     }
 }
 
@@ -76,7 +95,11 @@ impl Source for DirectSource {
     }
 
     fn acknowledge_through(&mut self, token: Token) -> BoxFuture<'_, ()> {
-        while self.waiting.front().is_some_and(|(tag, _)| *tag <= token.tag) {
+        while self
+            .waiting
+            .front()
+            .is_some_and(|(tag, _)| *tag <= token.tag)
+        {
             if let Some((_, reply)) = self.waiting.pop_front() {
                 // Whoever has gone does not hear it.
                 let _ = reply.send(());

@@ -51,7 +51,10 @@ impl Load {
     fn add(&mut self, delivery: Delivery) {
         if delivery.token.generation > self.generation {
             // What was gathered came over a connection that is gone: the broker delivers it again.
-            *self = Self { generation: delivery.token.generation, ..Self::default() };
+            *self = Self {
+                generation: delivery.token.generation,
+                ..Self::default()
+            };
         }
         let message = match delivery.payload {
             Payload::Batch(batch) => return self.take(delivery.token, batch),
@@ -62,7 +65,11 @@ impl Load {
             Err(error) => {
                 let digest = Sha256::digest(&message).into();
                 tracing::warn!(code = error.code(), reason = %error, "a message is no batch; it becomes a dead letter");
-                self.poison.push(Poison { digest, code: error.code(), detail: error.to_string() });
+                self.poison.push(Poison {
+                    digest,
+                    code: error.code(),
+                    detail: error.to_string(),
+                });
                 self.poisoned.push(delivery.token);
             }
         }
@@ -71,9 +78,16 @@ impl Load {
     fn take(&mut self, token: Token, batch: Arc<Batch>) {
         self.rows += batch.len();
         // A time beyond the calendar becomes a dead letter, and must not become a partition.
-        batch.measured_at.iter().filter(|&&at| check_calendar(at).is_ok()).for_each(|&at| self.days.insert(at));
+        batch
+            .measured_at
+            .iter()
+            .filter(|&&at| check_calendar(at).is_ok())
+            .for_each(|&at| self.days.insert(at));
         self.last = Some(token);
-        self.taken.push(Taken { batch, dequeued_at: clock::now() });
+        self.taken.push(Taken {
+            batch,
+            dequeued_at: clock::now(),
+        });
     }
 }
 
@@ -108,7 +122,13 @@ pub async fn run(
         let worth = writing.is_empty() || load.rows >= FURTHER_ROWS;
         if !load.is_empty() && worth && writing.len() < config.writers {
             let generation = load.generation;
-            let next = std::mem::replace(&mut load, Load { generation, ..Load::default() });
+            let next = std::mem::replace(
+                &mut load,
+                Load {
+                    generation,
+                    ..Load::default()
+                },
+            );
             writing_rows += next.rows;
             let run = settlement.begin(next.last);
             writing.spawn(write(writer.clone(), next, run));
@@ -137,7 +157,9 @@ pub async fn run(
         }
     };
     if tokio::time::timeout(config.grace, drain).await.is_err() {
-        tracing::warn!("transactions were still open at the end of the grace period; the broker delivers them again");
+        tracing::warn!(
+            "transactions were still open at the end of the grace period; the broker delivers them again"
+        );
     }
     source.close().await;
     fatal.map_or(Ok(()), Err)
@@ -145,8 +167,17 @@ pub async fn run(
 
 async fn write(writer: Arc<Writer>, load: Load, run: Run) -> Written {
     let result = writer.write(&load.taken, &load.poison, &load.days).await;
-    let poison = load.poisoned.into_iter().zip(load.poison.iter().map(|poison| poison.code)).collect();
-    Written { run, rows: load.rows, poison, result }
+    let poison = load
+        .poisoned
+        .into_iter()
+        .zip(load.poison.iter().map(|poison| poison.code))
+        .collect();
+    Written {
+        run,
+        rows: load.rows,
+        poison,
+        result,
+    }
 }
 
 /// Acknowledges what a finished load allows to acknowledge. Returns the failure that ends the process.
@@ -155,12 +186,14 @@ async fn settle(
     settlement: &mut Settlement,
     written: Result<Written, tokio::task::JoinError>,
 ) -> Result<(), WriteError> {
-    let written = written.map_err(|error| WriteError::Fatal(format!("a writer panicked: {error}")))?;
+    let written =
+        written.map_err(|error| WriteError::Fatal(format!("a writer panicked: {error}")))?;
     match written.result {
         Ok(()) => {
             for (token, code) in written.poison {
                 if source.reject(token).await {
-                    metrics::counter!(metric::POISON_MESSAGES.name, metric::LABEL_CODE => code).increment(1);
+                    metrics::counter!(metric::POISON_MESSAGES.name, metric::LABEL_CODE => code)
+                        .increment(1);
                 }
             }
             if let Some(token) = settlement.done(written.run) {

@@ -72,7 +72,11 @@ pub async fn run(
     }
     let background = [
         tokio::spawn(watch(pool.clone(), database, watch_stop.clone())),
-        tokio::spawn(partitions::make_ahead(partitions.clone(), pool.clone(), watch_stop.clone())),
+        tokio::spawn(partitions::make_ahead(
+            partitions.clone(),
+            pool.clone(),
+            watch_stop.clone(),
+        )),
     ];
     tracing::info!(writers = config.writers, "taking batches");
     let writer = Arc::new(Writer::new(pool, partitions, histograms, stop.clone()));
@@ -86,14 +90,28 @@ pub async fn run(
 }
 
 /// Waits until PostgreSQL answers and has every table. Returns false where `stop` came first.
-async fn wait_for_tables(pool: &Pool, partitions: &Partitions, database: &Part, stop: &CancellationToken) -> bool {
+async fn wait_for_tables(
+    pool: &Pool,
+    partitions: &Partitions,
+    database: &Part,
+    stop: &CancellationToken,
+) -> bool {
     while !stop.is_cancelled() {
         let looked = async {
-            let client = pool.get().await.map_err(|error| format!("cannot connect: {}", words(&error)))?;
-            if !schema::migrations::are_current(&client).await.map_err(|error| words(&error))? {
+            let client = pool
+                .get()
+                .await
+                .map_err(|error| format!("cannot connect: {}", words(&error)))?;
+            if !schema::migrations::are_current(&client)
+                .await
+                .map_err(|error| words(&error))?
+            {
                 return Err("the tables are missing or old: run 'gridwatch migrate'".to_owned());
             }
-            partitions.refresh(&client).await.map_err(|error| words(&error))
+            partitions
+                .refresh(&client)
+                .await
+                .map_err(|error| words(&error))
         };
         match stop.run_until_cancelled(looked).await {
             Some(Ok(())) => {
@@ -111,10 +129,17 @@ async fn wait_for_tables(pool: &Pool, partitions: &Partitions, database: &Part, 
 /// Says every second whether PostgreSQL can be reached.
 async fn watch(pool: Pool, database: Part, stop: CancellationToken) {
     let mut asking = None;
-    while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(LOOK))
+        .await
+        .is_some()
+    {
         // A task, and never two: PostgreSQL's futures are not given up in the middle.
         let task = asking.get_or_insert_with(|| tokio::spawn(ask(pool.clone())));
-        let Some(answered) = stop.run_until_cancelled(tokio::time::timeout(PATIENCE, task)).await else {
+        let Some(answered) = stop
+            .run_until_cancelled(tokio::time::timeout(PATIENCE, task))
+            .await
+        else {
             return;
         };
         match answered {
@@ -131,6 +156,13 @@ async fn watch(pool: Pool, database: Part, stop: CancellationToken) {
 }
 
 async fn ask(pool: Pool) -> Result<(), String> {
-    let client = pool.get().await.map_err(|error| format!("cannot connect: {}", words(&error)))?;
-    client.simple_query("").await.map(drop).map_err(|error| words(&error))
+    let client = pool
+        .get()
+        .await
+        .map_err(|error| format!("cannot connect: {}", words(&error)))?;
+    client
+        .simple_query("")
+        .await
+        .map(drop)
+        .map_err(|error| words(&error))
 }

@@ -63,13 +63,21 @@ impl Partitions {
 pub async fn make_ahead(partitions: Arc<Partitions>, pool: Pool, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let today = Day::of(clock::now()).0;
-        let days = (today..=today + AHEAD).map(|day| i64::from(day) * DAY).collect();
+        let days = (today..=today + AHEAD)
+            .map(|day| i64::from(day) * DAY)
+            .collect();
         let made = async {
             let client = pool.get().await.map_err(|error| words(&error))?;
-            partitions.ensure(&client, &days).await.map_err(|error| words(&error))
+            partitions
+                .ensure(&client, &days)
+                .await
+                .map_err(|error| words(&error))
         };
         if let Err(reason) = made.await {
-            tracing::warn!(reason, "cannot make partitions ahead; they are made when readings need them");
+            tracing::warn!(
+                reason,
+                "cannot make partitions ahead; they are made when readings need them"
+            );
         }
         stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await;
     }

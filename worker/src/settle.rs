@@ -37,7 +37,10 @@ impl Settlement {
     /// A run is done. Returns what can be acknowledged now, itself and everything before it; never the same twice.
     pub fn done(&mut self, run: Run) -> Option<Token> {
         let first = self.begun - self.open.len() as u64;
-        let index = run.0.checked_sub(first).and_then(|index| usize::try_from(index).ok());
+        let index = run
+            .0
+            .checked_sub(first)
+            .and_then(|index| usize::try_from(index).ok());
         if let Some(open) = index.and_then(|index| self.open.get_mut(index)) {
             open.done = true;
         }
@@ -60,7 +63,11 @@ mod tests {
     #[test]
     fn nothing_is_acknowledged_before_what_came_before_it() {
         let mut settlement = Settlement::default();
-        let (a, b, c) = (settlement.begin(token(10)), settlement.begin(token(20)), settlement.begin(token(30)));
+        let (a, b, c) = (
+            settlement.begin(token(10)),
+            settlement.begin(token(20)),
+            settlement.begin(token(30)),
+        );
         assert_eq!(settlement.done(b), None);
         assert_eq!(settlement.done(a), token(20));
         assert_eq!(settlement.done(c), token(30));

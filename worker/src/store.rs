@@ -72,7 +72,8 @@ const FINISH: &str = "
         AS entry (id, stored, duplicates, conflicts, dead_letters)
     WHERE batch.id = entry.id";
 
-const TALLIES: &str = "SELECT id, stored, duplicates, conflicts, dead_letters FROM batch WHERE id = ANY($1)";
+const TALLIES: &str =
+    "SELECT id, stored, duplicates, conflicts, dead_letters FROM batch WHERE id = ANY($1)";
 
 const CREATE_STAGING: &str = "
     CREATE TEMPORARY TABLE IF NOT EXISTS staging (
@@ -134,7 +135,9 @@ pub async fn store(
     client.batch_execute("BEGIN").await?;
     let mut new = enter(client, taken).await?;
     // An id that is twice among the batches is new once.
-    let fresh: Vec<usize> = (0..taken.len()).filter(|&index| new.remove(&taken[index].batch.id)).collect();
+    let fresh: Vec<usize> = (0..taken.len())
+        .filter(|&index| new.remove(&taken[index].batch.id))
+        .collect();
     let batches = fresh.iter().map(|&index| &*taken[index].batch);
     let mut assembled = assemble(batches);
     let staged = store_rows(client, &mut assembled, final_attempt).await?;
@@ -143,17 +146,27 @@ pub async fn store(
     finish(client, &ids, &assembled.tallies).await?;
     committing.clone_from(&fresh);
     client.batch_execute("COMMIT").await?;
-    Ok(Stored { fresh: fresh.into_iter().zip(assembled.tallies).collect(), staged })
+    Ok(Stored {
+        fresh: fresh.into_iter().zip(assembled.tallies).collect(),
+        staged,
+    })
 }
 
 /// What the ledger says of batches that may have been committed: by their index.
 ///
 /// # Errors
 /// PostgreSQL's.
-pub async fn tallies(client: &ClientWrapper, taken: &[Taken]) -> Result<Vec<(usize, Tallied)>, Error> {
+pub async fn tallies(
+    client: &ClientWrapper,
+    taken: &[Taken],
+) -> Result<Vec<(usize, Tallied)>, Error> {
     let ids: Vec<Uuid> = taken.iter().map(|taken| taken.batch.id).collect();
-    let count = |row: &tokio_postgres::Row, column| u32::try_from(row.get::<_, i32>(column)).unwrap_or_default();
-    let rows = client.query(&client.prepare_cached(TALLIES).await?, &[&ids]).await?;
+    let count = |row: &tokio_postgres::Row, column| {
+        u32::try_from(row.get::<_, i32>(column)).unwrap_or_default()
+    };
+    let rows = client
+        .query(&client.prepare_cached(TALLIES).await?, &[&ids])
+        .await?;
     Ok(rows
         .iter()
         .filter_map(|row| {
@@ -194,12 +207,18 @@ async fn enter(client: &ClientWrapper, taken: &[Taken]) -> Result<HashSet<Uuid>,
     }
     let [a, b, c, d, e, f] = &times;
     let statement = client.prepare_cached(ENTER).await?;
-    let rows = client.query(&statement, &[&ids, &readings, a, b, c, d, e, f]).await?;
+    let rows = client
+        .query(&statement, &[&ids, &readings, a, b, c, d, e, f])
+        .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Stores the rows, and notes in `assembled` which of them were stored already or refused. Returns whether any was.
-async fn store_rows(client: &ClientWrapper, assembled: &mut Assembled, final_attempt: bool) -> Result<bool, Error> {
+async fn store_rows(
+    client: &ClientWrapper,
+    assembled: &mut Assembled,
+    final_attempt: bool,
+) -> Result<bool, Error> {
     let is_bad = |error: &Error| match classify(error) {
         Class::BadRow => true,
         Class::NoPartition => final_attempt,
@@ -223,7 +242,9 @@ async fn store_rows(client: &ClientWrapper, assembled: &mut Assembled, final_att
         match result {
             Ok(()) => client.batch_execute("RELEASE SAVEPOINT rows").await?,
             Err(error) if is_bad(&error) => {
-                client.batch_execute("ROLLBACK TO SAVEPOINT rows; RELEASE SAVEPOINT rows").await?;
+                client
+                    .batch_execute("ROLLBACK TO SAVEPOINT rows; RELEASE SAVEPOINT rows")
+                    .await?;
                 if range.len() == 1 {
                     refuse(assembled, range.start, &error);
                 } else {
@@ -239,14 +260,24 @@ async fn store_rows(client: &ClientWrapper, assembled: &mut Assembled, final_att
 }
 
 /// Stores a range of the rows over the staging table: those whose key is stored already are told apart by their value.
-async fn store_staged(client: &ClientWrapper, assembled: &mut Assembled, range: Range<usize>) -> Result<(), Error> {
+async fn store_staged(
+    client: &ClientWrapper,
+    assembled: &mut Assembled,
+    range: Range<usize>,
+) -> Result<(), Error> {
     client.batch_execute(CREATE_STAGING).await?;
     copy_in(client, Target::Staging, &assembled.rows[range.clone()]).await?;
     client.batch_execute(INSERT_STAGED).await?;
-    let days: BTreeSet<Day> = assembled.rows[range.clone()].iter().map(|row| Day::of(row.measured_at)).collect();
+    let days: BTreeSet<Day> = assembled.rows[range.clone()]
+        .iter()
+        .map(|row| Day::of(row.measured_at))
+        .collect();
     for day in days {
         let begin = i64::from(day.0) * SECONDS;
-        for stored in client.query(&stored_values(begin, begin + SECONDS), &[]).await? {
+        for stored in client
+            .query(&stored_values(begin, begin + SECONDS), &[])
+            .await?
+        {
             let index = range.start + usize::try_from(stored.get::<_, i32>(0)).unwrap_or_default();
             note_stored(assembled, index, stored.get(1));
         }
@@ -276,37 +307,76 @@ fn refuse(assembled: &mut Assembled, index: usize, error: &Error) {
         Some(database) => (database.code().code(), database.message().to_owned()),
         None => ("unknown", error.to_string()),
     };
-    assembled.dead_letters.push(DeadLetter { row, code: format!("sqlstate_{code}"), detail });
+    assembled.dead_letters.push(DeadLetter {
+        row,
+        code: format!("sqlstate_{code}"),
+        detail,
+    });
 }
 
-async fn keep(client: &ClientWrapper, assembled: &Assembled, ids: &[Uuid], poison: &[Poison]) -> Result<(), Error> {
+async fn keep(
+    client: &ClientWrapper,
+    assembled: &Assembled,
+    ids: &[Uuid],
+    poison: &[Poison],
+) -> Result<(), Error> {
     let conflicts = &assembled.conflicts;
     if !conflicts.is_empty() {
-        let series: Vec<i32> = conflicts.iter().map(|conflict| conflict.row.series_id).collect();
-        let times: Vec<SystemTime> = conflicts.iter().map(|conflict| time(conflict.row.measured_at)).collect();
+        let series: Vec<i32> = conflicts
+            .iter()
+            .map(|conflict| conflict.row.series_id)
+            .collect();
+        let times: Vec<SystemTime> = conflicts
+            .iter()
+            .map(|conflict| time(conflict.row.measured_at))
+            .collect();
         let stored: Vec<f64> = conflicts.iter().map(|conflict| conflict.stored).collect();
-        let offered: Vec<f64> = conflicts.iter().map(|conflict| conflict.row.value).collect();
-        let batches: Vec<Uuid> = conflicts.iter().map(|conflict| ids[conflict.row.batch as usize]).collect();
+        let offered: Vec<f64> = conflicts
+            .iter()
+            .map(|conflict| conflict.row.value)
+            .collect();
+        let batches: Vec<Uuid> = conflicts
+            .iter()
+            .map(|conflict| ids[conflict.row.batch as usize])
+            .collect();
         let statement = client.prepare_cached(KEEP_CONFLICTS).await?;
-        client.execute(&statement, &[&series, &times, &stored, &offered, &batches]).await?;
+        client
+            .execute(&statement, &[&series, &times, &stored, &offered, &batches])
+            .await?;
     }
     let letters = &assembled.dead_letters;
     if !letters.is_empty() {
         let codes: Vec<&str> = letters.iter().map(|letter| letter.code.as_str()).collect();
-        let details: Vec<&str> = letters.iter().map(|letter| letter.detail.as_str()).collect();
-        let batches: Vec<Uuid> = letters.iter().map(|letter| ids[letter.row.batch as usize]).collect();
+        let details: Vec<&str> = letters
+            .iter()
+            .map(|letter| letter.detail.as_str())
+            .collect();
+        let batches: Vec<Uuid> = letters
+            .iter()
+            .map(|letter| ids[letter.row.batch as usize])
+            .collect();
         let series: Vec<i32> = letters.iter().map(|letter| letter.row.series_id).collect();
-        let times: Vec<i64> = letters.iter().map(|letter| letter.row.measured_at).collect();
+        let times: Vec<i64> = letters
+            .iter()
+            .map(|letter| letter.row.measured_at)
+            .collect();
         let values: Vec<f64> = letters.iter().map(|letter| letter.row.value).collect();
         let statement = client.prepare_cached(KEEP_DEAD_LETTERS).await?;
-        client.execute(&statement, &[&codes, &details, &batches, &series, &times, &values]).await?;
+        client
+            .execute(
+                &statement,
+                &[&codes, &details, &batches, &series, &times, &values],
+            )
+            .await?;
     }
     if !poison.is_empty() {
         let codes: Vec<&str> = poison.iter().map(|poison| poison.code).collect();
         let details: Vec<&str> = poison.iter().map(|poison| poison.detail.as_str()).collect();
         let digests: Vec<&[u8]> = poison.iter().map(|poison| &poison.digest[..]).collect();
         let statement = client.prepare_cached(KEEP_POISON).await?;
-        client.execute(&statement, &[&codes, &details, &digests]).await?;
+        client
+            .execute(&statement, &[&codes, &details, &digests])
+            .await?;
     }
     Ok(())
 }
@@ -315,13 +385,23 @@ async fn finish(client: &ClientWrapper, ids: &[Uuid], tallies: &[Tallied]) -> Re
     if ids.is_empty() {
         return Ok(());
     }
-    let column = |field: fn(&Tallied) -> u32| tallies.iter().map(|tally| field(tally) as i32).collect::<Vec<_>>();
+    let column = |field: fn(&Tallied) -> u32| {
+        tallies
+            .iter()
+            .map(|tally| field(tally) as i32)
+            .collect::<Vec<_>>()
+    };
     let stored = column(|tally| tally.stored);
     let duplicates = column(|tally| tally.duplicates);
     let conflicts = column(|tally| tally.conflicts);
     let dead_letters = column(|tally| tally.dead_letters);
     let statement = client.prepare_cached(FINISH).await?;
-    client.execute(&statement, &[&ids, &stored, &duplicates, &conflicts, &dead_letters]).await?;
+    client
+        .execute(
+            &statement,
+            &[&ids, &stored, &duplicates, &conflicts, &dead_letters],
+        )
+        .await?;
     Ok(())
 }
 
@@ -329,5 +409,9 @@ async fn finish(client: &ClientWrapper, ids: &[Uuid], tallies: &[Tallied]) -> Re
 fn time(micros: Micros) -> SystemTime {
     let micros = micros.clamp(MIN_MEASURED_AT, MAX_MEASURED_AT);
     let distance = Duration::from_micros(micros.unsigned_abs());
-    if micros < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+    if micros < 0 {
+        UNIX_EPOCH - distance
+    } else {
+        UNIX_EPOCH + distance
+    }
 }

@@ -64,7 +64,12 @@ enum Failure {
 
 impl Writer {
     /// A writer on this pool. After `stop` a load that cannot be written is given up.
-    pub fn new(pool: Pool, partitions: Arc<Partitions>, histograms: Arc<Histograms>, stop: CancellationToken) -> Self {
+    pub fn new(
+        pool: Pool,
+        partitions: Arc<Partitions>,
+        histograms: Arc<Histograms>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             pool,
             partitions,
@@ -85,7 +90,12 @@ impl Writer {
     ///
     /// # Errors
     /// [`WriteError`]; nothing of the load must be acknowledged then.
-    pub async fn write(&self, taken: &[Taken], poison: &[Poison], days: &Days) -> Result<(), WriteError> {
+    pub async fn write(
+        &self,
+        taken: &[Taken],
+        poison: &[Poison],
+        days: &Days,
+    ) -> Result<(), WriteError> {
         let mut pause = BACKOFF.0;
         // The batches that earlier attempts may have committed without our hearing of it.
         let mut in_doubt = BTreeSet::new();
@@ -94,7 +104,17 @@ impl Writer {
             let mut committing = Vec::new();
             // A partition that is still missing after it was made is not to be had: it is detached, or was dropped for good.
             let last = without_partition >= PARTITION_ATTEMPTS;
-            let reason = match self.attempt(taken, poison, days, last, !in_doubt.is_empty(), &mut committing).await {
+            let reason = match self
+                .attempt(
+                    taken,
+                    poison,
+                    days,
+                    last,
+                    !in_doubt.is_empty(),
+                    &mut committing,
+                )
+                .await
+            {
                 Ok((stored, in_ledger)) => {
                     self.account(taken, stored, &in_ledger, &in_doubt);
                     return Ok(());
@@ -113,9 +133,15 @@ impl Writer {
             if self.stop.is_cancelled() {
                 return Err(WriteError::Stopped);
             }
-            tracing::warn!(reason, retry_in_ms = pause.as_millis() as u64, "cannot store readings for now");
+            tracing::warn!(
+                reason,
+                retry_in_ms = pause.as_millis() as u64,
+                "cannot store readings for now"
+            );
             self.retries.increment(1);
-            self.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            self.stop
+                .run_until_cancelled(tokio::time::sleep(pause))
+                .await;
             pause = (pause * 2).min(BACKOFF.1);
         }
     }
@@ -130,13 +156,24 @@ impl Writer {
         in_doubt: bool,
         committing: &mut Vec<usize>,
     ) -> Result<(Stored, Vec<(usize, Tallied)>), Failure> {
-        let client = self.pool.get().await.map_err(|error| Failure::Connect(words(&error)))?;
+        let client = self
+            .pool
+            .get()
+            .await
+            .map_err(|error| Failure::Connect(words(&error)))?;
         let result = async {
             self.partitions.ensure(&client, days).await?;
             let begun = tokio::time::Instant::now();
             let stored = store::store(&client, taken, poison, last, committing).await?;
-            self.histograms.transaction.record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX), 1);
-            let in_ledger = if in_doubt { store::tallies(&client, taken).await? } else { Vec::new() };
+            self.histograms.transaction.record(
+                u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
+                1,
+            );
+            let in_ledger = if in_doubt {
+                store::tallies(&client, taken).await?
+            } else {
+                Vec::new()
+            };
             Ok((stored, in_ledger))
         }
         .await;
@@ -154,7 +191,13 @@ impl Writer {
     }
 
     /// Moves the counters and feeds the clocks, each batch once.
-    fn account(&self, taken: &[Taken], stored: Stored, in_ledger: &[(usize, Tallied)], in_doubt: &BTreeSet<usize>) {
+    fn account(
+        &self,
+        taken: &[Taken],
+        stored: Stored,
+        in_ledger: &[(usize, Tallied)],
+        in_doubt: &BTreeSet<usize>,
+    ) {
         let persisted_at = clock::now();
         self.transactions.increment(1);
         if stored.staged {
@@ -163,8 +206,13 @@ impl Writer {
         // After a commit in doubt the ledger knows what was stored then. What it had before that was counted before.
         let mut counted = stored.fresh;
         let new: BTreeSet<usize> = counted.iter().map(|(index, _)| *index).collect();
-        counted.extend(in_ledger.iter().filter(|(index, _)| in_doubt.contains(index) && !new.contains(index)));
-        self.redelivered.increment((taken.len() - counted.len()) as u64);
+        counted.extend(
+            in_ledger
+                .iter()
+                .filter(|(index, _)| in_doubt.contains(index) && !new.contains(index)),
+        );
+        self.redelivered
+            .increment((taken.len() - counted.len()) as u64);
         let mut queued = Tally::default();
         let mut dequeued = Tally::default();
         let mut received = Tally::default();

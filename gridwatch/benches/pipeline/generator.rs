@@ -23,7 +23,12 @@ pub fn reading(number: usize) -> (usize, usize, u64, f64) {
     let (series, tick) = (number % SERIES, number / SERIES);
     let millis = (tick as u64 * 100) % 86_400_000;
     let value = 230.0 + ((number * 7_919) % 1_000) as f64 / 100.0;
-    (series / METRICS.len(), series % METRICS.len(), DAY * 1_000 + millis, value)
+    (
+        series / METRICS.len(),
+        series % METRICS.len(),
+        DAY * 1_000 + millis,
+        value,
+    )
 }
 
 /// The request with readings `first..first + count`, head and body.
@@ -58,7 +63,10 @@ impl Connection {
     pub async fn open(address: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: vec![0; 16 * 1024] })
+        Ok(Self {
+            stream,
+            buffer: vec![0; 16 * 1024],
+        })
     }
 
     /// Sends a request and returns the status of its answer.
@@ -81,7 +89,9 @@ impl Connection {
 
 /// Status and whole length of an answer, once its head is there.
 fn answer(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
-    let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+    let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return Ok(None);
+    };
     let text = std::str::from_utf8(&bytes[..head])?;
     let status = text.get(9..12).context("no status")?.parse()?;
     let length = text
@@ -93,7 +103,11 @@ fn answer(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
 }
 
 /// Sends these requests, each once, over so many connections. Returns when the last is answered with 202.
-pub async fn send_all(address: &str, requests: Arc<Vec<Vec<u8>>>, connections: usize) -> anyhow::Result<()> {
+pub async fn send_all(
+    address: &str,
+    requests: Arc<Vec<Vec<u8>>>,
+    connections: usize,
+) -> anyhow::Result<()> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..connections {
@@ -121,7 +135,11 @@ pub struct Singles {
 }
 
 /// Sends requests of one reading over so many connections, as fast as they are answered, for so long.
-pub async fn singles(address: &str, connections: usize, duration: Duration) -> anyhow::Result<Singles> {
+pub async fn singles(
+    address: &str,
+    connections: usize,
+    duration: Duration,
+) -> anyhow::Result<Singles> {
     static ROUND: AtomicUsize = AtomicUsize::new(0);
     let round = ROUND.fetch_add(1, Ordering::Relaxed);
     let begun = Instant::now();
@@ -176,7 +194,12 @@ pub struct Offered {
 
 /// Offers requests of `batch` readings at a fixed rate of readings a second, whatever the answers, for so long. The
 /// schedule is fixed beforehand; a send that finds every connection busy a second after its time is counted as late.
-pub async fn offer(address: &str, batch: usize, rate: f64, duration: Duration) -> anyhow::Result<Arc<Offered>> {
+pub async fn offer(
+    address: &str,
+    batch: usize,
+    rate: f64,
+    duration: Duration,
+) -> anyhow::Result<Arc<Offered>> {
     const CONNECTIONS: usize = 64;
     let offered = Arc::new(Offered::default());
     let requests = (rate * duration.as_secs_f64() / batch as f64) as usize;
@@ -203,7 +226,11 @@ pub async fn offer(address: &str, batch: usize, rate: f64, duration: Duration) -
                 }
                 let status = connection.exchange(&request(number * batch, batch)).await?;
                 let micros = due.elapsed().as_micros() as u64;
-                offered.latencies.lock().expect("nobody panics with it").push(micros);
+                offered
+                    .latencies
+                    .lock()
+                    .expect("nobody panics with it")
+                    .push(micros);
                 match status {
                     202 => offered.accepted.fetch_add(batch as u64, Ordering::Relaxed),
                     503 => offered.refused.fetch_add(batch as u64, Ordering::Relaxed),

@@ -65,7 +65,14 @@ struct Comparison {
 
 impl Comparison {
     fn new(what: &'static str, unit: &'static str, goal: f64) -> Self {
-        Self { what, unit, limit: Vec::new(), gridwatch: Vec::new(), ratio: 0.0, goal }
+        Self {
+            what,
+            unit,
+            limit: Vec::new(),
+            gridwatch: Vec::new(),
+            ratio: 0.0,
+            goal,
+        }
     }
 
     fn round(&mut self, limit: f64, gridwatch: f64) {
@@ -77,7 +84,13 @@ impl Comparison {
         );
         self.limit.push(limit);
         self.gridwatch.push(gridwatch);
-        self.ratio = median(self.limit.iter().zip(&self.gridwatch).map(|(limit, own)| own / limit).collect());
+        self.ratio = median(
+            self.limit
+                .iter()
+                .zip(&self.gridwatch)
+                .map(|(limit, own)| own / limit)
+                .collect(),
+        );
     }
 }
 
@@ -120,7 +133,9 @@ struct Report {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match &arguments.bare {
             Some(address) => serve_bare(address).await,
@@ -139,14 +154,26 @@ async fn serve_bare(address: &str) -> anyhow::Result<()> {
         value: f64,
         measured_at: i64,
     }
-    let post = axum::routing::post(async |body: Bytes| match serde_json::from_slice::<Reading>(&body) {
-        Ok(_) => (axum::http::StatusCode::ACCEPTED, r#"{"accepted":1,"rejected":0,"errors":[]}"#),
-        Err(_) => (axum::http::StatusCode::BAD_REQUEST, ""),
-    });
+    let post =
+        axum::routing::post(
+            async |body: Bytes| match serde_json::from_slice::<Reading>(&body) {
+                Ok(_) => (
+                    axum::http::StatusCode::ACCEPTED,
+                    r#"{"accepted":1,"rejected":0,"errors":[]}"#,
+                ),
+                Err(_) => (axum::http::StatusCode::BAD_REQUEST, ""),
+            },
+        );
     let ready = axum::routing::get(async || "");
-    let router = axum::Router::new().route("/v1/readings", post).route("/readyz", ready);
+    let router = axum::Router::new()
+        .route("/v1/readings", post)
+        .route("/readyz", ready);
     let listener = tokio::net::TcpListener::bind(address).await?;
-    Ok(axum::serve(axum::serve::ListenerExt::tap_io(listener, |stream| drop(stream.set_nodelay(true))), router).await?)
+    Ok(axum::serve(
+        axum::serve::ListenerExt::tap_io(listener, |stream| drop(stream.set_nodelay(true))),
+        router,
+    )
+    .await?)
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -157,11 +184,17 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         "{} readings in requests of {BATCH}, {SERIES} series, against one COPY in order of arrival",
         arguments.readings
     );
-    let requests: Arc<Vec<Vec<u8>>> =
-        Arc::new((0..arguments.readings).step_by(BATCH).map(|first| generator::request(first, BATCH)).collect());
+    let requests: Arc<Vec<Vec<u8>>> = Arc::new(
+        (0..arguments.readings)
+            .step_by(BATCH)
+            .map(|first| generator::request(first, BATCH))
+            .collect(),
+    );
     for round in 0..arguments.rounds {
         let limit = stage.copy(round, arguments.readings).await?;
-        let (rate, used) = stage.end_to_end(round, arguments.readings, requests.clone()).await?;
+        let (rate, used) = stage
+            .end_to_end(round, arguments.readings, requests.clone())
+            .await?;
         end_to_end.round(limit, rate);
         cpu = used;
     }
@@ -171,27 +204,42 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut queued_only = Comparison::new("single readings, no worker", "requests/s", 0.4);
     let mut many = Comparison::new("the same on 1,000 connections", "requests/s", 0.4);
     let (mut p50, mut p99) = (Vec::new(), Vec::new());
-    println!("requests of one reading, confirmed by the broker, on {SINGLES} connections and on {MANY}");
+    println!(
+        "requests of one reading, confirmed by the broker, on {SINGLES} connections and on {MANY}"
+    );
     for round in 0..arguments.rounds {
         let duration = Duration::from_secs(arguments.seconds);
         let limit = stage.bare(SINGLES, duration).await?;
-        let queued = stage.singles(&format!("queued{round}"), SINGLES, duration, false).await?;
+        let queued = stage
+            .singles(&format!("queued{round}"), SINGLES, duration, false)
+            .await?;
         queued_only.round(limit.per_second, queued.per_second);
-        let own = stage.singles(&format!("singles{round}"), SINGLES, duration, true).await?;
+        let own = stage
+            .singles(&format!("singles{round}"), SINGLES, duration, true)
+            .await?;
         singles.round(limit.per_second, own.per_second);
         p50.push(own.p50_ms);
         p99.push(own.p99_ms);
         let limit = stage.bare(MANY, duration).await?;
-        let own = stage.singles(&format!("many{round}"), MANY, duration, true).await?;
+        let own = stage
+            .singles(&format!("many{round}"), MANY, duration, true)
+            .await?;
         many.round(limit.per_second, own.per_second);
     }
 
     let rate = median(end_to_end.gridwatch.clone()) * 2.0;
-    println!("overload: {rate:.0} readings/s offered for {} s", arguments.overload);
-    let overload = stage.overload(rate, Duration::from_secs(arguments.overload)).await?;
+    println!(
+        "overload: {rate:.0} readings/s offered for {} s",
+        arguments.overload
+    );
+    let overload = stage
+        .overload(rate, Duration::from_secs(arguments.overload))
+        .await?;
     let report = Report {
         machine: machine(),
-        unix_time: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
+        unix_time: std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)?
+            .as_secs(),
         end_to_end,
         singles,
         singles_queued_only: queued_only,
@@ -203,7 +251,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     print(&report);
     // cargo runs a benchmark in the folder of its package.
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(&arguments.out);
+    let out = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(&arguments.out);
     std::fs::create_dir_all(out.parent().context("no folder")?)?;
     std::fs::write(&out, serde_json::to_string_pretty(&report)?)?;
     println!("written to {}", arguments.out.display());
@@ -212,8 +262,16 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 fn print(report: &Report) {
     println!("\n{}", report.machine);
-    println!("{:<42} {:>12} {:>12} {:>7} {:>6}", "", "limit", "gridwatch", "ratio", "goal");
-    for comparison in [&report.end_to_end, &report.singles, &report.singles_queued_only, &report.singles_many] {
+    println!(
+        "{:<42} {:>12} {:>12} {:>7} {:>6}",
+        "", "limit", "gridwatch", "ratio", "goal"
+    );
+    for comparison in [
+        &report.end_to_end,
+        &report.singles,
+        &report.singles_queued_only,
+        &report.singles_many,
+    ] {
         let what = format!("{} ({})", comparison.what, comparison.unit);
         println!(
             "{what:<42} {:>12.0} {:>12.0} {:>7.2} {:>6.2}",
@@ -223,7 +281,10 @@ fn print(report: &Report) {
             comparison.goal
         );
     }
-    println!("single readings: p50 {:.1} ms, p99 {:.1} ms", report.singles_p50_ms, report.singles_p99_ms);
+    println!(
+        "single readings: p50 {:.1} ms, p99 {:.1} ms",
+        report.singles_p50_ms, report.singles_p99_ms
+    );
     let cpu = &report.cpu_seconds_per_million_readings;
     println!(
         "CPU-seconds per million readings: front end {:.2}, broker {:.2}, worker {:.2}, PostgreSQL {:.2}",
@@ -244,7 +305,10 @@ fn print(report: &Report) {
 
 fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     format!("{} x {}", cores, model.trim_start_matches([' ', '\t', ':']))
 }

@@ -39,10 +39,25 @@ struct Pipeline {
 impl Stage {
     pub async fn start() -> anyhow::Result<Self> {
         println!("starting PostgreSQL and RabbitMQ");
-        let stage = Self { postgres: Postgres::start()?, rabbitmq: RabbitMq::start(16)?, folder: tempfile::tempdir()? };
-        stage.connect("postgres").await?.batch_execute("CREATE DATABASE template").await?;
+        let stage = Self {
+            postgres: Postgres::start()?,
+            rabbitmq: RabbitMq::start(16)?,
+            folder: tempfile::tempdir()?,
+        };
+        stage
+            .connect("postgres")
+            .await?
+            .batch_execute("CREATE DATABASE template")
+            .await?;
         let migrate = ["migrate", "--database-url", &stage.postgres.url("template")];
-        ensure!(std::process::Command::new(program()).args(migrate).output()?.status.success(), "migrate");
+        ensure!(
+            std::process::Command::new(program())
+                .args(migrate)
+                .output()?
+                .status
+                .success(),
+            "migrate"
+        );
         let metrics: Vec<&str> = METRICS.to_vec();
         let template = stage.connect("template").await?;
         template
@@ -58,12 +73,15 @@ impl Stage {
                 &[&metrics],
             )
             .await?;
-        template.batch_execute("SELECT gridwatch_create_reading_day('2026-11-01')").await?;
+        template
+            .batch_execute("SELECT gridwatch_create_reading_day('2026-11-01')")
+            .await?;
         Ok(stage)
     }
 
     async fn connect(&self, database: &str) -> anyhow::Result<Client> {
-        let (client, connection) = tokio_postgres::connect(&self.postgres.url(database), NoTls).await?;
+        let (client, connection) =
+            tokio_postgres::connect(&self.postgres.url(database), NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
     }
@@ -77,7 +95,11 @@ impl Stage {
     }
 
     async fn drop_database(&self, name: &str) -> anyhow::Result<()> {
-        Ok(self.connect("postgres").await?.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await?)
+        Ok(self
+            .connect("postgres")
+            .await?
+            .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
+            .await?)
     }
 
     /// Rows a second of one COPY in order of arrival. The rows are encoded beforehand: it is the limit of PostgreSQL.
@@ -118,16 +140,28 @@ impl Stage {
     async fn pipeline(&self, name: &str) -> anyhow::Result<Pipeline> {
         let database = self.database(name).await?;
         let (listen, admin) = (address()?, address()?);
-        let (amqp, url) = (self.rabbitmq.url(&self.rabbitmq.vhost()?), self.postgres.url(name));
+        let (amqp, url) = (
+            self.rabbitmq.url(&self.rabbitmq.vhost()?),
+            self.postgres.url(name),
+        );
         let common = ["--amqp-url", &amqp, "--database-url", &url];
-        let ingest = [&["ingest-api", "--listen", &listen, "--admin", &admin], &common[..]].concat();
+        let ingest = [
+            &["ingest-api", "--listen", &listen, "--admin", &admin],
+            &common[..],
+        ]
+        .concat();
         let mut ingest = Process::start(program(), &ingest, &admin, self.folder.path())?;
         let admin = address()?;
         let worker = [&["worker", "--admin", &admin], &common[..]].concat();
         let mut worker = Process::start(program(), &worker, &admin, self.folder.path())?;
         ingest.wait_ready();
         worker.wait_ready();
-        Ok(Pipeline { ingest, worker, listen, database })
+        Ok(Pipeline {
+            ingest,
+            worker,
+            listen,
+            database,
+        })
     }
 
     /// Readings a second from the first send to the last row committed, and CPU-seconds per million readings.
@@ -146,9 +180,19 @@ impl Stage {
         pipeline.wait_settled(readings).await?;
         let seconds = begun.elapsed().as_secs_f64();
         let after = self.cpu(&pipeline);
-        let rows: i64 = pipeline.database.query_one("SELECT count(*) FROM reading", &[]).await?.get(0);
-        ensure!(rows == readings as i64, "{rows} rows of {readings} are stored");
-        println!("  accepted in {:.1} s, stored in {seconds:.1} s", accepted.as_secs_f64());
+        let rows: i64 = pipeline
+            .database
+            .query_one("SELECT count(*) FROM reading", &[])
+            .await?
+            .get(0);
+        ensure!(
+            rows == readings as i64,
+            "{rows} rows of {readings} are stored"
+        );
+        println!(
+            "  accepted in {:.1} s, stored in {seconds:.1} s",
+            accepted.as_secs_f64()
+        );
         pipeline.stop()?;
         self.drop_database(&name).await?;
         let per_million = |after: f64, before: f64| (after - before) * 1e6 / readings as f64;
@@ -170,7 +214,11 @@ impl Stage {
         }
     }
 
-    pub async fn bare(&self, connections: usize, duration: Duration) -> anyhow::Result<generator::Singles> {
+    pub async fn bare(
+        &self,
+        connections: usize,
+        duration: Duration,
+    ) -> anyhow::Result<generator::Singles> {
         let address = address()?;
         let own = std::env::current_exe()?;
         let mut server = Process::start(&own, &["--bare", &address], &address, self.folder.path())?;
@@ -192,7 +240,10 @@ impl Stage {
         }
         let (before, own) = (self.cpu(&pipeline), usage::of_process(std::process::id()));
         let result = generator::singles(&pipeline.listen, connections, duration).await?;
-        let (after, own) = (self.cpu(&pipeline), usage::of_process(std::process::id()) - own);
+        let (after, own) = (
+            self.cpu(&pipeline),
+            usage::of_process(std::process::id()) - own,
+        );
         let cores = |after: f64, before: f64| (after - before) / duration.as_secs_f64();
         println!(
             "  cores: generator {:.2}, front end {:.2}, broker {:.2}, worker {:.2}, PostgreSQL {:.2}",
@@ -204,8 +255,11 @@ impl Stage {
         );
         pipeline.worker.signal("CONT")?;
         let accepted = pipeline.ingest.metric("gridwatch_readings_accepted_total") as usize;
-        let [batches, confirming] = ["gridwatch_sink_batches_total", "gridwatch_sink_confirm_seconds_sum"]
-            .map(|name| pipeline.ingest.metric(name));
+        let [batches, confirming] = [
+            "gridwatch_sink_batches_total",
+            "gridwatch_sink_confirm_seconds_sum",
+        ]
+        .map(|name| pipeline.ingest.metric(name));
         println!(
             "  {} the worker: {:.0} requests/s, p50 {:.1} ms; {:.0} readings a message, confirmed in {:.2} ms on average",
             if working { "with" } else { "without" },
@@ -257,8 +311,17 @@ impl Stage {
 
 impl Pipeline {
     async fn wait_settled(&self, readings: usize) -> anyhow::Result<()> {
-        let settled = self.database.prepare("SELECT coalesce(sum(readings), 0)::bigint FROM batch").await?;
-        while self.database.query_one(&settled, &[]).await?.get::<_, i64>(0) < readings as i64 {
+        let settled = self
+            .database
+            .prepare("SELECT coalesce(sum(readings), 0)::bigint FROM batch")
+            .await?;
+        while self
+            .database
+            .query_one(&settled, &[])
+            .await?
+            .get::<_, i64>(0)
+            < readings as i64
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(())

@@ -5,7 +5,10 @@
 
 #[path = "../common.rs"]
 mod common;
-#[expect(dead_code, reason = "shared with the other benchmark, which uses all of it")]
+#[expect(
+    dead_code,
+    reason = "shared with the other benchmark, which uses all of it"
+)]
 #[path = "../pipeline/generator.rs"]
 mod generator;
 
@@ -103,9 +106,15 @@ async fn main() -> anyhow::Result<()> {
     }
     let standalone = standalone(arguments.readings).await?;
     let outage = outage().await?;
-    let report = Report { appends, outage, standalone };
+    let report = Report {
+        appends,
+        outage,
+        standalone,
+    };
     print(&report);
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(&arguments.out);
+    let out = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(&arguments.out);
     std::fs::create_dir_all(out.parent().context("no folder")?)?;
     std::fs::write(&out, serde_json::to_string_pretty(&report)?)?;
     println!("written to {}", arguments.out.display());
@@ -113,7 +122,10 @@ async fn main() -> anyhow::Result<()> {
 }
 
 fn print(report: &Report) {
-    println!("\n{:<28} {:>10} {:>10} {:>9} {:>7} {:>6}", "spool, appends/s", "limit", "spool", "MB/s", "ratio", "goal");
+    println!(
+        "\n{:<28} {:>10} {:>10} {:>9} {:>7} {:>6}",
+        "spool, appends/s", "limit", "spool", "MB/s", "ratio", "goal"
+    );
     for one in &report.appends {
         println!(
             "{:<28} {:>10.0} {:>10.0} {:>9.1} {:>7.2} {:>6.2}",
@@ -125,14 +137,28 @@ fn print(report: &Report) {
             one.goal
         );
     }
-    let Outage { accepted, refused, stored, p99_ms, worst_ms, spooled, drain_seconds, .. } = &report.outage;
+    let Outage {
+        accepted,
+        refused,
+        stored,
+        p99_ms,
+        worst_ms,
+        spooled,
+        drain_seconds,
+        ..
+    } = &report.outage;
     println!(
         "outage of {:.1} s at {:.0} readings/s: {accepted} accepted, {refused} refused, {stored} stored; p99 {p99_ms:.0} ms, \
          worst {worst_ms:.0} ms; {spooled:.0} readings through the spool, drained {drain_seconds:.1} s after the return",
         report.outage.away_seconds, report.outage.readings_per_second
     );
-    let Standalone { readings_per_second, accepted_per_second, first_start_ms, start_ms, binary_mb } =
-        &report.standalone;
+    let Standalone {
+        readings_per_second,
+        accepted_per_second,
+        first_start_ms,
+        start_ms,
+        binary_mb,
+    } = &report.standalone;
     println!(
         "standalone: {readings_per_second:.0} readings/s stored, {accepted_per_second:.0} accepted; ready after \
          {first_start_ms:.0} ms the first time, {start_ms:.0} ms then; binary {binary_mb:.0} MB"
@@ -141,12 +167,17 @@ fn print(report: &Report) {
 
 /// Appends of many tasks, and a loop of as large groups, in turns.
 async fn spool(arguments: &Arguments, payload: usize) -> anyhow::Result<Appends> {
-    let (mut limits, mut rates, mut groups, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut limits, mut rates, mut groups, mut ratios) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let duration = Duration::from_secs(arguments.seconds);
     for _ in 0..arguments.rounds {
         let folder = tempfile::tempdir()?;
         let (rate, group) = append(folder.path(), payload, duration).await?;
-        let limit = plain(folder.path(), (payload + record::HEADER) * group.round() as usize, duration)? * group;
+        let limit = plain(
+            folder.path(),
+            (payload + record::HEADER) * group.round() as usize,
+            duration,
+        )? * group;
         println!(
             "  {payload} B: limit {limit:.0}, spool {rate:.0} appends/s, {group:.1} a sync, ratio {:.2}",
             rate / limit
@@ -170,7 +201,11 @@ async fn spool(arguments: &Arguments, payload: usize) -> anyhow::Result<Appends>
 
 /// Appends a second, and how many a sync covered.
 async fn append(folder: &Path, payload: usize, duration: Duration) -> anyhow::Result<(f64, f64)> {
-    let config = spool::Config { folder: folder.join("spool"), max_bytes: u64::MAX, segment_bytes: 16 * 1024 * 1024 };
+    let config = spool::Config {
+        folder: folder.join("spool"),
+        max_bytes: u64::MAX,
+        segment_bytes: 16 * 1024 * 1024,
+    };
     let (spool, _source, guard) = spool::open(config, 1)?;
     let begun = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
@@ -217,15 +252,27 @@ async fn standalone(readings: usize) -> anyhow::Result<Standalone> {
     let data = data.to_str().context("a strange name")?;
     let start = || {
         let begun = Instant::now();
-        let arguments = ["standalone", "--data", data, "--listen", &listen, "--admin", &admin];
+        let arguments = [
+            "standalone",
+            "--data",
+            data,
+            "--listen",
+            &listen,
+            "--admin",
+            &admin,
+        ];
         let mut process = Process::start(program(), &arguments, &admin, folder.path())?;
         process.wait_ready();
         anyhow::Ok((process, begun.elapsed().as_secs_f64() * 1e3))
     };
     let (mut process, first_start_ms) = start()?;
     println!("standalone: {readings} readings in requests of {BATCH}");
-    let requests: Arc<Vec<Vec<u8>>> =
-        Arc::new((0..readings).step_by(BATCH).map(|first| generator::request(first, BATCH)).collect());
+    let requests: Arc<Vec<Vec<u8>>> = Arc::new(
+        (0..readings)
+            .step_by(BATCH)
+            .map(|first| generator::request(first, BATCH))
+            .collect(),
+    );
     let begun = Instant::now();
     generator::send_all(&listen, requests, 16).await?;
     let accepted_per_second = readings as f64 / begun.elapsed().as_secs_f64();
@@ -237,16 +284,36 @@ async fn standalone(readings: usize) -> anyhow::Result<Standalone> {
     let (mut process, start_ms) = start()?;
     process.terminate()?;
     let binary_mb = std::fs::metadata(program())?.len() as f64 / 1e6;
-    Ok(Standalone { readings_per_second, accepted_per_second, first_start_ms, start_ms, binary_mb })
+    Ok(Standalone {
+        readings_per_second,
+        accepted_per_second,
+        first_start_ms,
+        start_ms,
+        binary_mb,
+    })
 }
 
 /// A front end with a spool, whose broker is cut off for four of twelve seconds.
 async fn outage() -> anyhow::Result<Outage> {
-    println!("outage: {} readings/s for 12 s, the broker away from second 4 to 8", OUTAGE.0);
-    let (postgres, rabbitmq, folder) = (Postgres::start()?, RabbitMq::start(1)?, tempfile::tempdir()?);
+    println!(
+        "outage: {} readings/s for 12 s, the broker away from second 4 to 8",
+        OUTAGE.0
+    );
+    let (postgres, rabbitmq, folder) = (
+        Postgres::start()?,
+        RabbitMq::start(1)?,
+        tempfile::tempdir()?,
+    );
     let url = postgres.url("postgres");
     let migrate = ["migrate", "--database-url", &url];
-    ensure!(std::process::Command::new(program()).args(migrate).output()?.status.success(), "migrate");
+    ensure!(
+        std::process::Command::new(program())
+            .args(migrate)
+            .output()?
+            .status
+            .success(),
+        "migrate"
+    );
     let link = Link::to(rabbitmq.address()).await?;
     let amqp = rabbitmq.url(&rabbitmq.vhost()?);
     let cut = amqp.replace(&rabbitmq.address(), &link.address().to_string());
@@ -254,23 +321,45 @@ async fn outage() -> anyhow::Result<Outage> {
     let spool = folder.path().join("spool");
     let spool = spool.to_str().context("a strange name")?;
     let ingest = [
-        &["ingest-api", "--listen", &listen, "--admin", &admin, "--amqp-url", &cut, "--database-url", &url][..],
+        &[
+            "ingest-api",
+            "--listen",
+            &listen,
+            "--admin",
+            &admin,
+            "--amqp-url",
+            &cut,
+            "--database-url",
+            &url,
+        ][..],
         &["--unknown-devices", "register", "--spool", spool],
     ]
     .concat();
     let mut ingest = Process::start(program(), &ingest, &admin, folder.path())?;
-    let worker = ["worker", "--admin", &worker_admin, "--amqp-url", &amqp, "--database-url", &url];
+    let worker = [
+        "worker",
+        "--admin",
+        &worker_admin,
+        "--amqp-url",
+        &amqp,
+        "--database-url",
+        &url,
+    ];
     let mut worker = Process::start(program(), &worker, &worker_admin, folder.path())?;
     ingest.wait_ready();
     worker.wait_ready();
     // The names first, so that the run measures none of their registering.
-    let names: Vec<Vec<u8>> =
-        (0..generator::SERIES).step_by(BATCH).map(|first| generator::request(1_000_000_000 + first, BATCH)).collect();
+    let names: Vec<Vec<u8>> = (0..generator::SERIES)
+        .step_by(BATCH)
+        .map(|first| generator::request(1_000_000_000 + first, BATCH))
+        .collect();
     generator::send_all(&listen, Arc::new(names), 4).await?;
 
     let offering = {
         let listen = listen.clone();
-        tokio::spawn(async move { generator::offer(&listen, OUTAGE.1, OUTAGE.0, Duration::from_secs(12)).await })
+        tokio::spawn(async move {
+            generator::offer(&listen, OUTAGE.1, OUTAGE.0, Duration::from_secs(12)).await
+        })
     };
     tokio::time::sleep(Duration::from_secs(4)).await;
     link.set(Condition::Cut);
@@ -278,7 +367,9 @@ async fn outage() -> anyhow::Result<Outage> {
     link.set(Condition::Delayed(Duration::ZERO));
     let back = Instant::now();
     // The gauge is set every second; so is what this says.
-    while !ingest.admin("/readyz")?.contains("\"state\":\"ready\"") || ingest.metric("gridwatch_spool_readings") > 0.0 {
+    while !ingest.admin("/readyz")?.contains("\"state\":\"ready\"")
+        || ingest.metric("gridwatch_spool_readings") > 0.0
+    {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let drain_seconds = back.elapsed().as_secs_f64();
@@ -289,13 +380,17 @@ async fn outage() -> anyhow::Result<Outage> {
     tokio::spawn(connection);
     let deadline = Instant::now() + Duration::from_secs(60);
     let stored = loop {
-        let stored: i64 = database.query_one("SELECT count(*) FROM reading", &[]).await?.get(0);
+        let stored: i64 = database
+            .query_one("SELECT count(*) FROM reading", &[])
+            .await?
+            .get(0);
         if stored as u64 >= settled || Instant::now() > deadline {
             break stored - generator::SERIES as i64;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    let mut latencies = std::mem::take(&mut *offered.latencies.lock().expect("nobody panics with it"));
+    let mut latencies =
+        std::mem::take(&mut *offered.latencies.lock().expect("nobody panics with it"));
     latencies.sort_unstable();
     let millis = |index: usize| latencies.get(index).copied().unwrap_or_default() as f64 / 1e3;
     let spooled = ingest.metric("gridwatch_spooled_readings_total");

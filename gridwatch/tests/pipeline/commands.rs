@@ -12,24 +12,101 @@ fn a_wrong_flag_file_or_url_gives_one_sentence_and_exit_code_2() {
     let amqp = "amqp://guest:guest@127.0.0.1:1/t";
     let database = "postgres://nobody:hunter2@127.0.0.1:1/none";
     for (arguments, expected) in [
-        (&["worker", "--writters", "3"][..], "unexpected argument '--writters'"),
+        (
+            &["worker", "--writters", "3"][..],
+            "unexpected argument '--writters'",
+        ),
         (&["worker"], "--amqp-url"),
-        (&["--config", config, "worker"], "unknown key 'writters' in [worker]"),
-        (&["--config", "/nowhere.toml", "worker"], "cannot read /nowhere.toml"),
-        (&["ingest-api", "--listen", "here", "--amqp-url", amqp, "--database-url", database], "--listen"),
-        (&["ingest-api", "--amqp-url", "http://x", "--database-url", database], "not an AMQP URL"),
-        (&["worker", "--amqp-url", amqp, "--database-url", "postgres//x:hunter2"], "not a PostgreSQL URL"),
-        (&["--log", "a=b=c", "worker", "--amqp-url", amqp, "--database-url", database], "--log"),
-        (&["migrate", "--database-url", database], "cannot connect to PostgreSQL at 127.0.0.1:1/none"),
-        (&["devices", "add", "a\tb", "--metric", "p", "--database-url", database], "no control characters"),
-        (&["replay", "/nowhere.csv", "--device", "d", "--metric", "m"], "/nowhere.csv: cannot be read"),
-        (&["replay", config, "--device", "d", "--metric", "m", "--url", "ftp://x"], "expected http://HOST:PORT"),
-        (&["replay", config, "--device", "d", "--metric", "m"], "at least two columns"),
+        (
+            &["--config", config, "worker"],
+            "unknown key 'writters' in [worker]",
+        ),
+        (
+            &["--config", "/nowhere.toml", "worker"],
+            "cannot read /nowhere.toml",
+        ),
+        (
+            &[
+                "ingest-api",
+                "--listen",
+                "here",
+                "--amqp-url",
+                amqp,
+                "--database-url",
+                database,
+            ],
+            "--listen",
+        ),
+        (
+            &[
+                "ingest-api",
+                "--amqp-url",
+                "http://x",
+                "--database-url",
+                database,
+            ],
+            "not an AMQP URL",
+        ),
+        (
+            &[
+                "worker",
+                "--amqp-url",
+                amqp,
+                "--database-url",
+                "postgres//x:hunter2",
+            ],
+            "not a PostgreSQL URL",
+        ),
+        (
+            &[
+                "--log",
+                "a=b=c",
+                "worker",
+                "--amqp-url",
+                amqp,
+                "--database-url",
+                database,
+            ],
+            "--log",
+        ),
+        (
+            &["migrate", "--database-url", database],
+            "cannot connect to PostgreSQL at 127.0.0.1:1/none",
+        ),
+        (
+            &[
+                "devices",
+                "add",
+                "a\tb",
+                "--metric",
+                "p",
+                "--database-url",
+                database,
+            ],
+            "no control characters",
+        ),
+        (
+            &["replay", "/nowhere.csv", "--device", "d", "--metric", "m"],
+            "/nowhere.csv: cannot be read",
+        ),
+        (
+            &[
+                "replay", config, "--device", "d", "--metric", "m", "--url", "ftp://x",
+            ],
+            "expected http://HOST:PORT",
+        ),
+        (
+            &["replay", config, "--device", "d", "--metric", "m"],
+            "at least two columns",
+        ),
     ] {
         let output = gridwatch(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-        assert!(said.contains(expected), "{arguments:?}: expected {expected:?}, got {said:?}");
+        assert!(
+            said.contains(expected),
+            "{arguments:?}: expected {expected:?}, got {said:?}"
+        );
         assert!(!said.contains("hunter2"), "{said}");
     }
 }
@@ -46,11 +123,15 @@ fn migrating_twice_at_once_is_done_once_and_again_is_harmless() {
     let mut applied = 0;
     for output in [first, second] {
         assert!(output.status.success(), "{output:?}");
-        applied += usize::from(String::from_utf8_lossy(&output.stdout).contains("applied V1__pipeline"));
+        applied +=
+            usize::from(String::from_utf8_lossy(&output.stdout).contains("applied V1__pipeline"));
     }
     assert_eq!(applied, 1);
     let again = migrate();
-    assert!(again.status.success() && String::from_utf8_lossy(&again.stdout).contains("up to date"), "{again:?}");
+    assert!(
+        again.status.success() && String::from_utf8_lossy(&again.stdout).contains("up to date"),
+        "{again:?}"
+    );
 }
 
 #[test]
@@ -58,10 +139,22 @@ fn processes_without_tables_say_what_to_do() {
     let mut site = Site::new();
     site.database_url = SHARED.postgres.url("postgres");
     let admin = format!("127.0.0.1:{}", testbed::free_port().unwrap());
-    let arguments = ["worker", "--admin", &admin, "--amqp-url", &site.amqp_url, "--database-url", &site.database_url];
-    let worker = testbed::process::Process::start(program(), &arguments, &admin, site.folder.path()).unwrap();
+    let arguments = [
+        "worker",
+        "--admin",
+        &admin,
+        "--amqp-url",
+        &site.amqp_url,
+        "--database-url",
+        &site.database_url,
+    ];
+    let worker =
+        testbed::process::Process::start(program(), &arguments, &admin, site.folder.path())
+            .unwrap();
     testbed::wait::until("it says to migrate", LIMIT, || {
-        worker.admin("/readyz").is_ok_and(|answer| answer.contains("run 'gridwatch migrate'"))
+        worker
+            .admin("/readyz")
+            .is_ok_and(|answer| answer.contains("run 'gridwatch migrate'"))
     });
 }
 
@@ -76,12 +169,25 @@ async fn a_file_is_replayed_and_what_is_rejected_is_listed_by_line() {
     .unwrap();
     let url = format!("http://{}", site.listen);
     let path = file.path().to_str().unwrap();
-    let replay = ["replay", path, "--device", "meter", "--metric", "energy", "--url", &url];
-    let columns = ["--time-column", "when", "--value-column", "usage", "--batch", "3"];
+    let replay = [
+        "replay", path, "--device", "meter", "--metric", "energy", "--url", &url,
+    ];
+    let columns = [
+        "--time-column",
+        "when",
+        "--value-column",
+        "usage",
+        "--batch",
+        "3",
+    ];
     let output = gridwatch(&[&replay[..], &columns].concat());
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
-    for expected in ["2 accepted, 2 rejected", "line 3: value_not_finite", "line 4: bad_timestamp"] {
+    for expected in [
+        "2 accepted, 2 rejected",
+        "line 3: value_not_finite",
+        "line 4: bad_timestamp",
+    ] {
         assert!(said.contains(expected), "expected {expected:?}, got {said}");
     }
     site.wait_settled(2).await;
@@ -98,10 +204,21 @@ async fn a_month_of_a_real_meter_is_replayed() {
     };
     let site = Site::running();
     let url = format!("http://{}", site.listen);
-    let output =
-        gridwatch(&["replay", file.to_str().unwrap(), "--device", "meter", "--metric", "energy", "--url", &url]);
+    let output = gridwatch(&[
+        "replay",
+        file.to_str().unwrap(),
+        "--device",
+        "meter",
+        "--metric",
+        "energy",
+        "--url",
+        &url,
+    ]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("2974 accepted, 1 rejected") && said.contains("value_not_finite: 1"), "{said} {output:?}");
+    assert!(
+        said.contains("2974 accepted, 1 rejected") && said.contains("value_not_finite: 1"),
+        "{said} {output:?}"
+    );
     site.wait_settled(2_974).await;
     assert_eq!(site.number("SELECT count(*) FROM reading").await, 2_974);
     assert_eq!(

@@ -9,10 +9,20 @@ use testbed::wait::until_async;
 use crate::support::*;
 
 fn batch(series_id: i32, values: &[f64]) -> Batch {
-    let mut batch = Batch { enqueued_at: BEGIN, ..Batch::new() };
-    batch.receipts = vec![Receipt { received_at: BEGIN, count: values.len() as u32 }];
+    let mut batch = Batch {
+        enqueued_at: BEGIN,
+        ..Batch::new()
+    };
+    batch.receipts = vec![Receipt {
+        received_at: BEGIN,
+        count: values.len() as u32,
+    }];
     for (at, &value) in values.iter().enumerate() {
-        batch.push(Reading { series_id, measured_at: BEGIN + at as i64 * 1_000_000, value });
+        batch.push(Reading {
+            series_id,
+            measured_at: BEGIN + at as i64 * 1_000_000,
+            value,
+        });
     }
     batch
 }
@@ -26,17 +36,25 @@ async fn a_batch_that_is_on_the_queue_twice_is_stored_once() {
     site.wait_settled(3).await;
     site.publish(&message).await;
     let worker = site.worker();
-    until_async("the second is skipped", LIMIT, async || worker.metric("gridwatch_redelivered_batches_total") == 1.0)
-        .await;
+    until_async("the second is skipped", LIMIT, async || {
+        worker.metric("gridwatch_redelivered_batches_total") == 1.0
+    })
+    .await;
     assert_eq!(site.number("SELECT count(*) FROM reading").await, 3);
     assert_eq!(worker.metric("gridwatch_readings_persisted_total"), 3.0);
     assert_eq!(worker.metric("gridwatch_readings_duplicate_total"), 0.0);
 
     // The control: without the ledger's row the same message has an effect, and the counters show it.
-    site.sql().await.batch_execute("DELETE FROM batch").await.unwrap();
+    site.sql()
+        .await
+        .batch_execute("DELETE FROM batch")
+        .await
+        .unwrap();
     site.publish(&message).await;
-    until_async("counted as duplicates", LIMIT, async || worker.metric("gridwatch_readings_duplicate_total") == 3.0)
-        .await;
+    until_async("counted as duplicates", LIMIT, async || {
+        worker.metric("gridwatch_readings_duplicate_total") == 3.0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,11 +70,18 @@ async fn a_batch_redelivered_after_commit_is_not_stored_twice() {
     // The worker has the message and waits for the ledger; then its link to the broker falls silent, it commits, and is
     // killed before its acknowledgement can arrive.
     let holder = site.sql().await;
-    holder.batch_execute("BEGIN; LOCK TABLE batch IN EXCLUSIVE MODE").await.unwrap();
+    holder
+        .batch_execute("BEGIN; LOCK TABLE batch IN EXCLUSIVE MODE")
+        .await
+        .unwrap();
     let readings: Vec<_> = (0..50).map(|at| reading("m", "p", at, at as f64)).collect();
     assert_eq!(site.post(json!(readings)).await.status, 202);
     until_async("the worker waits for the ledger", LIMIT, async || {
-        site.number("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'batch'::regclass").await == 1
+        site.number(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'batch'::regclass",
+        )
+        .await
+            == 1
     })
     .await;
     link.set(Condition::Silent);
@@ -82,7 +107,11 @@ async fn a_batch_redelivered_after_commit_is_not_stored_twice() {
 async fn repeats_are_duplicates_and_other_values_are_conflicts_that_are_kept() {
     let site = Site::running();
     let send = async |values: [f64; 3]| {
-        let readings: Vec<_> = values.iter().enumerate().map(|(at, &v)| reading("m", "p", at as i64, v)).collect();
+        let readings: Vec<_> = values
+            .iter()
+            .enumerate()
+            .map(|(at, &v)| reading("m", "p", at as i64, v))
+            .collect();
         assert_eq!(site.post(json!(readings)).await.status, 202);
     };
     send([1.0, 2.0, 3.0]).await;
@@ -90,21 +119,38 @@ async fn repeats_are_duplicates_and_other_values_are_conflicts_that_are_kept() {
     send([1.0, 2.0, 30.0]).await;
     site.wait_settled(6).await;
     // Within one request, and so within one transaction.
-    let twice = json!([reading("m", "p", 9, 5.0), reading("m", "p", 9, 5.0), reading("m", "p", 9, 6.0)]);
+    let twice = json!([
+        reading("m", "p", 9, 5.0),
+        reading("m", "p", 9, 5.0),
+        reading("m", "p", 9, 6.0)
+    ]);
     assert_eq!(site.post(twice).await.status, 202);
     site.wait_settled(9).await;
 
     let row = site
         .sql()
         .await
-        .query_one("SELECT sum(stored), sum(duplicates), sum(conflicts) FROM batch", &[])
+        .query_one(
+            "SELECT sum(stored), sum(duplicates), sum(conflicts) FROM batch",
+            &[],
+        )
         .await
         .unwrap();
     let sums: (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
     assert_eq!(sums, (4, 3, 2));
-    let conflicts =
-        site.sql().await.query("SELECT stored_value, offered_value FROM conflict ORDER BY 1", &[]).await.unwrap();
-    let conflicts: Vec<(f64, f64)> = conflicts.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let conflicts = site
+        .sql()
+        .await
+        .query(
+            "SELECT stored_value, offered_value FROM conflict ORDER BY 1",
+            &[],
+        )
+        .await
+        .unwrap();
+    let conflicts: Vec<(f64, f64)> = conflicts
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
     assert_eq!(conflicts, [(3.0, 30.0), (5.0, 6.0)]);
     let worker = site.worker();
     until_async("the counters agree", LIMIT, async || {
@@ -119,11 +165,23 @@ async fn repeats_are_duplicates_and_other_values_are_conflicts_that_are_kept() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn poison_and_bad_rows_are_dead_lettered_with_their_reason_and_block_nobody() {
     let mut site = Site::new();
-    site.sql().await.batch_execute("ALTER TABLE reading ADD CONSTRAINT plausible CHECK (value < 1000)").await.unwrap();
+    site.sql()
+        .await
+        .batch_execute("ALTER TABLE reading ADD CONSTRAINT plausible CHECK (value < 1000)")
+        .await
+        .unwrap();
     site.start_worker(&[]);
     let mut unknown_version = batch(1, &[1.0]).encode();
     unknown_version[0] = 77;
-    let values: Vec<f64> = (0..100).map(|n| if n == 13 || n == 77 { 5_000.0 } else { f64::from(n) }).collect();
+    let values: Vec<f64> = (0..100)
+        .map(|n| {
+            if n == 13 || n == 77 {
+                5_000.0
+            } else {
+                f64::from(n)
+            }
+        })
+        .collect();
     let mut not_finite = batch(2, &[7.0, f64::NAN]);
     not_finite.measured_at[0] = i64::MAX;
     for message in [
@@ -145,18 +203,36 @@ async fn poison_and_bad_rows_are_dead_lettered_with_their_reason_and_block_nobod
         .await
         .unwrap();
     let letters: Vec<(String, i64)> = letters.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let expected = [("bad_timestamp", 1), ("sqlstate_23514", 2), ("unknown_version", 2), ("value_not_finite", 1)];
-    assert_eq!(letters, expected.map(|(code, count)| (code.to_owned(), count)));
+    let expected = [
+        ("bad_timestamp", 1),
+        ("sqlstate_23514", 2),
+        ("unknown_version", 2),
+        ("value_not_finite", 1),
+    ];
+    assert_eq!(
+        letters,
+        expected.map(|(code, count)| (code.to_owned(), count))
+    );
     // The messages themselves are kept, each as often as it came.
-    until_async("three messages in the dead-letter queue", LIMIT, async || {
-        site.queue_length("gridwatch.dead-letters").await == 3
-    })
+    until_async(
+        "three messages in the dead-letter queue",
+        LIMIT,
+        async || site.queue_length("gridwatch.dead-letters").await == 3,
+    )
     .await;
     assert_eq!(site.worker().metric("gridwatch_poison_messages_total"), 3.0);
-    assert_eq!(site.worker().metric("gridwatch_readings_dead_lettered_total"), 4.0);
+    assert_eq!(
+        site.worker()
+            .metric("gridwatch_readings_dead_lettered_total"),
+        4.0
+    );
     let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'reading'::regclass
                       AND inhrelid::regclass::text !~ '^reading_(before_2000|20\\d{6})$'";
-    assert_eq!(site.number(partitions).await, 0, "a partition for a time that no reading has");
+    assert_eq!(
+        site.number(partitions).await,
+        0,
+        "a partition for a time that no reading has"
+    );
     site.assert_all_acknowledged().await;
 }
 
@@ -164,22 +240,59 @@ async fn poison_and_bad_rows_are_dead_lettered_with_their_reason_and_block_nobod
 async fn a_repeat_waits_for_no_other_day_and_a_detached_day_blocks_nobody() {
     let site = Site::running();
     const DAY: i64 = 86_400;
-    let days: Vec<_> = (0..3).map(|day| reading("m", "p", day * DAY, 1.0)).collect();
+    let days: Vec<_> = (0..3)
+        .map(|day| reading("m", "p", day * DAY, 1.0))
+        .collect();
     assert_eq!(site.post(days.into()).await.status, 202);
     site.wait_settled(3).await;
     // A plan that looks into every partition would wait for this one.
     let holder = site.sql().await;
-    holder.batch_execute("BEGIN; LOCK TABLE reading_20261103 IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    assert_eq!(site.post(json!([reading("m", "p", 0, 1.0), reading("m", "p", 1, 1.0)])).await.status, 202);
+    holder
+        .batch_execute("BEGIN; LOCK TABLE reading_20261103 IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    assert_eq!(
+        site.post(json!([
+            reading("m", "p", 0, 1.0),
+            reading("m", "p", 1, 1.0)
+        ]))
+        .await
+        .status,
+        202
+    );
     site.wait_settled(5).await;
     holder.batch_execute("COMMIT").await.unwrap();
     // Retention may detach a day instead of dropping it; a late reading of it has no place any more.
-    site.sql().await.batch_execute("ALTER TABLE reading DETACH PARTITION reading_20261102").await.unwrap();
-    assert_eq!(site.post(json!([reading("m", "p", DAY + 1, 1.0), reading("m", "p", 2, 1.0)])).await.status, 202);
+    site.sql()
+        .await
+        .batch_execute("ALTER TABLE reading DETACH PARTITION reading_20261102")
+        .await
+        .unwrap();
+    assert_eq!(
+        site.post(json!([
+            reading("m", "p", DAY + 1, 1.0),
+            reading("m", "p", 2, 1.0)
+        ]))
+        .await
+        .status,
+        202
+    );
     site.wait_settled(7).await;
-    let row = site.sql().await.query_one("SELECT code, measured_at_us FROM dead_letter", &[]).await.unwrap();
-    assert_eq!((row.get(0), row.get(1)), ("sqlstate_23514", BEGIN + (DAY + 1) * 1_000_000));
-    assert_eq!(site.number("SELECT sum(stored) - sum(duplicates) FROM batch").await, 4);
+    let row = site
+        .sql()
+        .await
+        .query_one("SELECT code, measured_at_us FROM dead_letter", &[])
+        .await
+        .unwrap();
+    assert_eq!(
+        (row.get(0), row.get(1)),
+        ("sqlstate_23514", BEGIN + (DAY + 1) * 1_000_000)
+    );
+    assert_eq!(
+        site.number("SELECT sum(stored) - sum(duplicates) FROM batch")
+            .await,
+        4
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -192,19 +305,35 @@ async fn the_checks_of_these_tests_see_a_lost_a_changed_and_an_invented_reading(
     site.assert_books().await;
     let sql = site.sql().await;
     for (damage, mended) in [
-        ("DELETE FROM reading WHERE value = 3", "accepted and not stored"),
-        ("UPDATE reading SET value = 0.5 WHERE value = 4", "is stored as 0.5"),
+        (
+            "DELETE FROM reading WHERE value = 3",
+            "accepted and not stored",
+        ),
+        (
+            "UPDATE reading SET value = 0.5 WHERE value = 4",
+            "is stored as 0.5",
+        ),
     ] {
-        sql.batch_execute(&format!("BEGIN; CREATE TEMP TABLE kept AS TABLE reading; COMMIT; {damage}")).await.unwrap();
+        sql.batch_execute(&format!(
+            "BEGIN; CREATE TEMP TABLE kept AS TABLE reading; COMMIT; {damage}"
+        ))
+        .await
+        .unwrap();
         let seen = check_stored(&site.sql().await, &sent).await.unwrap_err();
         assert!(seen.contains(mended), "{seen}");
-        sql.batch_execute("TRUNCATE reading; INSERT INTO reading TABLE kept; DROP TABLE kept").await.unwrap();
+        sql.batch_execute("TRUNCATE reading; INSERT INTO reading TABLE kept; DROP TABLE kept")
+            .await
+            .unwrap();
     }
     check_stored(&site.sql().await, &sent).await.unwrap();
-    sql.batch_execute("DELETE FROM reading WHERE value = 3").await.unwrap();
+    sql.batch_execute("DELETE FROM reading WHERE value = 3")
+        .await
+        .unwrap();
     let seen = site.check_books().await.unwrap_err();
     assert!(seen.contains("rows in reading"), "{seen}");
-    sql.batch_execute("DELETE FROM batch WHERE id = (SELECT id FROM batch LIMIT 1)").await.unwrap();
+    sql.batch_execute("DELETE FROM batch WHERE id = (SELECT id FROM batch LIMIT 1)")
+        .await
+        .unwrap();
     let seen = site.check_books().await.unwrap_err();
     assert!(seen.contains("but the ledger has"), "{seen}");
 }

@@ -16,8 +16,18 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn codes(answer: &Value) -> Vec<(u64, String)> {
-    let error = |error: &Value| (error["index"].as_u64().unwrap(), error["code"].as_str().unwrap().to_owned());
-    answer["errors"].as_array().unwrap().iter().map(error).collect()
+    let error = |error: &Value| {
+        (
+            error["index"].as_u64().unwrap(),
+            error["code"].as_str().unwrap().to_owned(),
+        )
+    };
+    answer["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(error)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,10 +38,17 @@ async fn every_format_precision_and_compression_is_stored() {
         second += 1;
         json!({"device": "m", "metric": "p", "value": second, "measured_at": (BEGIN / 1_000_000 + second) * scale})
     };
-    let (object, array, envelope) = (next(1), json!([next(1), next(1)]), json!({"readings": [next(1)]}));
+    let (object, array, envelope) = (
+        next(1),
+        json!([next(1), next(1)]),
+        json!({"readings": [next(1)]}),
+    );
     let lines = format!("{}\n{}\n", next(1), next(1));
     let (milli, micro, nano) = (next(1_000), next(1_000_000), next(1_000_000_000));
-    let (zipped, packed) = (gzip(next(1).to_string().as_bytes()), zstd::encode_all(next(1).to_string().as_bytes(), 3));
+    let (zipped, packed) = (
+        gzip(next(1).to_string().as_bytes()),
+        zstd::encode_all(next(1).to_string().as_bytes(), 3),
+    );
     let total = second;
     for (query, headers, body) in [
         ("", vec![JSON], object.to_string().into_bytes()),
@@ -40,9 +57,17 @@ async fn every_format_precision_and_compression_is_stored() {
         ("", vec![NDJSON], lines.into_bytes()),
         ("?precision=ms", vec![JSON], milli.to_string().into_bytes()),
         ("?precision=us", vec![JSON], micro.to_string().into_bytes()),
-        ("?precision=ns", vec![("content-type", "application/json; charset=utf-8")], nano.to_string().into_bytes()),
+        (
+            "?precision=ns",
+            vec![("content-type", "application/json; charset=utf-8")],
+            nano.to_string().into_bytes(),
+        ),
         ("", vec![JSON, ("content-encoding", "gzip")], zipped),
-        ("", vec![JSON, ("content-encoding", "zstd")], packed.unwrap()),
+        (
+            "",
+            vec![JSON, ("content-encoding", "zstd")],
+            packed.unwrap(),
+        ),
     ] {
         let answer = site.send(query, &headers, body).await;
         assert_eq!(answer.status, 202, "{query} {headers:?}: {}", answer.text());
@@ -59,22 +84,53 @@ async fn every_format_precision_and_compression_is_stored() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_reading_costs_itself_only_and_is_told_by_its_code() {
     let mut site = Site::new();
-    let add = ["devices", "add", "meter-1", "off", "--metric", "p:W", "--database-url", &site.database_url];
+    let add = [
+        "devices",
+        "add",
+        "meter-1",
+        "off",
+        "--metric",
+        "p:W",
+        "--database-url",
+        &site.database_url,
+    ];
     assert!(gridwatch(&add).status.success());
-    site.sql().await.batch_execute("UPDATE device SET active = false WHERE external_id = 'off'").await.unwrap();
+    site.sql()
+        .await
+        .batch_execute("UPDATE device SET active = false WHERE external_id = 'off'")
+        .await
+        .unwrap();
     site.start_ingest(&["--horizon", "30d"]);
     site.start_worker(&[]);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let one = |device: &str, metric: &str, value: Value, at: Value| json!({"device": device, "metric": metric, "value": value, "measured_at": at});
     let bad = [
         (one("nobody", "p", json!(1), json!(now)), "unknown_device"),
         (one("meter-1", "q", json!(1), json!(now)), "unknown_metric"),
         (one("off", "p", json!(1), json!(now)), "inactive_device"),
-        (one("meter-1", "p", Value::Null, json!(now)), "value_not_finite"),
-        (one("meter-1", "p", json!(1), json!(now + 3_600)), "measured_in_future"),
-        (one("meter-1", "p", json!(1), json!(now - 40 * 86_400)), "measured_too_old"),
-        (one("meter-1", "p", json!(1), json!("soon")), "bad_timestamp"),
-        (one(&"x".repeat(300), "p", json!(1), json!(now)), "name_too_long"),
+        (
+            one("meter-1", "p", Value::Null, json!(now)),
+            "value_not_finite",
+        ),
+        (
+            one("meter-1", "p", json!(1), json!(now + 3_600)),
+            "measured_in_future",
+        ),
+        (
+            one("meter-1", "p", json!(1), json!(now - 40 * 86_400)),
+            "measured_too_old",
+        ),
+        (
+            one("meter-1", "p", json!(1), json!("soon")),
+            "bad_timestamp",
+        ),
+        (
+            one(&"x".repeat(300), "p", json!(1), json!(now)),
+            "name_too_long",
+        ),
         (one("", "p", json!(1), json!(now)), "bad_name"),
         (json!({"device": "meter-1"}), "bad_reading"),
     ];
@@ -83,23 +139,44 @@ async fn a_bad_reading_costs_itself_only_and_is_told_by_its_code() {
     readings.push(one("meter-1", "p", json!(2), json!(now - 1)));
 
     let answer = site.post(json!(readings)).await;
-    let expected: Vec<_> =
-        bad.iter().enumerate().map(|(index, (_, code))| (index as u64 + 1, (*code).to_owned())).collect();
+    let expected: Vec<_> = bad
+        .iter()
+        .enumerate()
+        .map(|(index, (_, code))| (index as u64 + 1, (*code).to_owned()))
+        .collect();
     assert_eq!(answer.status, 202);
     assert_eq!(codes(&answer.json()), expected);
-    assert_eq!((answer.json()["accepted"].as_u64(), answer.json()["rejected"].as_u64()), (Some(2), Some(10)));
+    assert_eq!(
+        (
+            answer.json()["accepted"].as_u64(),
+            answer.json()["rejected"].as_u64()
+        ),
+        (Some(2), Some(10))
+    );
 
     // All or nothing: nothing.
-    let atomic = site.send("?atomic=true", &[JSON], json!(readings).to_string()).await;
-    assert_eq!((atomic.status.as_u16(), atomic.json()["code"].as_str()), (422, Some("no_reading_accepted")));
+    let atomic = site
+        .send("?atomic=true", &[JSON], json!(readings).to_string())
+        .await;
+    assert_eq!(
+        (atomic.status.as_u16(), atomic.json()["code"].as_str()),
+        (422, Some("no_reading_accepted"))
+    );
     assert_eq!(atomic.headers["content-type"], "application/problem+json");
     // All.
     let all = json!([readings[0], readings[11]]).to_string();
     assert_eq!(site.send("?atomic=true", &[JSON], all).await.status, 202);
     // Two messages are stored or not independently of each other: that would be no atomic request.
-    let long: Vec<_> = (0..5_000).map(|at| reading("meter-1", "p", at, 1.0)).collect();
-    let long = site.send("?atomic=true", &[JSON], json!(long).to_string()).await;
-    assert_eq!((long.status.as_u16(), long.json()["code"].as_str()), (413, Some("atomic_too_large")));
+    let long: Vec<_> = (0..5_000)
+        .map(|at| reading("meter-1", "p", at, 1.0))
+        .collect();
+    let long = site
+        .send("?atomic=true", &[JSON], json!(long).to_string())
+        .await;
+    assert_eq!(
+        (long.status.as_u16(), long.json()["code"].as_str()),
+        (413, Some("atomic_too_large"))
+    );
     // None was good.
     let none = site.post(json!([bad[0].0, bad[1].0])).await;
     assert_eq!((none.status.as_u16(), codes(&none.json()).len()), (422, 2));
@@ -107,8 +184,19 @@ async fn a_bad_reading_costs_itself_only_and_is_told_by_its_code() {
     site.wait_settled(4).await;
     assert_eq!(site.number("SELECT count(*) FROM reading").await, 2);
     site.assert_books().await;
-    let rejected = |code: &str| site.ingest().metric(&format!("gridwatch_readings_rejected_total{{code=\"{code}\"}}"));
-    assert_eq!((rejected("unknown_device"), rejected("bad_name"), rejected("atomic_request")), (3.0, 2.0, 5_002.0));
+    let rejected = |code: &str| {
+        site.ingest().metric(&format!(
+            "gridwatch_readings_rejected_total{{code=\"{code}\"}}"
+        ))
+    };
+    assert_eq!(
+        (
+            rejected("unknown_device"),
+            rejected("bad_name"),
+            rejected("atomic_request")
+        ),
+        (3.0, 2.0, 5_002.0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,13 +204,24 @@ async fn of_many_bad_readings_the_first_hundred_are_listed() {
     let mut site = Site::new();
     site.start_ingest(&[]);
     let answer = site.post(json!(vec![0; 250])).await.json();
-    assert_eq!((answer["rejected"].as_u64(), answer["errors"].as_array().unwrap().len()), (Some(250), 100));
+    assert_eq!(
+        (
+            answer["rejected"].as_u64(),
+            answer["errors"].as_array().unwrap().len()
+        ),
+        (Some(250), 100)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_bodies_get_a_clear_answer_and_harm_nobody() {
     let mut site = Site::new();
-    site.start_ingest(&["--unknown-devices", "register", "--max-body-bytes", "1000000"]);
+    site.start_ingest(&[
+        "--unknown-devices",
+        "register",
+        "--max-body-bytes",
+        "1000000",
+    ]);
     site.start_worker(&[]);
     let good = reading("m", "p", 1, 1.0).to_string();
     let zeros = vec![b' '; 50_000_000];
@@ -136,25 +235,95 @@ async fn hostile_bodies_get_a_clear_answer_and_harm_nobody() {
         (413, "body_too_large", "", vec![JSON], vec![b' '; 1_000_001]),
         (413, "body_too_large", "", vec![JSON, gz], gzip_bomb),
         (413, "body_too_large", "", vec![JSON, zs], zstd_bomb),
-        (413, "too_many_readings", "", vec![JSON], format!("[{}0]", "0,".repeat(100_000)).into_bytes()),
+        (
+            413,
+            "too_many_readings",
+            "",
+            vec![JSON],
+            format!("[{}0]", "0,".repeat(100_000)).into_bytes(),
+        ),
         (400, "bad_compression", "", vec![JSON, gz], broken_zip),
-        (400, "bad_compression", "", vec![JSON, zs], good.clone().into_bytes()),
-        (400, "malformed_json", "", vec![JSON], good.as_bytes()[..30].to_vec()),
+        (
+            400,
+            "bad_compression",
+            "",
+            vec![JSON, zs],
+            good.clone().into_bytes(),
+        ),
+        (
+            400,
+            "malformed_json",
+            "",
+            vec![JSON],
+            good.as_bytes()[..30].to_vec(),
+        ),
         (400, "malformed_json", "", vec![JSON], Vec::new()),
-        (400, "malformed_json", "", vec![JSON], "[".repeat(100_000).into_bytes()),
-        (400, "not_utf8", "", vec![JSON], b"{\"device\": \"\xff\xfe\"}".to_vec()),
-        (415, "unsupported_media_type", "", vec![("content-type", "text/csv")], good.clone().into_bytes()),
-        (415, "unsupported_encoding", "", vec![JSON, ("content-encoding", "br")], good.clone().into_bytes()),
-        (400, "bad_query", "?precision=weeks", vec![JSON], good.clone().into_bytes()),
-        (400, "bad_query", "?presicion=s", vec![JSON], good.clone().into_bytes()),
+        (
+            400,
+            "malformed_json",
+            "",
+            vec![JSON],
+            "[".repeat(100_000).into_bytes(),
+        ),
+        (
+            400,
+            "not_utf8",
+            "",
+            vec![JSON],
+            b"{\"device\": \"\xff\xfe\"}".to_vec(),
+        ),
+        (
+            415,
+            "unsupported_media_type",
+            "",
+            vec![("content-type", "text/csv")],
+            good.clone().into_bytes(),
+        ),
+        (
+            415,
+            "unsupported_encoding",
+            "",
+            vec![JSON, ("content-encoding", "br")],
+            good.clone().into_bytes(),
+        ),
+        (
+            400,
+            "bad_query",
+            "?precision=weeks",
+            vec![JSON],
+            good.clone().into_bytes(),
+        ),
+        (
+            400,
+            "bad_query",
+            "?presicion=s",
+            vec![JSON],
+            good.clone().into_bytes(),
+        ),
         (422, "no_readings", "", vec![JSON], b"[]".to_vec()),
     ];
     for (status, code, query, headers, body) in cases {
         let answer = site.send(query, &headers, body).await;
-        assert_eq!((answer.status.as_u16(), answer.json()["code"].as_str()), (status, Some(code)), "{}", answer.text());
+        assert_eq!(
+            (answer.status.as_u16(), answer.json()["code"].as_str()),
+            (status, Some(code)),
+            "{}",
+            answer.text()
+        );
     }
-    let other = site.client.get(format!("http://{}/v1/readings", site.listen).parse().unwrap()).await.unwrap();
-    assert_eq!((other.status.as_u16(), other.json()["code"].as_str()), (405, Some("method_not_allowed")));
+    let other = site
+        .client
+        .get(
+            format!("http://{}/v1/readings", site.listen)
+                .parse()
+                .unwrap(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        (other.status.as_u16(), other.json()["code"].as_str()),
+        (405, Some("method_not_allowed"))
+    );
 
     assert_eq!(site.send("", &[JSON], good).await.status, 202);
     site.wait_settled(1).await;
@@ -172,7 +341,10 @@ async fn an_answer_reaches_a_client_that_sends_all_of_its_body_before_it_reads()
     stream.write_all(&vec![b' '; 8_000_001]).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("body_too_large"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 413 ") && answer.contains("body_too_large"),
+        "{answer}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,7 +353,10 @@ async fn a_client_that_goes_away_in_the_middle_leaves_nothing_behind() {
     let site = Site::running();
     for cut in [20, 120, 160] {
         let body = reading("m", "p", cut, 1.0).to_string();
-        let head = format!("POST /v1/readings HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST /v1/readings HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
         let request = format!("{head}{body}");
         let mut stream = tokio::net::TcpStream::connect(&site.listen).await.unwrap();
         let cut = usize::try_from(cut).unwrap().min(request.len());

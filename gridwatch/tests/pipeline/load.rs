@@ -38,11 +38,20 @@ fn start(site: &Site, scenario: Scenario) -> tokio::task::JoinHandle<Found> {
     start_until(site, scenario, CancellationToken::new())
 }
 
-fn start_until(site: &Site, scenario: Scenario, stop: CancellationToken) -> tokio::task::JoinHandle<Found> {
+fn start_until(
+    site: &Site,
+    scenario: Scenario,
+    stop: CancellationToken,
+) -> tokio::task::JoinHandle<Found> {
     let processes = [("front end", &site.ingest), ("worker", &site.worker)];
     let admins = processes
         .iter()
-        .filter_map(|(name, process)| Some(((*name).to_owned(), process.as_ref()?.admin_address().to_owned())))
+        .filter_map(|(name, process)| {
+            Some((
+                (*name).to_owned(),
+                process.as_ref()?.admin_address().to_owned(),
+            ))
+        })
         .collect();
     let run = Run {
         scenario,
@@ -58,18 +67,30 @@ fn start_until(site: &Site, scenario: Scenario, stop: CancellationToken) -> toki
 
 async fn verify(site: &Site, found: &Found, settle: Duration) -> Verdict {
     let processes = [&site.ingest, &site.worker];
-    let admins: Vec<_> = processes.iter().filter_map(|one| Some(one.as_ref()?.admin_address().to_owned())).collect();
+    let admins: Vec<_> = processes
+        .iter()
+        .filter_map(|one| Some(one.as_ref()?.admin_address().to_owned()))
+        .collect();
     verify_with(site, found, settle, &admins).await
 }
 
 async fn verify_with(site: &Site, found: &Found, settle: Duration, admins: &[String]) -> Verdict {
-    let verify =
-        Verify { report: &found.report, ledger: &found.ledger, database_url: &site.database_url, admins, settle };
+    let verify = Verify {
+        report: &found.report,
+        ledger: &found.ledger,
+        database_url: &site.database_url,
+        admins,
+        settle,
+    };
     verify.execute().await.unwrap()
 }
 
 fn broken(verdict: &Verdict) -> Vec<&str> {
-    verdict.violations.iter().map(|violation| violation.promise.as_str()).collect()
+    verdict
+        .violations
+        .iter()
+        .map(|violation| violation.promise.as_str())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,24 +104,39 @@ async fn a_run_with_every_fault_is_proved_while_the_broker_goes_and_comes() {
     site.amqp_url = direct;
     let faults = "bad = 0.05\nhostile = 0.05\nlate = 0.1\nout-of-order = 0.2\nrepeated = 0.1";
     let retry = "attempts = 60\nafter = '200ms'";
-    let run = start(&site, scenario(&format!("[faults]\n{faults}\n[retry]\n{retry}\n[fleet]\njitter = '200ms'")));
+    let run = start(
+        &site,
+        scenario(&format!(
+            "[faults]\n{faults}\n[retry]\n{retry}\n[fleet]\njitter = '200ms'"
+        )),
+    );
     until_async("readings come in", LIMIT, async || {
         site.ingest().metric("gridwatch_readings_accepted_total") > 5_000.0
     })
     .await;
     link.set(Condition::Cut);
-    until_async("the front end notices", LIMIT, async || !site.ingest().ready()).await;
+    until_async("the front end notices", LIMIT, async || {
+        !site.ingest().ready()
+    })
+    .await;
     link.set(Condition::Delayed(Duration::ZERO));
     let found = run.await.unwrap();
     let verdict = verify(&site, &found, LIMIT).await;
     assert_eq!(verdict.violations, []);
     let counts = &found.report.counts;
     assert_eq!(verdict.accepted, counts.accepted);
-    assert!(verdict.accepted > 20_000 && verdict.rejected > 1_000, "{verdict:?}");
+    assert!(
+        verdict.accepted > 20_000 && verdict.rejected > 1_000,
+        "{verdict:?}"
+    );
     assert_eq!(verdict.of_other_runs, 0, "{verdict:?}");
     assert!(counts.repeated > 0 && counts.unknown == 0, "{counts:?}");
     assert!(
-        found.report.stages.iter().any(|stage| stage.stage == "received_to_persisted"),
+        found
+            .report
+            .stages
+            .iter()
+            .any(|stage| stage.stage == "received_to_persisted"),
         "{:?}",
         found.report.stages
     );
@@ -114,23 +150,45 @@ async fn a_worker_that_dies_costs_a_run_neither_its_report_nor_its_ledger() {
     let mut long = scenario("");
     long.stretch(LIMIT);
     let run = start_until(&site, long, stop.clone());
-    until_async("readings are stored", LIMIT, async || site.number("SELECT count(*) FROM reading").await > 3_000).await;
+    until_async("readings are stored", LIMIT, async || {
+        site.number("SELECT count(*) FROM reading").await > 3_000
+    })
+    .await;
     site.worker = None;
     stop.cancel();
     let found = run.await.unwrap();
-    assert!(found.report.counts.accepted > 3_000 && found.report.books.is_none(), "{:?}", found.report);
-    assert!(found.report.versions.iter().any(|version| version.starts_with("gridwatch ")), "{:?}", found.report);
+    assert!(
+        found.report.counts.accepted > 3_000 && found.report.books.is_none(),
+        "{:?}",
+        found.report
+    );
+    assert!(
+        found
+            .report
+            .versions
+            .iter()
+            .any(|version| version.starts_with("gridwatch ")),
+        "{:?}",
+        found.report
+    );
     site.start_worker(&[]);
     // The counters went with the worker.
     let verdict = verify_with(&site, &found, LIMIT, &[]).await;
-    assert_eq!((verdict.violations.as_slice(), verdict.stored), (&[][..], found.report.counts.accepted));
+    assert_eq!(
+        (verdict.violations.as_slice(), verdict.stored),
+        (&[][..], found.report.counts.accepted)
+    );
 }
 
 /// A sink that does not wait for the word of the one behind it.
 struct Careless(Arc<dyn Sink>);
 
 impl Sink for Careless {
-    fn deliver(&self, batch: Arc<Batch>, deadline: Instant) -> BoxFuture<'_, Result<(), SinkError>> {
+    fn deliver(
+        &self,
+        batch: Arc<Batch>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), SinkError>> {
         let behind = self.0.clone();
         tokio::spawn(async move { behind.deliver(batch, deadline).await });
         std::future::ready(Ok(())).boxed()
@@ -142,10 +200,16 @@ async fn a_front_end_that_ignores_confirms_is_found_out() {
     let mut site = Site::new();
     site.start_worker(&[]);
     let link = Link::to(SHARED.rabbitmq.address()).await.unwrap();
-    let url = site.amqp_url.replace(&SHARED.rabbitmq.address(), &link.address().to_string());
+    let url = site
+        .amqp_url
+        .replace(&SHARED.rabbitmq.address(), &link.address().to_string());
     let stop = CancellationToken::new();
     let health = Health::of(&["broker", "database"]);
-    let (sink, _) = AmqpSink::start(url.parse::<Broker>().unwrap(), health.part("broker"), stop.clone());
+    let (sink, _) = AmqpSink::start(
+        url.parse::<Broker>().unwrap(),
+        health.part("broker"),
+        stop.clone(),
+    );
     let config = ingest_api::Config {
         unknown_devices: UnknownDevices::Register,
         max_series: 1_000_000,
@@ -164,14 +228,34 @@ async fn a_front_end_that_ignores_confirms_is_found_out() {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     site.listen = listener.local_addr().unwrap().to_string();
-    let pool = site.database_url.parse::<Database>().unwrap().pool(4).unwrap();
+    let pool = site
+        .database_url
+        .parse::<Database>()
+        .unwrap()
+        .pool(4)
+        .unwrap();
     let sink = Arc::new(Careless(Arc::new(sink)));
-    let front_end =
-        tokio::spawn(ingest_api::run(config, listener, sink, pool, health.clone(), Arc::default(), stop.clone()));
-    until_async("the front end reaches broker and database", LIMIT, async || health.report().0 == Ability::Ready).await;
+    let front_end = tokio::spawn(ingest_api::run(
+        config,
+        listener,
+        sink,
+        pool,
+        health.clone(),
+        Arc::default(),
+        stop.clone(),
+    ));
+    until_async(
+        "the front end reaches broker and database",
+        LIMIT,
+        async || health.report().0 == Ability::Ready,
+    )
+    .await;
 
     let run = start(&site, scenario(""));
-    until_async("readings are stored", LIMIT, async || site.number("SELECT count(*) FROM reading").await > 3_000).await;
+    until_async("readings are stored", LIMIT, async || {
+        site.number("SELECT count(*) FROM reading").await > 3_000
+    })
+    .await;
     link.set(Condition::Cut);
     let found = run.await.unwrap();
     link.set(Condition::Delayed(Duration::ZERO));
@@ -179,7 +263,10 @@ async fn a_front_end_that_ignores_confirms_is_found_out() {
     let verdict = verify(&site, &found, Duration::from_secs(3)).await;
     stop.cancel();
     front_end.await.unwrap().unwrap();
-    assert!(broken(&verdict).contains(&"what was accepted is stored or dead-lettered"), "{verdict:?}");
+    assert!(
+        broken(&verdict).contains(&"what was accepted is stored or dead-lettered"),
+        "{verdict:?}"
+    );
 }
 
 /// A source that acknowledges what it hands out, before anything is committed.
@@ -218,24 +305,51 @@ async fn a_worker_that_acknowledges_before_the_commit_is_found_out() {
     site.start_ingest(&["--unknown-devices", "register"]);
     let database: Database = site.database_url.parse().unwrap();
     let health = Health::of(&["broker", "database"]);
-    let source = worker::amqp_source::AmqpSource::new(site.amqp_url.parse().unwrap(), 200, health.part("broker"));
-    let config = worker::Config { writers: 2, max_rows: 100_000, grace: Duration::from_secs(5) };
+    let source = worker::amqp_source::AmqpSource::new(
+        site.amqp_url.parse().unwrap(),
+        200,
+        health.part("broker"),
+    );
+    let config = worker::Config {
+        writers: 2,
+        max_rows: 100_000,
+        grace: Duration::from_secs(5),
+    };
     // A runtime of its own, to be ended as a process is killed.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let pool = database.pool(8).unwrap();
     let source = Box::new(Hasty(Box::new(source)));
-    runtime.spawn(worker::run(config, source, pool, health, Arc::default(), CancellationToken::new()));
+    runtime.spawn(worker::run(
+        config,
+        source,
+        pool,
+        health,
+        Arc::default(),
+        CancellationToken::new(),
+    ));
     let run = start(&site, scenario(""));
-    until_async("readings are stored", LIMIT, async || site.number("SELECT count(*) FROM reading").await > 3_000).await;
+    until_async("readings are stored", LIMIT, async || {
+        site.number("SELECT count(*) FROM reading").await > 3_000
+    })
+    .await;
     // A commit that takes long enough for the worker to die before it.
     let lock = site.sql().await;
-    lock.batch_execute("BEGIN; LOCK TABLE batch IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    lock.batch_execute("BEGIN; LOCK TABLE batch IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
     let found = run.await.unwrap();
     runtime.shutdown_background();
     lock.batch_execute("ROLLBACK").await.unwrap();
     site.start_worker(&[]);
     let verdict = verify(&site, &found, Duration::from_secs(3)).await;
-    assert!(broken(&verdict).contains(&"what was accepted is stored or dead-lettered"), "{verdict:?}");
+    assert!(
+        broken(&verdict).contains(&"what was accepted is stored or dead-lettered"),
+        "{verdict:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -243,16 +357,27 @@ async fn a_table_without_its_key_is_found_out() {
     let site = Site::running();
     let drop_key = "ALTER TABLE reading DROP CONSTRAINT reading_pkey";
     site.sql().await.batch_execute(drop_key).await.unwrap();
-    let found = start(&site, scenario("[faults]\nrepeated = 0.2")).await.unwrap();
-    assert!(found.report.counts.repeated > 50, "{:?}", found.report.counts);
+    let found = start(&site, scenario("[faults]\nrepeated = 0.2"))
+        .await
+        .unwrap();
+    assert!(
+        found.report.counts.repeated > 50,
+        "{:?}",
+        found.report.counts
+    );
     let verdict = verify(&site, &found, LIMIT).await;
-    assert!(broken(&verdict).contains(&"each reading is stored once"), "{verdict:?}");
+    assert!(
+        broken(&verdict).contains(&"each reading is stored once"),
+        "{verdict:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reading_that_is_lost_changed_or_made_up_is_found_out() {
     let site = Site::running();
-    let found = start(&site, scenario("[faults]\nbad = 0.05")).await.unwrap();
+    let found = start(&site, scenario("[faults]\nbad = 0.05"))
+        .await
+        .unwrap();
     let mut before = verify(&site, &found, LIMIT).await;
     assert_eq!(before.violations, []);
     let one = "(SELECT series_id, measured_at FROM reading ORDER BY 1, 2 OFFSET 100 LIMIT 1)";
@@ -304,24 +429,55 @@ async fn the_matrix_answers_its_five_questions() {
         seed: 1,
     };
     let mut said = Vec::new();
-    let matrix = plan.execute(&mut |text| said.push(text.to_owned()), CancellationToken::new()).await.unwrap();
-    assert_eq!((matrix.answers.len(), matrix.cells.len()), (5, 6), "{said:#?}");
+    let matrix = plan
+        .execute(
+            &mut |text| said.push(text.to_owned()),
+            CancellationToken::new(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        (matrix.answers.len(), matrix.cells.len()),
+        (5, 6),
+        "{said:#?}"
+    );
     // What this machine carries while other tests run is not asked; that everything was looked at is.
     for answer in &matrix.answers[..4] {
         assert!(
-            answer.answer.contains("readings/s") && answer.answer.contains(|c: char| c.is_ascii_digit()),
+            answer.answer.contains("readings/s")
+                && answer.answer.contains(|c: char| c.is_ascii_digit()),
             "{answer:?}"
         );
     }
     for cell in &matrix.cells {
-        assert!(cell.ceiling_per_second > 0.0 && !cell.trials.is_empty(), "{cell:?}");
-        assert!(cell.bottleneck.contains("cores busy"), "{}", cell.bottleneck);
-        let of = |name: &str| cell.measured.iter().all(|report| report.processes.iter().any(|one| one.process == name));
-        assert!(of("PostgreSQL") && of("front end") && of("load generator"), "{cell:?}");
+        assert!(
+            cell.ceiling_per_second > 0.0 && !cell.trials.is_empty(),
+            "{cell:?}"
+        );
+        assert!(
+            cell.bottleneck.contains("cores busy"),
+            "{}",
+            cell.bottleneck
+        );
+        let of = |name: &str| {
+            cell.measured
+                .iter()
+                .all(|report| report.processes.iter().any(|one| one.process == name))
+        };
+        assert!(
+            of("PostgreSQL") && of("front end") && of("load generator"),
+            "{cell:?}"
+        );
     }
     assert!(matrix.headroom >= 0.0 && matrix.generator_per_second > 0.0);
     let schema = serde_json::from_str(&loadtest::matrix::schema()).unwrap();
     jsonschema::validate(&schema, &serde_json::to_value(&matrix).unwrap()).unwrap();
     let page = loadtest::matrix::page::page(&matrix);
-    assert!(matrix.answers.iter().all(|answer| page.contains(&answer.question)), "{page}");
+    assert!(
+        matrix
+            .answers
+            .iter()
+            .all(|answer| page.contains(&answer.question)),
+        "{page}"
+    );
 }

@@ -20,13 +20,20 @@ async fn sigterm_under_load_loses_nothing_and_gives_back_what_was_not_stored() {
     let status = site.ingest.take().unwrap().terminate().unwrap();
     assert!(status.success(), "{status}");
     let sent = load.finish().await;
-    let accepted: i64 = sent.iter().filter(|sent| sent.accepted).map(|sent| sent.count).sum();
+    let accepted: i64 = sent
+        .iter()
+        .filter(|sent| sent.accepted)
+        .map(|sent| sent.count)
+        .sum();
     assert!(accepted as f64 >= before);
     assert_stored(&site, &sent).await;
     // Nobody was cut off in the middle: what is stored was accepted, but for requests whose answer was lost with their
     // connection, of which there is at most one a client.
     let stored = site.number("SELECT count(*) FROM reading").await;
-    assert!((accepted..=accepted + 8 * 20).contains(&stored), "accepted {accepted}, stored {stored}");
+    assert!(
+        (accepted..=accepted + 8 * 20).contains(&stored),
+        "accepted {accepted}, stored {stored}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,10 +59,17 @@ async fn sigterm_while_the_database_is_locked_gives_the_readings_back() {
     site.start_ingest(&["--unknown-devices", "register"]);
     site.start_worker(&["--grace", "1s"]);
     let holder = site.sql().await;
-    holder.batch_execute("BEGIN; LOCK TABLE batch IN EXCLUSIVE MODE").await.unwrap();
+    holder
+        .batch_execute("BEGIN; LOCK TABLE batch IN EXCLUSIVE MODE")
+        .await
+        .unwrap();
     assert_eq!(site.post(reading("m", "p", 1, 1.0)).await.status, 202);
     until_async("the worker waits for the ledger", LIMIT, async || {
-        site.number("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'batch'::regclass").await == 1
+        site.number(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'batch'::regclass",
+        )
+        .await
+            == 1
     })
     .await;
     // It does not wait for ever, and leaves the message to the next one.

@@ -35,8 +35,15 @@ impl Servers {
             postgres: Postgres::start().expect("PostgreSQL starts"),
             rabbitmq: RabbitMq::start(vhosts).expect("RabbitMQ starts"),
         };
-        sql(&servers.postgres.url("postgres"), "CREATE DATABASE template");
-        let migrated = gridwatch(&["migrate", "--database-url", &servers.postgres.url("template")]);
+        sql(
+            &servers.postgres.url("postgres"),
+            "CREATE DATABASE template",
+        );
+        let migrated = gridwatch(&[
+            "migrate",
+            "--database-url",
+            &servers.postgres.url("template"),
+        ]);
         assert!(migrated.status.success(), "{migrated:?}");
         servers
     }
@@ -46,7 +53,10 @@ impl Servers {
     /// The URL of a database without tables.
     pub fn empty_database(&self) -> String {
         let name = format!("empty{}", NAMES.fetch_add(1, Ordering::Relaxed));
-        sql(&self.postgres.url("postgres"), &format!("CREATE DATABASE {name}"));
+        sql(
+            &self.postgres.url("postgres"),
+            &format!("CREATE DATABASE {name}"),
+        );
         self.postgres.url(&name)
     }
 }
@@ -67,14 +77,20 @@ pub fn program() -> &'static Path {
 
 /// Runs a command of the binary to its end.
 pub fn gridwatch(arguments: &[&str]) -> Output {
-    Command::new(program()).args(arguments).output().expect("the binary runs")
+    Command::new(program())
+        .args(arguments)
+        .output()
+        .expect("the binary runs")
 }
 
 /// Runs one statement with psql's sibling in the driver, on a runtime of its own.
 fn sql(url: &str, statement: &str) {
     let (url, statement) = (url.to_owned(), statement.to_owned());
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async { connect(&url).await.batch_execute(&statement).await.unwrap() });
     })
     .join()
@@ -82,7 +98,9 @@ fn sql(url: &str, statement: &str) {
 }
 
 pub async fn connect(url: &str) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("PostgreSQL answers");
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+        .await
+        .expect("PostgreSQL answers");
     tokio::spawn(connection);
     client
 }
@@ -122,9 +140,15 @@ impl Site {
 
     pub fn on(servers: &Servers) -> Self {
         let name = format!("site{}", NAMES.fetch_add(1, Ordering::Relaxed));
-        sql(&servers.postgres.url("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template"));
+        sql(
+            &servers.postgres.url("postgres"),
+            &format!("CREATE DATABASE {name} TEMPLATE template"),
+        );
         Self {
-            server_logs: [servers.postgres.folder().join("log"), servers.rabbitmq.folder().join("log")],
+            server_logs: [
+                servers.postgres.folder().join("log"),
+                servers.rabbitmq.folder().join("log"),
+            ],
             folder: tempfile::tempdir().unwrap(),
             database_url: servers.postgres.url(&name),
             amqp_url: servers.rabbitmq.url(&servers.rabbitmq.vhost().unwrap()),
@@ -148,10 +172,20 @@ impl Site {
     pub fn start_ingest(&mut self, more: &[&str]) {
         let (listen, admin) = (address(), address());
         let (amqp, database) = (self.amqp_url.clone(), self.database_url.clone());
-        let arguments =
-            ["ingest-api", "--listen", &listen, "--admin", &admin, "--amqp-url", &amqp, "--database-url", &database];
+        let arguments = [
+            "ingest-api",
+            "--listen",
+            &listen,
+            "--admin",
+            &admin,
+            "--amqp-url",
+            &amqp,
+            "--database-url",
+            &database,
+        ];
         let arguments = with(&arguments, more);
-        let mut process = Process::start(&self.front_end, &arguments, &admin, self.folder.path()).unwrap();
+        let mut process =
+            Process::start(&self.front_end, &arguments, &admin, self.folder.path()).unwrap();
         process.wait_ready();
         self.ingest = Some(process);
         self.listen = listen;
@@ -160,9 +194,18 @@ impl Site {
     pub fn start_worker(&mut self, more: &[&str]) {
         let admin = address();
         let (amqp, database) = (self.amqp_url.clone(), self.database_url.clone());
-        let arguments = ["worker", "--admin", &admin, "--amqp-url", &amqp, "--database-url", &database];
+        let arguments = [
+            "worker",
+            "--admin",
+            &admin,
+            "--amqp-url",
+            &amqp,
+            "--database-url",
+            &database,
+        ];
         let arguments = with(&arguments, more);
-        let mut process = Process::start(program(), &arguments, &admin, self.folder.path()).unwrap();
+        let mut process =
+            Process::start(program(), &arguments, &admin, self.folder.path()).unwrap();
         process.wait_ready();
         self.workers += 1;
         self.worker = Some(process);
@@ -177,13 +220,28 @@ impl Site {
     }
 
     /// `POST /v1/readings`, with a query string and headers.
-    pub async fn send(&self, query: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-        let uri = format!("http://{}/v1/readings{query}", self.listen).parse().unwrap();
-        self.client.post(uri, headers, body.into()).await.expect("an answer")
+    pub async fn send(
+        &self,
+        query: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let uri = format!("http://{}/v1/readings{query}", self.listen)
+            .parse()
+            .unwrap();
+        self.client
+            .post(uri, headers, body.into())
+            .await
+            .expect("an answer")
     }
 
     pub async fn post(&self, body: Value) -> Answer {
-        self.send("", &[("content-type", "application/json")], body.to_string()).await
+        self.send(
+            "",
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
+        .await
     }
 
     pub async fn sql(&self) -> tokio_postgres::Client {
@@ -200,7 +258,10 @@ impl Site {
         let sql = self.sql().await;
         let what = format!("{readings} readings in the ledger");
         until_async(&what, LIMIT, async || {
-            let row = sql.query_one("SELECT coalesce(sum(readings), 0)::bigint FROM batch", &[]).await.unwrap();
+            let row = sql
+                .query_one("SELECT coalesce(sum(readings), 0)::bigint FROM batch", &[])
+                .await
+                .unwrap();
             row.get::<_, i64>(0) >= readings
         })
         .await;
@@ -210,15 +271,25 @@ impl Site {
     pub async fn assert_all_acknowledged(&mut self) {
         let status = self.worker.take().expect("a worker").terminate().unwrap();
         assert!(status.success(), "{status}");
-        assert_eq!(self.queue_length("gridwatch.readings").await, 0, "messages that were never acknowledged");
+        assert_eq!(
+            self.queue_length("gridwatch.readings").await,
+            0,
+            "messages that were never acknowledged"
+        );
     }
 
     /// Messages that are ready in a queue.
     pub async fn queue_length(&self, queue: &str) -> u32 {
-        let options = lapin::options::QueueDeclareOptions { passive: true, ..Default::default() };
+        let options = lapin::options::QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
         let connection = self.amqp().await;
         let channel = connection.create_channel().await.unwrap();
-        let queue = channel.queue_declare(queue.into(), options, Default::default()).await.unwrap();
+        let queue = channel
+            .queue_declare(queue.into(), options, Default::default())
+            .await
+            .unwrap();
         let count = queue.message_count();
         connection.close(200, "bye".into()).await.unwrap();
         count
@@ -236,7 +307,13 @@ impl Site {
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(Default::default()).await.unwrap();
         let queue = "gridwatch.readings".into();
-        let confirm = channel.basic_publish("".into(), queue, Default::default(), payload, Default::default());
+        let confirm = channel.basic_publish(
+            "".into(),
+            queue,
+            Default::default(),
+            payload,
+            Default::default(),
+        );
         assert!(confirm.await.unwrap().await.unwrap().is_ack());
         connection.close(200, "bye".into()).await.unwrap();
     }
@@ -244,14 +321,16 @@ impl Site {
     /// The books of the design, from the counters of the front end and the ledger. Nothing may be under way.
     pub async fn check_books(&self) -> Result<(), String> {
         let front = self.ingest();
-        let [received, accepted, rejected, unavailable] = ["received", "accepted", "rejected", "unavailable"]
-            .map(|which| front.metric(&format!("gridwatch_readings_{which}_total")));
+        let [received, accepted, rejected, unavailable] =
+            ["received", "accepted", "rejected", "unavailable"]
+                .map(|which| front.metric(&format!("gridwatch_readings_{which}_total")));
         if received != accepted + rejected + unavailable {
             return Err(format!(
                 "received {received} != accepted {accepted} + rejected {rejected} + unavailable {unavailable}"
             ));
         }
-        let unconfirmed = front.metric("gridwatch_readings_unavailable_total{reason=\"unconfirmed\"}");
+        let unconfirmed =
+            front.metric("gridwatch_readings_unavailable_total{reason=\"unconfirmed\"}");
         let row = self
             .sql()
             .await
@@ -265,21 +344,38 @@ impl Site {
             .unwrap();
         let settled: f64 = row.get(0);
         if !(accepted..=accepted + unconfirmed).contains(&settled) {
-            return Err(format!("accepted {accepted} (unconfirmed {unconfirmed}), but the ledger has {settled}"));
+            return Err(format!(
+                "accepted {accepted} (unconfirmed {unconfirmed}), but the ledger has {settled}"
+            ));
         }
-        for (table, expected) in [("reading", 1), ("conflict", 2), ("dead_letter WHERE batch_id IS NOT NULL", 3)] {
-            let (expected, rows) =
-                (row.get::<_, i64>(expected), self.number(&format!("SELECT count(*) FROM {table}")).await);
+        for (table, expected) in [
+            ("reading", 1),
+            ("conflict", 2),
+            ("dead_letter WHERE batch_id IS NOT NULL", 3),
+        ] {
+            let (expected, rows) = (
+                row.get::<_, i64>(expected),
+                self.number(&format!("SELECT count(*) FROM {table}")).await,
+            );
             if rows != expected {
-                return Err(format!("the ledger says {expected}, but there are {rows} rows in {table}"));
+                return Err(format!(
+                    "the ledger says {expected}, but there are {rows} rows in {table}"
+                ));
             }
         }
         if let (1, Some(worker)) = (self.workers, &self.worker) {
-            for (which, column) in [("persisted", 1), ("conflict", 2), ("dead_lettered", 3), ("duplicate", 4)] {
+            for (which, column) in [
+                ("persisted", 1),
+                ("conflict", 2),
+                ("dead_lettered", 3),
+                ("duplicate", 4),
+            ] {
                 let counted = worker.metric(&format!("gridwatch_readings_{which}_total"));
                 if counted != row.get::<_, i64>(column) as f64 {
                     let ledger: i64 = row.get(column);
-                    return Err(format!("the worker has counted {counted} {which}, the ledger has {ledger}"));
+                    return Err(format!(
+                        "the worker has counted {counted} {which}, the ledger has {ledger}"
+                    ));
                 }
             }
         }
@@ -339,23 +435,35 @@ impl Load {
                 let mut sent = Vec::new();
                 let mut first = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    let readings: Vec<Value> =
-                        (first..first + batch).map(|at| reading(&device, "power", at, at as f64)).collect();
+                    let readings: Vec<Value> = (first..first + batch)
+                        .map(|at| reading(&device, "power", at, at as f64))
+                        .collect();
                     let body = Bytes::from(serde_json::to_vec(&readings).unwrap());
-                    let answer = client.post(uri.clone(), &[("content-type", "application/json")], body).await;
+                    let answer = client
+                        .post(uri.clone(), &[("content-type", "application/json")], body)
+                        .await;
                     let ok = answer.is_ok_and(|answer| answer.status.is_success());
                     if ok {
                         accepted.fetch_add(batch as u64, Ordering::Relaxed);
                     } else {
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
-                    sent.push(Sent { device: device.clone(), first, count: batch, accepted: ok });
+                    sent.push(Sent {
+                        device: device.clone(),
+                        first,
+                        count: batch,
+                        accepted: ok,
+                    });
                     first += batch;
                 }
                 sent
             })
         };
-        Self { clients: (0..clients).map(client).collect(), stop, accepted }
+        Self {
+            clients: (0..clients).map(client).collect(),
+            stop,
+            accepted,
+        }
     }
 
     pub fn accepted(&self) -> u64 {
@@ -365,7 +473,10 @@ impl Load {
     /// Waits until this many more readings were accepted.
     pub async fn wait_accepted(&self, more: u64) {
         let goal = self.accepted() + more;
-        until_async(&format!("{goal} readings accepted"), LIMIT, async || self.accepted() >= goal).await;
+        until_async(&format!("{goal} readings accepted"), LIMIT, async || {
+            self.accepted() >= goal
+        })
+        .await;
     }
 
     pub async fn finish(self) -> Vec<Sent> {
@@ -388,10 +499,18 @@ pub async fn check_stored(database: &tokio_postgres::Client, sent: &[Sent]) -> R
         )
         .await
         .map_err(|error| format!("{error:?}"))?;
-    let mut stored: HashMap<(String, i64), f64> =
-        rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect();
+    let mut stored: HashMap<(String, i64), f64> = rows
+        .iter()
+        .map(|row| ((row.get(0), row.get(1)), row.get(2)))
+        .collect();
     let mut missing = BTreeMap::new();
-    for Sent { device, first, count, accepted } in sent {
+    for Sent {
+        device,
+        first,
+        count,
+        accepted,
+    } in sent
+    {
         for at in *first..first + count {
             match stored.remove(&(device.clone(), at)) {
                 Some(value) if value != at as f64 => {
@@ -411,14 +530,20 @@ pub async fn check_stored(database: &tokio_postgres::Client, sent: &[Sent]) -> R
 
 /// As check, once everything is settled.
 pub async fn assert_stored(site: &Site, sent: &[Sent]) {
-    holds("everything accepted is stored", async || check_stored(&site.sql().await, sent).await).await;
+    holds("everything accepted is stored", async || {
+        check_stored(&site.sql().await, sent).await
+    })
+    .await;
 }
 
 /// Waits until a check holds, and says at the limit why it does not.
 async fn holds(what: &str, mut check: impl AsyncFnMut() -> Result<(), String>) {
     let begun = Instant::now();
     while let Err(reason) = check().await {
-        assert!(begun.elapsed() < LIMIT, "waited {LIMIT:?} in vain until {what}: {reason}");
+        assert!(
+            begun.elapsed() < LIMIT,
+            "waited {LIMIT:?} in vain until {what}: {reason}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

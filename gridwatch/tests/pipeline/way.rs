@@ -14,7 +14,10 @@ async fn a_reading_goes_in_over_http_and_is_in_the_table_once_with_every_stage_t
             json!({"device": "meter-1", "metric": "active_power", "value": 1.5, "measured_at": "2026-11-20T10:00:00Z"}),
         )
         .await;
-    assert_eq!((answer.status.as_u16(), answer.json()), (202, json!({"accepted": 1, "rejected": 0, "errors": []})));
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()),
+        (202, json!({"accepted": 1, "rejected": 0, "errors": []}))
+    );
     site.wait_settled(1).await;
     let row = site
         .sql()
@@ -26,25 +29,40 @@ async fn a_reading_goes_in_over_http_and_is_in_the_table_once_with_every_stage_t
         )
         .await
         .unwrap();
-    let row: (String, String, f64, bool, i64) = (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
+    let row: (String, String, f64, bool, i64) =
+        (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
     assert_eq!(row, ("meter-1".into(), "active_power".into(), 1.5, true, 1));
 
     let in_order = "SELECT count(*) FROM batch WHERE first_measured <= first_received AND first_received <= enqueued_at
                     AND enqueued_at <= dequeued_at AND dequeued_at <= persisted_at";
     assert_eq!(site.number(in_order).await, 1);
     for (process, stages) in [
-        (site.ingest(), &["measured_to_received", "received_to_enqueued"][..]),
+        (
+            site.ingest(),
+            &["measured_to_received", "received_to_enqueued"][..],
+        ),
         (
             site.worker(),
-            &["enqueued_to_dequeued", "dequeued_to_persisted", "received_to_persisted", "measured_to_persisted"],
+            &[
+                "enqueued_to_dequeued",
+                "dequeued_to_persisted",
+                "received_to_persisted",
+                "measured_to_persisted",
+            ],
         ),
     ] {
         for stage in stages {
             let count = format!("gridwatch_stage_seconds_count{{stage=\"{stage}\"}}");
-            until_async(&format!("one reading in {stage}"), LIMIT, async || process.metric(&count) == 1.0).await;
+            until_async(&format!("one reading in {stage}"), LIMIT, async || {
+                process.metric(&count) == 1.0
+            })
+            .await;
         }
     }
-    assert_eq!(site.worker().metric("gridwatch_readings_persisted_total"), 1.0);
+    assert_eq!(
+        site.worker().metric("gridwatch_readings_persisted_total"),
+        1.0
+    );
     site.assert_books().await;
 }
 
@@ -53,9 +71,17 @@ async fn the_admin_port_tells_alive_from_ready_and_the_metrics_have_their_help()
     let mut site = Site::new();
     site.start_ingest(&[]);
     let ingest = site.ingest();
-    assert!(ingest.admin("/healthz").unwrap().starts_with("HTTP/1.1 200"));
+    assert!(
+        ingest
+            .admin("/healthz")
+            .unwrap()
+            .starts_with("HTTP/1.1 200")
+    );
     let ready = ingest.admin("/readyz").unwrap();
-    assert!(ready.contains(r#""broker":"ready""#) && ready.contains(r#""database":"ready""#), "{ready}");
+    assert!(
+        ready.contains(r#""broker":"ready""#) && ready.contains(r#""database":"ready""#),
+        "{ready}"
+    );
     let metrics = ingest.admin("/metrics").unwrap();
     for expected in [
         "# HELP gridwatch_stage_seconds ",
@@ -65,7 +91,10 @@ async fn the_admin_port_tells_alive_from_ready_and_the_metrics_have_their_help()
         "gridwatch_ready 1",
         "process_resident_memory_bytes",
     ] {
-        assert!(metrics.contains(expected), "expected {expected:?} in\n{metrics}");
+        assert!(
+            metrics.contains(expected),
+            "expected {expected:?} in\n{metrics}"
+        );
     }
 }
 
@@ -75,11 +104,20 @@ async fn a_thousand_clients_at_once_share_messages_and_nothing_is_lost() {
     let load = Load::start(&site, 200, 1);
     load.wait_accepted(5_000).await;
     let sent = load.finish().await;
-    assert!(sent.iter().all(|sent| sent.accepted), "a request was not accepted");
+    assert!(
+        sent.iter().all(|sent| sent.accepted),
+        "a request was not accepted"
+    );
     assert_stored(&site, &sent).await;
     site.assert_books().await;
-    let (batches, readings) = (site.number("SELECT count(*) FROM batch").await, sent.len() as i64);
-    assert!(batches * 2 < readings, "expected far fewer batches than readings, got {batches} for {readings}");
+    let (batches, readings) = (
+        site.number("SELECT count(*) FROM batch").await,
+        sent.len() as i64,
+    );
+    assert!(
+        batches * 2 < readings,
+        "expected far fewer batches than readings, got {batches} for {readings}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,13 +131,29 @@ async fn days_far_back_get_their_partition_on_demand_and_the_rest_shares_one() {
     site.wait_settled(6).await;
     let own = "SELECT count(*) FROM gridwatch_reading_days() WHERE day IN ('2000-01-01', '2019-01-01', '2019-01-02')";
     assert_eq!(site.number(own).await, 3);
-    assert_eq!(site.number("SELECT count(*) FROM reading_before_2000").await, 2);
-    assert!(site.number("SELECT count(*) FROM gridwatch_reading_days() WHERE day > current_date").await >= 1);
+    assert_eq!(
+        site.number("SELECT count(*) FROM reading_before_2000")
+            .await,
+        2
+    );
+    assert!(
+        site.number("SELECT count(*) FROM gridwatch_reading_days() WHERE day > current_date")
+            .await
+            >= 1
+    );
 
     // A partition that was dropped behind the worker's back is made again.
-    site.sql().await.batch_execute("DROP TABLE reading_20190102; DELETE FROM batch").await.unwrap();
-    let again = json!({"device": "m", "metric": "p", "value": 2, "measured_at": "2019-01-02T13:00:00Z"});
+    site.sql()
+        .await
+        .batch_execute("DROP TABLE reading_20190102; DELETE FROM batch")
+        .await
+        .unwrap();
+    let again =
+        json!({"device": "m", "metric": "p", "value": 2, "measured_at": "2019-01-02T13:00:00Z"});
     assert_eq!(site.post(again).await.status, 202);
     site.wait_settled(1).await;
-    assert_eq!(site.number("SELECT count(*) FROM reading_20190102").await, 1);
+    assert_eq!(
+        site.number("SELECT count(*) FROM reading_20190102").await,
+        1
+    );
 }

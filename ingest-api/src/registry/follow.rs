@@ -38,8 +38,13 @@ pub async fn run(registry: Arc<Registry>, pool: Pool, health: Part, stop: Cancel
     let mut looking = None;
     while !stop.is_cancelled() {
         // A task, and never two: a query that is given up in the middle goes on at the server.
-        let task = looking.get_or_insert_with(|| tokio::spawn(look(registry.clone(), pool.clone(), since.clone())));
-        let Some(looked) = stop.run_until_cancelled(tokio::time::timeout(PATIENCE, task)).await else {
+        let task = looking.get_or_insert_with(|| {
+            tokio::spawn(look(registry.clone(), pool.clone(), since.clone()))
+        });
+        let Some(looked) = stop
+            .run_until_cancelled(tokio::time::timeout(PATIENCE, task))
+            .await
+        else {
             return;
         };
         let result = match looked {
@@ -66,17 +71,31 @@ pub async fn run(registry: Arc<Registry>, pool: Pool, health: Part, stop: Cancel
 
 /// Takes over what changed since, and returns from where to look the next time.
 async fn look(registry: Arc<Registry>, pool: Pool, since: String) -> Result<String, String> {
-    let client = pool.get().await.map_err(|error| format!("cannot connect: {}", words(&error)))?;
+    let client = pool
+        .get()
+        .await
+        .map_err(|error| format!("cannot connect: {}", words(&error)))?;
     let result = changes(&registry, &client, &since).await;
-    if result.is_err() && !schema::migrations::are_current(&client).await.unwrap_or(true) {
+    if result.is_err()
+        && !schema::migrations::are_current(&client)
+            .await
+            .unwrap_or(true)
+    {
         return Err("the tables are missing or old: run 'gridwatch migrate'".into());
     }
     result.map_err(|error| words(&error))
 }
 
-async fn changes(registry: &Registry, client: &Client, since: &str) -> Result<String, tokio_postgres::Error> {
+async fn changes(
+    registry: &Registry,
+    client: &Client,
+    since: &str,
+) -> Result<String, tokio_postgres::Error> {
     // Before the rows: a transaction that commits in between is read now and once more the next time.
-    let horizon = client.query_one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", &[]).await?.get(0);
+    let horizon = client
+        .query_one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", &[])
+        .await?
+        .get(0);
     let rows = client.query_raw(CHANGED, [since]).await?;
     let mut chunks = std::pin::pin!(rows.try_chunks(CHUNK));
     while let Some(rows) = chunks.try_next().await.map_err(|error| error.1)? {
@@ -89,5 +108,10 @@ async fn changes(registry: &Registry, client: &Client, since: &str) -> Result<St
 pub(super) fn device(row: &tokio_postgres::Row) -> Device {
     let metrics: Vec<String> = row.get(3);
     let ids: Vec<i32> = row.get(4);
-    Device { id: row.get(0), name: row.get(1), active: row.get(2), series: metrics.into_iter().zip(ids).collect() }
+    Device {
+        id: row.get(0),
+        name: row.get(1),
+        active: row.get(2),
+        series: metrics.into_iter().zip(ids).collect(),
+    }
 }

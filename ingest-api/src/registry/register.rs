@@ -72,7 +72,10 @@ impl Registrar {
     pub fn start(registry: Arc<Registry>, pool: Pool, max_series: usize) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(run(registry, pool, max_series, receiver));
-        Self { queue: sender, room: Arc::new(Semaphore::new(NAMES)) }
+        Self {
+            queue: sender,
+            room: Arc::new(Semaphore::new(NAMES)),
+        }
     }
 
     /// Registers these names; afterwards the registry finds them.
@@ -82,13 +85,28 @@ impl Registrar {
     pub async fn register(&self, pairs: Vec<Pair>) -> Result<(), RegisterError> {
         let (reply, answer) = oneshot::channel();
         let names = u32::try_from(pairs.len()).map_err(|_| RegisterError::Unavailable)?;
-        let share = self.room.clone().try_acquire_many_owned(names).map_err(|_| RegisterError::Unavailable)?;
-        self.queue.try_send(Wanted { pairs, reply, _share: share }).map_err(|_| RegisterError::Unavailable)?;
+        let share = self
+            .room
+            .clone()
+            .try_acquire_many_owned(names)
+            .map_err(|_| RegisterError::Unavailable)?;
+        self.queue
+            .try_send(Wanted {
+                pairs,
+                reply,
+                _share: share,
+            })
+            .map_err(|_| RegisterError::Unavailable)?;
         answer.await.unwrap_or(Err(RegisterError::Unavailable))
     }
 }
 
-async fn run(registry: Arc<Registry>, pool: Pool, max_series: usize, mut receiver: mpsc::Receiver<Wanted>) {
+async fn run(
+    registry: Arc<Registry>,
+    pool: Pool,
+    max_series: usize,
+    mut receiver: mpsc::Receiver<Wanted>,
+) {
     while let Some(first) = receiver.recv().await {
         let mut count = first.pairs.len();
         let mut waiting = vec![first];
@@ -106,16 +124,27 @@ async fn run(registry: Arc<Registry>, pool: Pool, max_series: usize, mut receive
             RegisterError::Unavailable
         });
         // Whether there is room, only PostgreSQL can tell: another front end may have registered these very names.
-        let no_room =
-            if registry.freshness() == Freshness::Fresh { RegisterError::Full } else { RegisterError::Unavailable };
+        let no_room = if registry.freshness() == Freshness::Fresh {
+            RegisterError::Full
+        } else {
+            RegisterError::Unavailable
+        };
         for (wanted, full) in waiting.into_iter().zip(full) {
-            let _ = wanted.reply.send(if full { Err(no_room.clone()) } else { result.clone() });
+            let _ = wanted.reply.send(if full {
+                Err(no_room.clone())
+            } else {
+                result.clone()
+            });
         }
     }
 }
 
 /// The names that are new, of those requests for which there is room; and which requests there is none for.
-fn admit(registry: &Registry, waiting: &[Wanted], max_series: usize) -> (BTreeSet<Pair>, Vec<bool>) {
+fn admit(
+    registry: &Registry,
+    waiting: &[Wanted],
+    max_series: usize,
+) -> (BTreeSet<Pair>, Vec<bool>) {
     let mut room = max_series.saturating_sub(registry.series());
     let names = registry.names();
     let mut new = BTreeSet::new();
@@ -123,7 +152,10 @@ fn admit(registry: &Registry, waiting: &[Wanted], max_series: usize) -> (BTreeSe
     let mut admit_one = |wanted: &[Pair]| {
         // Another front end, or the statement before, may have registered some of them.
         let is_new = |pair: &&Pair| {
-            matches!(names.find(&pair.0, &pair.1), Known::NoDevice | Known::NoMetric) && !new.contains(*pair)
+            matches!(
+                names.find(&pair.0, &pair.1),
+                Known::NoDevice | Known::NoMetric
+            ) && !new.contains(*pair)
         };
         let own: BTreeSet<&Pair> = wanted.iter().filter(is_new).collect();
         let mut more: BTreeMap<&str, usize> = BTreeMap::new();
@@ -131,7 +163,8 @@ fn admit(registry: &Registry, waiting: &[Wanted], max_series: usize) -> (BTreeSe
             *more.entry(device).or_default() += 1;
         }
         let crowded = more.iter().any(|(&device, count)| {
-            names.series_of(device) + of_device.get(device).unwrap_or(&0) + count > MAX_SERIES_OF_DEVICE
+            names.series_of(device) + of_device.get(device).unwrap_or(&0) + count
+                > MAX_SERIES_OF_DEVICE
         });
         if own.len() > room || crowded {
             return true;
@@ -143,16 +176,24 @@ fn admit(registry: &Registry, waiting: &[Wanted], max_series: usize) -> (BTreeSe
         new.extend(own.into_iter().cloned());
         false
     };
-    let full = waiting.iter().map(|wanted| admit_one(&wanted.pairs)).collect();
+    let full = waiting
+        .iter()
+        .map(|wanted| admit_one(&wanted.pairs))
+        .collect();
     (new, full)
 }
 
 async fn insert(registry: &Registry, pool: &Pool, new: &BTreeSet<Pair>) -> Result<(), String> {
-    let (devices, metrics): (Vec<&str>, Vec<&str>) =
-        new.iter().map(|(device, metric)| (device.as_str(), metric.as_str())).unzip();
+    let (devices, metrics): (Vec<&str>, Vec<&str>) = new
+        .iter()
+        .map(|(device, metric)| (device.as_str(), metric.as_str()))
+        .unzip();
     for (devices, metrics) in devices.chunks(STATEMENT).zip(metrics.chunks(STATEMENT)) {
         let client = pool.get().await.map_err(|error| words(&error))?;
-        let rows = client.query(REGISTER, &[&devices, &metrics]).await.map_err(|error| words(&error))?;
+        let rows = client
+            .query(REGISTER, &[&devices, &metrics])
+            .await
+            .map_err(|error| words(&error))?;
         tracing::info!(names = devices.len(), "registered new names");
         registry.put(rows.iter().map(follow::device).collect());
     }

@@ -18,7 +18,11 @@ pub fn run(report: &Report, folder: &Path) -> u8 {
         "sent {} requests in {:.1} s{}: {} readings accepted ({:.0}/s), {} rejected, {} without a final answer",
         counts.sent,
         report.seconds,
-        if report.interrupted { " (ended before its time)" } else { "" },
+        if report.interrupted {
+            " (ended before its time)"
+        } else {
+            ""
+        },
         counts.accepted,
         report.accepted_per_second,
         counts.rejected,
@@ -28,7 +32,10 @@ pub fn run(report: &Report, folder: &Path) -> u8 {
         "late {}, dropped {}, retried {}, repeated {}, unlike what was sent {}",
         counts.late, counts.dropped, counts.retried, counts.repeated, counts.unlike
     );
-    println!("{:<28}{:>10}{:>10}{:>10}{:>10}{:>10}", "ms", "p50", "p90", "p99", "p99.9", "max");
+    println!(
+        "{:<28}{:>10}{:>10}{:>10}{:>10}{:>10}",
+        "ms", "p50", "p90", "p99", "p99.9", "max"
+    );
     let line = |name: &str, times: &loadtest::meter::Quantiles| {
         println!(
             "{name:<28}{:>10.2}{:>10.2}{:>10.2}{:>10.2}{:>10.2}",
@@ -43,11 +50,19 @@ pub fn run(report: &Report, folder: &Path) -> u8 {
         println!("no request ended after the warm-up: nothing is known of latencies");
     }
     for stage in &report.stages {
-        println!("{:<28}{:>10.2}{:>10}{:>10.2}", stage.stage, stage.p50, "", stage.p99);
+        println!(
+            "{:<28}{:>10.2}{:>10}{:>10.2}",
+            stage.stage, stage.p50, "", stage.p99
+        );
     }
     for process in &report.processes {
-        let cost = process.cpu_seconds_per_million.map_or_else(|| "no".to_owned(), |seconds| format!("{seconds:.2}"));
-        println!("{:<28}{cost:>10} CPU-s per million readings, {:.0} MiB", process.process, process.memory_mib);
+        let cost = process
+            .cpu_seconds_per_million
+            .map_or_else(|| "no".to_owned(), |seconds| format!("{seconds:.2}"));
+        println!(
+            "{:<28}{cost:>10} CPU-s per million readings, {:.0} MiB",
+            process.process, process.memory_mib
+        );
     }
     for words in &report.unlike {
         println!("  {words}");
@@ -61,8 +76,18 @@ pub fn run(report: &Report, folder: &Path) -> u8 {
 
 /// Of a verification.
 pub fn verdict(verdict: &Verdict) -> ExitCode {
-    let Verdict { accepted, rejected, unknown, stored, dead_lettered, of_other_runs, violations } = verdict;
-    println!("accepted {accepted}, rejected or not sent {rejected}, without a final answer {unknown}");
+    let Verdict {
+        accepted,
+        rejected,
+        unknown,
+        stored,
+        dead_lettered,
+        of_other_runs,
+        violations,
+    } = verdict;
+    println!(
+        "accepted {accepted}, rejected or not sent {rejected}, without a final answer {unknown}"
+    );
     println!("stored {stored}, dead-lettered {dead_lettered}");
     for violation in violations {
         println!("BROKEN: {} ({} times)", violation.promise, violation.count);
@@ -72,7 +97,9 @@ pub fn verdict(verdict: &Verdict) -> ExitCode {
     }
     match violations.is_empty() {
         true => {
-            println!("proved: what was accepted is stored, each once and as it was sent, and nothing else is");
+            println!(
+                "proved: what was accepted is stored, each once and as it was sent, and nothing else is"
+            );
             if *of_other_runs > 0 {
                 println!(
                     "except for {of_other_runs} rows of the same series and hours that have not this run's mark: they are \
@@ -87,7 +114,10 @@ pub fn verdict(verdict: &Verdict) -> ExitCode {
 
 /// Of a comparison.
 pub fn comparison(found: &Comparison) -> ExitCode {
-    println!("{:<72}{:>12}{:>12}{:>9}{:>9}", "", "base", "new", "better", "noise");
+    println!(
+        "{:<72}{:>12}{:>12}{:>9}{:>9}",
+        "", "base", "new", "better", "noise"
+    );
     for one in &found.changes {
         let verdict = if one.is_regression { "  WORSE" } else { "" };
         println!(
@@ -111,5 +141,9 @@ pub fn comparison(found: &Comparison) -> ExitCode {
         (worse, missing) => format!("{worse} figures are worse, {missing} are missing"),
     };
     println!("{verdict}");
-    if worse + found.missing.len() == 0 { ExitCode::SUCCESS } else { ExitCode::from(FINDING) }
+    if worse + found.missing.len() == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FINDING)
+    }
 }

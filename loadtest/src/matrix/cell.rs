@@ -72,17 +72,41 @@ impl Cell {
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let database = format!("cell{number}");
-        execute(&postgres.url("postgres"), &format!("CREATE DATABASE {database}")).await?;
+        execute(
+            &postgres.url("postgres"),
+            &format!("CREATE DATABASE {database}"),
+        )
+        .await?;
         let (database_url, amqp_url) = (postgres.url(&database), rabbitmq.url(&rabbitmq.vhost()?));
-        let migrated = Command::new(&plan.gridwatch).args(["migrate", "--database-url", &database_url]).output();
+        let migrated = Command::new(&plan.gridwatch)
+            .args(["migrate", "--database-url", &database_url])
+            .output();
         let migrated = migrated.with_context(|| plan.gridwatch.display().to_string())?;
-        ensure!(migrated.status.success(), "gridwatch migrate: {}", String::from_utf8_lossy(&migrated.stderr));
-        let (mut admins, mut watched, mut front_ends, mut addresses) = (vec![], vec![], vec![], vec![]);
+        ensure!(
+            migrated.status.success(),
+            "gridwatch migrate: {}",
+            String::from_utf8_lossy(&migrated.stderr)
+        );
+        let (mut admins, mut watched, mut front_ends, mut addresses) =
+            (vec![], vec![], vec![], vec![]);
         for _ in 0..instances {
             let (listen, admin) = (address()?, address()?);
             let threads = threads.to_string();
-            let mut arguments = vec!["ingest-api", "--listen", &listen, "--admin", &admin, "--threads", &threads];
-            arguments.extend(["--database-url", &database_url, "--unknown-devices", "register"]);
+            let mut arguments = vec![
+                "ingest-api",
+                "--listen",
+                &listen,
+                "--admin",
+                &admin,
+                "--threads",
+                &threads,
+            ];
+            arguments.extend([
+                "--database-url",
+                &database_url,
+                "--unknown-devices",
+                "register",
+            ]);
             match way {
                 Way::Direct => arguments.extend(["--sink", "direct"]),
                 Way::Queued => arguments.extend(["--amqp-url", &amqp_url]),
@@ -96,22 +120,52 @@ impl Cell {
         let mut worker = None;
         if way == Way::Queued {
             let admin = address()?;
-            let arguments = ["worker", "--admin", &admin, "--amqp-url", &amqp_url, "--database-url", &database_url];
+            let arguments = [
+                "worker",
+                "--admin",
+                &admin,
+                "--amqp-url",
+                &amqp_url,
+                "--database-url",
+                &database_url,
+            ];
             let process = start(&plan.gridwatch, &arguments, &admin, folder.path())?;
             admins.push(("worker".to_owned(), admin));
-            watched.push(Watched { is_storing: true, ..watch("worker", process.pid()) });
+            watched.push(Watched {
+                is_storing: true,
+                ..watch("worker", process.pid())
+            });
             worker = Some(process);
             let pid = rabbitmq.pid().context("RabbitMQ does not run")?;
-            watched.push(Watched { is_server: true, ..watch("RabbitMQ", pid) });
+            watched.push(Watched {
+                is_server: true,
+                ..watch("RabbitMQ", pid)
+            });
         }
-        let balancer = if instances > 1 { Some(HaProxy::start(&addresses)?) } else { None };
+        let balancer = if instances > 1 {
+            Some(HaProxy::start(&addresses)?)
+        } else {
+            None
+        };
         if let Some(balancer) = &balancer {
-            watched.push(Watched { is_server: true, ..watch("HAProxy", balancer.pid()) });
+            watched.push(Watched {
+                is_server: true,
+                ..watch("HAProxy", balancer.pid())
+            });
         }
         let pid = postgres.pid().context("PostgreSQL does not run")?;
-        watched.push(Watched { is_server: true, is_storing: true, ..watch("PostgreSQL", pid) });
+        watched.push(Watched {
+            is_server: true,
+            is_storing: true,
+            ..watch("PostgreSQL", pid)
+        });
         watched.push(watch(GENERATOR, std::process::id()));
-        let url = format!("http://{}", balancer.as_ref().map_or(addresses[0].as_str(), HaProxy::address));
+        let url = format!(
+            "http://{}",
+            balancer
+                .as_ref()
+                .map_or(addresses[0].as_str(), HaProxy::address)
+        );
         Ok(Self {
             way,
             instances,
@@ -159,24 +213,42 @@ pub fn name(way: Way, instances: u16, threads: u16) -> String {
         Way::Direct => "direct",
         Way::Queued => "queued",
     };
-    let plural = |count: u16, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    format!("{way}, {} of {}", plural(instances, "front end"), plural(threads, "thread"))
+    let plural =
+        |count: u16, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    format!(
+        "{way}, {} of {}",
+        plural(instances, "front end"),
+        plural(threads, "thread")
+    )
 }
 
 /// What runs, each with its version.
 ///
 /// # Errors
 /// One of them does not tell.
-pub async fn versions(plan: &Plan, postgres: &Postgres, rabbitmq: &RabbitMq) -> anyhow::Result<Vec<String>> {
+pub async fn versions(
+    plan: &Plan,
+    postgres: &Postgres,
+    rabbitmq: &RabbitMq,
+) -> anyhow::Result<Vec<String>> {
     let line = |output: std::process::Output| {
-        String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned()
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
     };
     let gridwatch = line(Command::new(&plan.gridwatch).arg("--version").output()?);
     let (client, connection) = tokio_postgres::connect(&postgres.url("postgres"), NoTls).await?;
     tokio::spawn(connection);
     let postgres: String = client.query_one("SHOW server_version", &[]).await?.get(0);
     let rabbitmq = line(rabbitmq.control(&["version"])?);
-    let mut versions = vec![gridwatch, format!("PostgreSQL {postgres}"), format!("RabbitMQ {rabbitmq}")];
+    let mut versions = vec![
+        gridwatch,
+        format!("PostgreSQL {postgres}"),
+        format!("RabbitMQ {rabbitmq}"),
+    ];
     if plan.instances > 1 {
         versions.extend(HaProxy::version()?);
     }
@@ -188,10 +260,20 @@ fn address() -> std::io::Result<String> {
 }
 
 fn watch(name: &str, pid: u32) -> Watched {
-    Watched { name: name.to_owned(), pid, is_server: false, is_storing: false }
+    Watched {
+        name: name.to_owned(),
+        pid,
+        is_server: false,
+        is_storing: false,
+    }
 }
 
-fn start(program: &Path, arguments: &[&str], admin: &str, folder: &Path) -> anyhow::Result<Process> {
+fn start(
+    program: &Path,
+    arguments: &[&str],
+    admin: &str,
+    folder: &Path,
+) -> anyhow::Result<Process> {
     let mut process = Process::start(program, arguments, admin, folder)?;
     process.try_ready()?;
     Ok(process)

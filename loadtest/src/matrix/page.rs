@@ -15,7 +15,12 @@ const PROCESSES: [&str; 5] = ["HAProxy", "front end", "RabbitMQ", "worker", "Pos
 pub fn page(matrix: &Matrix) -> String {
     let mut out = String::new();
     for answer in &matrix.answers {
-        let _ = write!(out, "<h2>{}</h2><p>{}</p>", escape(&answer.question), escape(&answer.answer));
+        let _ = write!(
+            out,
+            "<h2>{}</h2><p>{}</p>",
+            escape(&answer.question),
+            escape(&answer.answer)
+        );
     }
     let _ = write!(
         out,
@@ -26,8 +31,11 @@ pub fn page(matrix: &Matrix) -> String {
         table(&rates(&matrix.cells))
     );
     for (title, at) in [("At 50 % of it", 0), ("At 80 % of it", 1)] {
-        let measured: Vec<(String, &Report)> =
-            matrix.cells.iter().filter_map(|cell| Some((title_of(cell), cell.measured.get(at)?))).collect();
+        let measured: Vec<(String, &Report)> = matrix
+            .cells
+            .iter()
+            .filter_map(|cell| Some((title_of(cell), cell.measured.get(at)?)))
+            .collect();
         let _ = write!(out, "<h2>{title}</h2>{}", latencies(&measured));
     }
     let machine = &matrix.machine;
@@ -53,7 +61,11 @@ pub fn page(matrix: &Matrix) -> String {
 
 /// What each shape carries, as a picture.
 pub fn picture(matrix: &Matrix) -> String {
-    let each: Vec<_> = matrix.cells.iter().map(|cell| (title_of(cell), cell.best_per_second)).collect();
+    let each: Vec<_> = matrix
+        .cells
+        .iter()
+        .map(|cell| (title_of(cell), cell.best_per_second))
+        .collect();
     bars("readings/s", &each)
 }
 
@@ -62,8 +74,17 @@ fn title_of(cell: &Loaded) -> String {
 }
 
 fn rates(cells: &[Loaded]) -> Vec<Vec<String>> {
-    let mut rows =
-        vec![["", "carries", "closed loop", "limit", "the limit as fast as it goes"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        [
+            "",
+            "carries",
+            "closed loop",
+            "limit",
+            "the limit as fast as it goes",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
     for cell in cells {
         rows.push(vec![
             title_of(cell),
@@ -78,9 +99,18 @@ fn rates(cells: &[Loaded]) -> Vec<Vec<String>> {
 
 fn latencies(measured: &[(String, &Report)]) -> String {
     let mut rows = vec![
-        ["ms", "p50", "p99", "p99.9", "p99.99", "stored p50", "stored p99", "CPU-s per million"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "ms",
+            "p50",
+            "p99",
+            "p99.9",
+            "p99.99",
+            "stored p50",
+            "stored p99",
+            "CPU-s per million",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     let mut bars = Vec::new();
     for (name, report) in measured {
@@ -102,18 +132,41 @@ fn latencies(measured: &[(String, &Report)]) -> String {
             total.map_or(0.0, |total| total.p99),
             cpu,
         ];
-        rows.push(std::iter::once(name.clone()).chain(values.map(human)).collect());
-        bars.push((name.clone(), WAY.map(|name| stage(name).map_or(0.0, |stage| stage.mean)).to_vec()));
+        rows.push(
+            std::iter::once(name.clone())
+                .chain(values.map(human))
+                .collect(),
+        );
+        bars.push((
+            name.clone(),
+            WAY.map(|name| stage(name).map_or(0.0, |stage| stage.mean))
+                .to_vec(),
+        ));
     }
     let curves: Vec<Line> = measured
         .iter()
         .map(|(name, report)| Line {
             name: name.clone(),
-            points: report.curve_ms.iter().map(|point| (-(1.0 - point.0).log10(), point.1)).collect(),
+            points: report
+                .curve_ms
+                .iter()
+                .map(|point| (-(1.0 - point.0).log10(), point.1))
+                .collect(),
         })
         .collect();
-    let ticks = [(0.0, "0"), (1.0, "90 %"), (2.0, "99 %"), (3.0, "99.9 %"), (4.0, "99.99 %")];
-    let axes = Axes { x: "percentile of the answers", y: "milliseconds", is_log: true, ticks: &ticks };
+    let ticks = [
+        (0.0, "0"),
+        (1.0, "90 %"),
+        (2.0, "99 %"),
+        (3.0, "99.9 %"),
+        (4.0, "99.99 %"),
+    ];
+    let axes = Axes {
+        x: "percentile of the answers",
+        y: "milliseconds",
+        is_log: true,
+        ticks: &ticks,
+    };
     format!(
         "{}{}<p>From receipt to the table, in the mean:</p>{}<p>CPU-seconds per million readings, by process:</p>{}",
         table(&rows),
@@ -129,6 +182,8 @@ fn cpu(measured: &[(String, &Report)]) -> Vec<(String, Vec<f64>)> {
         let own = report.processes.iter().filter(|one| one.process == process);
         own.filter_map(|one| one.cpu_seconds_per_million).sum()
     };
-    let bar = |(name, report): &(String, &Report)| (name.clone(), PROCESSES.map(|one| of(report, one)).to_vec());
+    let bar = |(name, report): &(String, &Report)| {
+        (name.clone(), PROCESSES.map(|one| of(report, one)).to_vec())
+    };
     measured.iter().map(bar).collect()
 }

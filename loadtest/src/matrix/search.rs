@@ -86,7 +86,10 @@ async fn run(
         settle: SETTLE,
         log: None,
     };
-    Ok(run.execute(&mut Progress::quiet(), stop.clone()).await?.report)
+    Ok(run
+        .execute(&mut Progress::quiet(), stop.clone())
+        .await?
+        .report)
 }
 
 /// Readings a second that the generator reaches where nothing is done with them.
@@ -106,7 +109,11 @@ pub async fn generator(plan: &Plan, stop: &CancellationToken) -> anyhow::Result<
         settle: Duration::ZERO,
         log: None,
     };
-    Ok(run.execute(&mut Progress::quiet(), stop.clone()).await?.report.accepted_per_second)
+    Ok(run
+        .execute(&mut Progress::quiet(), stop.clone())
+        .await?
+        .report
+        .accepted_per_second)
 }
 
 /// Loads a cell. None where it was stopped.
@@ -122,12 +129,18 @@ pub async fn load(
     // Registers the fleet, so that no trial pays for it.
     run(plan, cell, Mode::Closed, 1.0, Duration::from_secs(1), stop).await?;
     let ceiling = run(plan, cell, Mode::Closed, 1.0, plan.trial, stop).await?;
-    say(&format!("{:.0} readings/s as fast as it goes", ceiling.accepted_per_second));
+    say(&format!(
+        "{:.0} readings/s as fast as it goes",
+        ceiling.accepted_per_second
+    ));
     let (mut low, mut high) = (0.0, ceiling.accepted_per_second * 1.1);
     let (mut trials, mut limit): (Vec<Trial>, Limit) = (Vec::new(), Limit::None);
     if ceiling.counts.accepted == 0 {
         limit = Limit::Errors;
-        say(&format!("nothing was accepted: {}", ceiling.unlike.join("; ")));
+        say(&format!(
+            "nothing was accepted: {}",
+            ceiling.unlike.join("; ")
+        ));
     }
     for _ in 0..if limit == Limit::None { plan.trials } else { 0 } {
         if stop.is_cancelled() {
@@ -184,12 +197,18 @@ async fn attempt(
     say: &mut dyn FnMut(&str),
     stop: &CancellationToken,
 ) -> anyhow::Result<Trial> {
-    let trial = judge(&run(plan, cell, Mode::Open, rate, plan.trial, stop).await?, rate);
+    let trial = judge(
+        &run(plan, cell, Mode::Open, rate, plan.trial, stop).await?,
+        rate,
+    );
     let verdict = match trial.limit {
         Limit::None => "met".to_owned(),
         other => format!("not met for {}", other.words()),
     };
-    say(&format!("{rate:.0} readings/s: p99 {:.1} ms, backlog {:.0}, {verdict}", trial.p99_ms, trial.backlog));
+    say(&format!(
+        "{rate:.0} readings/s: p99 {:.1} ms, backlog {:.0}, {verdict}",
+        trial.p99_ms, trial.backlog
+    ));
     Ok(trial)
 }
 
@@ -197,7 +216,10 @@ fn judge(report: &Report, rate: f64) -> Trial {
     let counts = &report.counts;
     let backlog = report.rows.iter().rev().find_map(|row| row.backlog);
     // Where no process says what is stored, nothing is known to be met.
-    let limit = if counts.errors + counts.unlike + counts.dropped > 0 || counts.sent == 0 || backlog.is_none() {
+    let limit = if counts.errors + counts.unlike + counts.dropped > 0
+        || counts.sent == 0
+        || backlog.is_none()
+    {
         Limit::Errors
     } else if report.latency_ms.p99 > TARGET_MS {
         Limit::Latency
@@ -207,11 +229,19 @@ fn judge(report: &Report, rate: f64) -> Trial {
         Limit::None
     };
     let backlog = backlog.unwrap_or_default();
-    Trial { rate, accepted_per_second: report.accepted_per_second, p99_ms: report.latency_ms.p99, backlog, limit }
+    Trial {
+        rate,
+        accepted_per_second: report.accepted_per_second,
+        p99_ms: report.latency_ms.p99,
+        backlog,
+        limit,
+    }
 }
 
 fn is_growing(report: &Report) -> bool {
-    report.backlog_growth_per_second.is_some_and(|growth| growth > report.accepted_per_second * GROWTH)
+    report
+        .backlog_growth_per_second
+        .is_some_and(|growth| growth > report.accepted_per_second * GROWTH)
 }
 
 /// What was busiest while requests were sent, from the CPU time of each process, and the depth of the queue. `front_ends` is
@@ -226,11 +256,22 @@ fn bottleneck(report: &Report, front_ends: f64) -> String {
     }
     by_name.sort_by(|one, other| other.1.total_cmp(&one.1));
     let all: f64 = by_name.iter().map(|(_, cores)| cores).sum();
-    let parts: Vec<String> = by_name.iter().take(3).map(|(name, cores)| format!("{name} {cores:.2}")).collect();
+    let parts: Vec<String> = by_name
+        .iter()
+        .take(3)
+        .map(|(name, cores)| format!("{name} {cores:.2}"))
+        .collect();
     let cores = report.machine.cores as f64;
-    let queue = if is_growing(report) { ", while the backlog grew: storing was the slower part" } else { "" };
-    let is_full =
-        |name: &str, threads: f64| by_name.iter().any(|(own, cores)| *own == name && *cores >= threads * BUSY);
+    let queue = if is_growing(report) {
+        ", while the backlog grew: storing was the slower part"
+    } else {
+        ""
+    };
+    let is_full = |name: &str, threads: f64| {
+        by_name
+            .iter()
+            .any(|(own, cores)| *own == name && *cores >= threads * BUSY)
+    };
     let verdict = if all >= cores * BUSY {
         "the machine's cores"
     } else if is_full(FRONT_END, front_ends) {
@@ -240,5 +281,8 @@ fn bottleneck(report: &Report, front_ends: f64) -> String {
     } else {
         "waiting for each other and the disk, not the cores"
     };
-    format!("{verdict}: {all:.2} of {cores:.0} cores busy ({}){queue}", parts.join(", "))
+    format!(
+        "{verdict}: {all:.2} of {cores:.0} cores busy ({}){queue}",
+        parts.join(", ")
+    )
 }

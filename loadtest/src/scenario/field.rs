@@ -15,13 +15,25 @@ pub(super) fn ten_seconds() -> Duration {
     Duration::from_secs(10)
 }
 
-fn number<'de, D: Deserializer<'de>>(from: D, fits: impl Fn(f64) -> bool, what: &str) -> Result<f64, D::Error> {
+fn number<'de, D: Deserializer<'de>>(
+    from: D,
+    fits: impl Fn(f64) -> bool,
+    what: &str,
+) -> Result<f64, D::Error> {
     let value = f64::deserialize(from)?;
-    if fits(value) { Ok(value) } else { Err(de::Error::custom(format!("{value}: expected {what}"))) }
+    if fits(value) {
+        Ok(value)
+    } else {
+        Err(de::Error::custom(format!("{value}: expected {what}")))
+    }
 }
 
 pub(super) fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    number(from, |value| value > 0.0 && value <= CLOSED_RATE, "a number above 0 and up to 10,000,000")
+    number(
+        from,
+        |value| value > 0.0 && value <= CLOSED_RATE,
+        "a number above 0 and up to 10,000,000",
+    )
 }
 
 pub(super) fn some_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
@@ -29,14 +41,20 @@ pub(super) fn some_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64
 }
 
 pub(super) fn share<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    number(from, |value| (0.0..=1.0).contains(&value), "a share from 0 to 1")
+    number(
+        from,
+        |value| (0.0..=1.0).contains(&value),
+        "a share from 0 to 1",
+    )
 }
 
 fn whole<'de, D: Deserializer<'de>>(from: D, most: u64) -> Result<u64, D::Error> {
     let value = i64::deserialize(from)?;
     match u64::try_from(value) {
         Ok(fits) if (1..=most).contains(&fits) => Ok(fits),
-        _ => Err(de::Error::custom(format!("{value}: expected a whole number from 1 to {most}"))),
+        _ => Err(de::Error::custom(format!(
+            "{value}: expected a whole number from 1 to {most}"
+        ))),
     }
 }
 
@@ -55,7 +73,9 @@ pub(super) fn metrics<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>,
     unique.dedup();
     let is_plain = |name: &String| fits(name, "_");
     if names.is_empty() || unique.len() < names.len() || !names.iter().all(is_plain) {
-        return Err(de::Error::custom("expected different names of letters, digits and '_'"));
+        return Err(de::Error::custom(
+            "expected different names of letters, digits and '_'",
+        ));
     }
     Ok(names)
 }
@@ -64,13 +84,18 @@ pub(super) fn prefix<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Er
     let text = String::deserialize(from)?;
     match fits(&text, "-_.:") {
         true => Ok(text),
-        false => Err(de::Error::custom("expected 1 to 100 letters, digits and any of '-_.:'")),
+        false => Err(de::Error::custom(
+            "expected 1 to 100 letters, digits and any of '-_.:'",
+        )),
     }
 }
 
 /// Whether a name has letters, digits and these only: it goes into JSON as it is.
 fn fits(name: &str, others: &str) -> bool {
-    (1..=100).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+    (1..=100).contains(&name.len())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || others.contains(c))
 }
 
 pub(super) mod duration {
@@ -82,8 +107,11 @@ pub(super) mod duration {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(from)?;
-        humantime::parse_duration(&text)
-            .map_err(|_| de::Error::custom(format!("\"{text}\": expected a time such as \"30s\" or \"500ms\"")))
+        humantime::parse_duration(&text).map_err(|_| {
+            de::Error::custom(format!(
+                "\"{text}\": expected a time such as \"30s\" or \"500ms\""
+            ))
+        })
     }
 }
 
@@ -114,7 +142,9 @@ pub(super) mod rfc3339 {
         let text = String::deserialize(from)?;
         match text.parse::<jiff::Timestamp>() {
             Ok(time) => Ok(Some(time.as_microsecond())),
-            Err(_) => Err(de::Error::custom(format!("\"{text}\": expected a time such as \"2026-11-01T00:00:00Z\""))),
+            Err(_) => Err(de::Error::custom(format!(
+                "\"{text}\": expected a time such as \"2026-11-01T00:00:00Z\""
+            ))),
         }
     }
 }

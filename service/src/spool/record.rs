@@ -83,7 +83,9 @@ fn checksum(key: u32, parts: &[&[u8]]) -> u32 {
 /// The record at the start of `bytes`, if there is a whole one.
 pub fn read(bytes: &[u8], key: u32) -> Option<(Header, &[u8])> {
     let (header, rest) = bytes.split_first_chunk::<HEADER>()?;
-    let four = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let four = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
     let eight = |at: usize| u64::from(four(at)) | u64::from(four(at + 4)) << 32;
     let kind = match four(4) {
         BATCH => Kind::Payload,
@@ -98,7 +100,13 @@ pub fn read(bytes: &[u8], key: u32) -> Option<(Header, &[u8])> {
     if checksum(key, &[&header[4..], payload]) != four(0) {
         return None;
     }
-    let header = Header { kind, sequence, appended_at: eight(16).cast_signed(), readings: four(24), length };
+    let header = Header {
+        kind,
+        sequence,
+        appended_at: eight(16).cast_signed(),
+        readings: four(24),
+        length,
+    };
     Some((header, payload))
 }
 

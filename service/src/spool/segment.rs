@@ -24,13 +24,26 @@ pub fn list(folder: &Path) -> io::Result<(Option<u32>, Vec<u64>)> {
     let (mut key, mut firsts) = (None, Vec::new());
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            let name = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.split_once('-'));
-            let parsed = name.and_then(|(first, own)| Some((first.parse().ok()?, u32::from_str_radix(own, 16).ok()?)));
-            let foreign =
-                || io::Error::new(io::ErrorKind::InvalidData, format!("{} is no segment of it", path.display()));
-            let (first, own) =
-                parsed.filter(|(first, _)| (1..=record::MAX_SEQUENCE).contains(first)).ok_or_else(foreign)?;
+        if path
+            .extension()
+            .is_some_and(|extension| extension == EXTENSION)
+        {
+            let name = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .and_then(|stem| stem.split_once('-'));
+            let parsed = name.and_then(|(first, own)| {
+                Some((first.parse().ok()?, u32::from_str_radix(own, 16).ok()?))
+            });
+            let foreign = || {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} is no segment of it", path.display()),
+                )
+            };
+            let (first, own) = parsed
+                .filter(|(first, _)| (1..=record::MAX_SEQUENCE).contains(first))
+                .ok_or_else(foreign)?;
             if *key.get_or_insert(own) != own {
                 return Err(foreign());
             }
@@ -63,11 +76,16 @@ pub struct Scan {
 
 /// Reads a segment whose payloads have sequences from `first` on, and hands each record to `visit`.
 pub fn scan(bytes: &[u8], key: u32, first: u64, mut visit: impl FnMut(Header)) -> Scan {
-    let mut found = Scan { next: first, ..Scan::default() };
+    let mut found = Scan {
+        next: first,
+        ..Scan::default()
+    };
     let mut at = 0;
     while at < bytes.len() {
         let fits = |header: &Header| header.kind == Kind::Cursor || header.sequence >= found.next;
-        let record = record::read(&bytes[at..], key).map(|(header, _)| header).filter(fits);
+        let record = record::read(&bytes[at..], key)
+            .map(|(header, _)| header)
+            .filter(fits);
         let Some(header) = record else {
             at += 1;
             continue;

@@ -55,9 +55,22 @@ impl SpoolSource {
         commands: mpsc::Sender<Command>,
     ) -> io::Result<Self> {
         let (sender, records) = mpsc::channel(AHEAD);
-        let reader = Reader { shared: shared.clone(), records: sender, next: acknowledged + 1 };
-        std::thread::Builder::new().name("spool-reader".into()).spawn(move || reader.run())?;
-        Ok(Self { records, commands, shared, prefetch, held: VecDeque::new(), rejected: BTreeSet::new() })
+        let reader = Reader {
+            shared: shared.clone(),
+            records: sender,
+            next: acknowledged + 1,
+        };
+        std::thread::Builder::new()
+            .name("spool-reader".into())
+            .spawn(move || reader.run())?;
+        Ok(Self {
+            records,
+            commands,
+            shared,
+            prefetch,
+            held: VecDeque::new(),
+            rejected: BTreeSet::new(),
+        })
     }
 
     /// The next record; waits for one, and while as many are held as may be. Never again after the spool was closed.
@@ -94,7 +107,12 @@ impl SpoolSource {
 
     /// Everything up to this sequence is done.
     pub async fn acknowledge(&mut self, through: u64) {
-        let mut done = Acknowledged { through, records: 0, readings: 0, bytes: 0 };
+        let mut done = Acknowledged {
+            through,
+            records: 0,
+            readings: 0,
+            bytes: 0,
+        };
         while let Some(header) = self.held.front()
             && (header.sequence <= through || self.rejected.remove(&header.sequence))
         {
@@ -150,15 +168,33 @@ impl Source for SpoolSource {
 }
 
 fn delivery(record: Record) -> Delivery {
-    Delivery { token: Token { generation: 1, tag: record.header.sequence }, payload: Payload::Message(record.payload) }
+    Delivery {
+        token: Token {
+            generation: 1,
+            tag: record.header.sequence,
+        },
+        payload: Payload::Message(record.payload),
+    }
 }
 
 /// Writes a record of a segment into a file of its own. Rejecting is rare, so that searching the segment is cheap enough.
 fn keep_aside(shared: &Shared, sequence: u64) -> io::Result<()> {
-    let first = shared.lock().segments.range(..=sequence).next_back().map(|(&first, _)| first);
-    let bytes = fs::read(segment::path(&shared.folder, shared.key, first.unwrap_or(sequence)))?;
+    let first = shared
+        .lock()
+        .segments
+        .range(..=sequence)
+        .next_back()
+        .map(|(&first, _)| first);
+    let bytes = fs::read(segment::path(
+        &shared.folder,
+        shared.key,
+        first.unwrap_or(sequence),
+    ))?;
     let mut at = 0;
-    while let Some((header, payload)) = bytes.get(at..).and_then(|bytes| record::read(bytes, shared.key)) {
+    while let Some((header, payload)) = bytes
+        .get(at..)
+        .and_then(|bytes| record::read(bytes, shared.key))
+    {
         if header.kind == Kind::Payload && header.sequence == sequence {
             let aside = shared.folder.join("rejected");
             fs::create_dir_all(&aside)?;
@@ -217,18 +253,36 @@ impl Reader {
             }
             let from = first.map_or(0, |first| first + 1);
             // One that is not the last may be empty: all of it was damaged.
-            if let Some((&first, &length)) = state.segments.range(from..).find(|&(_, &length)| length > 0) {
+            if let Some((&first, &length)) = state
+                .segments
+                .range(from..)
+                .find(|&(_, &length)| length > 0)
+            {
                 return Some((first, length));
             }
-            state = self.shared.grown.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            state = self
+                .shared
+                .grown
+                .wait(state)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
         }
     }
 
     /// Hands out the records of a segment between `at` and `limit`. Returns where it stands; none where nobody listens.
-    fn read(&mut self, first: u64, file: &mut Option<File>, at: u64, limit: u64) -> io::Result<Option<u64>> {
+    fn read(
+        &mut self,
+        first: u64,
+        file: &mut Option<File>,
+        at: u64,
+        limit: u64,
+    ) -> io::Result<Option<u64>> {
         let file = match file {
             Some(file) => file,
-            None => file.insert(File::open(segment::path(&self.shared.folder, self.shared.key, first))?),
+            None => file.insert(File::open(segment::path(
+                &self.shared.folder,
+                self.shared.key,
+                first,
+            ))?),
         };
         let mut size = CHUNK;
         let buffer = loop {
@@ -247,7 +301,11 @@ impl Reader {
             done += header.size();
             if header.kind == Kind::Payload && header.sequence >= self.next {
                 self.next = header.sequence + 1;
-                if self.records.blocking_send(Record { header, payload }).is_err() {
+                if self
+                    .records
+                    .blocking_send(Record { header, payload })
+                    .is_err()
+                {
                     return Ok(None);
                 }
             }
@@ -255,7 +313,10 @@ impl Reader {
         if done == 0 {
             // The disk has changed what it holds since it was checked at opening, or written. Opening sorts it out.
             metrics::counter!(metric::SPOOL_DAMAGED.name).increment(1);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a record is damaged: restart, to move it aside"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a record is damaged: restart, to move it aside",
+            ));
         }
         Ok(Some(at + done as u64))
     }

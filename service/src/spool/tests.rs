@@ -8,11 +8,17 @@ use tokio::runtime::Runtime;
 use super::*;
 
 fn config(folder: &Path) -> Config {
-    Config { folder: folder.to_owned(), max_bytes: 1024 * 1024, segment_bytes: 400 }
+    Config {
+        folder: folder.to_owned(),
+        max_bytes: 1024 * 1024,
+        segment_bytes: 400,
+    }
 }
 
 fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
 }
 
 /// The payload of a record, told from every other by its number.
@@ -29,7 +35,11 @@ async fn take_all(source: &mut SpoolSource, count: u64) -> Vec<usize> {
         let record = source.take().await;
         let (number, rest) = record.payload.split_first_chunk().unwrap();
         numbers.push(usize::from_le_bytes(*number));
-        assert!(rest.iter().all(|&byte| byte == numbers[numbers.len() - 1] as u8), "a payload was changed");
+        assert!(
+            rest.iter()
+                .all(|&byte| byte == numbers[numbers.len() - 1] as u8),
+            "a payload was changed"
+        );
     }
     numbers
 }
@@ -145,7 +155,10 @@ proptest! {
 /// A folder with one segment of nine records, two of them acknowledged by a cursor in the middle, and where each record
 /// ends, in the order of the file; the numbers are those of payloads, none is a cursor.
 fn one_segment(folder: &Path) -> Vec<(usize, Option<usize>)> {
-    let whole = Config { segment_bytes: 1024 * 1024, ..config(folder) };
+    let whole = Config {
+        segment_bytes: 1024 * 1024,
+        ..config(folder)
+    };
     let (spool, mut source, guard) = super::open(whole, 100).unwrap();
     runtime().block_on(async {
         for number in 1..=5 {
@@ -164,7 +177,10 @@ fn one_segment(folder: &Path) -> Vec<(usize, Option<usize>)> {
     let mut end = 0;
     segment::scan(&bytes, key, 1, |header| {
         end += header.size();
-        ends.push((end, (header.kind == record::Kind::Payload).then_some(header.sequence as usize)));
+        ends.push((
+            end,
+            (header.kind == record::Kind::Payload).then_some(header.sequence as usize),
+        ));
     });
     assert_eq!(ends.len(), 9);
     ends
@@ -192,10 +208,23 @@ fn a_crash_at_any_byte_costs_nothing_that_was_synced_before() {
     let ends = one_segment(folder.path());
     let bytes = fs::read(only_segment(folder.path()).0).unwrap();
     for length in 0..=bytes.len() {
-        let whole: Vec<_> = ends.iter().filter(|(end, _)| *end <= length).map(|(_, number)| *number).collect();
+        let whole: Vec<_> = ends
+            .iter()
+            .filter(|(end, _)| *end <= length)
+            .map(|(_, number)| *number)
+            .collect();
         let acknowledged = if whole.contains(&None) { 2 } else { 0 };
-        let expected: Vec<usize> = whole.into_iter().flatten().filter(|&number| number > acknowledged).collect();
-        assert_eq!(opened(folder.path(), &bytes[..length]), (expected, 0), "cut at {length} of {}", bytes.len());
+        let expected: Vec<usize> = whole
+            .into_iter()
+            .flatten()
+            .filter(|&number| number > acknowledged)
+            .collect();
+        assert_eq!(
+            opened(folder.path(), &bytes[..length]),
+            (expected, 0),
+            "cut at {length} of {}",
+            bytes.len()
+        );
     }
 }
 
@@ -209,10 +238,19 @@ fn damage_of_any_byte_costs_its_record_and_is_kept_aside() {
         damaged[at] ^= 0x10;
         let hit = ends.iter().position(|(end, _)| at < *end).unwrap();
         let acknowledged = if ends[hit].1.is_none() { 0 } else { 2 };
-        let left = ends.iter().enumerate().filter(|&(index, _)| index != hit).filter_map(|(_, (_, number))| *number);
+        let left = ends
+            .iter()
+            .enumerate()
+            .filter(|&(index, _)| index != hit)
+            .filter_map(|(_, (_, number))| *number);
         let expected: Vec<usize> = left.filter(|&number| number > acknowledged).collect();
         let aside = usize::from(hit + 1 < ends.len());
-        assert_eq!(opened(folder.path(), &damaged), (expected, aside), "byte {at} of {}", bytes.len());
+        assert_eq!(
+            opened(folder.path(), &damaged),
+            (expected, aside),
+            "byte {at} of {}",
+            bytes.len()
+        );
     }
 }
 
@@ -231,11 +269,22 @@ fn a_segment_that_is_damaged_as_a_whole_costs_itself_only() {
     fs::write(&path, vec![0; fs::metadata(&path).unwrap().len() as usize]).unwrap();
 
     let (spool, mut source, _guard) = super::open(config(folder.path()), 100).unwrap();
-    let expected: Vec<usize> = (1..=30).filter(|n| !(firsts[1]..firsts[2]).contains(&(*n as u64))).collect();
+    let expected: Vec<usize> = (1..=30)
+        .filter(|n| !(firsts[1]..firsts[2]).contains(&(*n as u64)))
+        .collect();
     assert_eq!(spool.depth().records, expected.len() as u64);
-    let found =
-        async { tokio::time::timeout(Duration::from_secs(10), take_all(&mut source, expected.len() as u64)).await };
-    let found = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(found);
+    let found = async {
+        tokio::time::timeout(
+            Duration::from_secs(10),
+            take_all(&mut source, expected.len() as u64),
+        )
+        .await
+    };
+    let found = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(found);
     assert_eq!(found.expect("the source goes past it"), expected);
     assert_eq!(quarantined(folder.path()), 1);
 }
@@ -243,7 +292,10 @@ fn a_segment_that_is_damaged_as_a_whole_costs_itself_only() {
 #[test]
 fn a_full_spool_refuses_and_takes_again_what_was_made_room_for() {
     let folder = tempfile::tempdir().unwrap();
-    let small = Config { max_bytes: 4_000, ..config(folder.path()) };
+    let small = Config {
+        max_bytes: 4_000,
+        ..config(folder.path())
+    };
     let (spool, mut source, guard) = super::open(small, 1_000).unwrap();
     runtime().block_on(async {
         let mut seen = BTreeSet::new();
@@ -252,7 +304,10 @@ fn a_full_spool_refuses_and_takes_again_what_was_made_room_for() {
             while spool.append(payload(round, 100), 1).await == Ok(()) {
                 count += 1;
             }
-            assert_eq!(spool.append(payload(round, 100), 1).await, Err(AppendError::Full));
+            assert_eq!(
+                spool.append(payload(round, 100), 1).await,
+                Err(AppendError::Full)
+            );
             assert!(count >= 20, "round {round}: only {count} fit");
             seen.extend(take_all(&mut source, count).await);
             source.acknowledge(u64::MAX).await;
@@ -261,7 +316,10 @@ fn a_full_spool_refuses_and_takes_again_what_was_made_room_for() {
     });
     guard.close();
     assert_eq!(spool.depth(), Depth::default());
-    assert!(segment::list(folder.path()).unwrap().1.len() < 12, "segments were not deleted");
+    assert!(
+        segment::list(folder.path()).unwrap().1.len() < 12,
+        "segments were not deleted"
+    );
 }
 
 #[test]
@@ -281,8 +339,13 @@ fn a_failed_sync_is_fatal_and_never_tried_again() {
 fn a_second_process_on_the_folder_is_told_so() {
     let folder = tempfile::tempdir().unwrap();
     let (_spool, _source, guard) = super::open(config(folder.path()), 10).unwrap();
-    let second = super::open(config(folder.path()), 10).map(|_| ()).unwrap_err();
-    assert!(second.to_string().contains("in use by another process"), "{second}");
+    let second = super::open(config(folder.path()), 10)
+        .map(|_| ())
+        .unwrap_err();
+    assert!(
+        second.to_string().contains("in use by another process"),
+        "{second}"
+    );
     guard.close();
     super::open(config(folder.path()), 10).unwrap();
 }
@@ -331,8 +394,13 @@ fn a_record_inside_of_a_payload_is_no_record_whatever_is_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let (spool, _source, guard) = super::open(config(folder.path()), 10).unwrap();
     // As a device could write it: a cursor far ahead, with a checksum that needs no key.
-    let header =
-        record::Header { kind: record::Kind::Cursor, sequence: 1 << 40, appended_at: 0, readings: 0, length: 0 };
+    let header = record::Header {
+        kind: record::Kind::Cursor,
+        sequence: 1 << 40,
+        appended_at: 0,
+        readings: 0,
+        length: 0,
+    };
     let mut forged = Vec::new();
     header.write(&[], 0, &mut forged);
     runtime().block_on(async {

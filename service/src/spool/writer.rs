@@ -87,11 +87,11 @@ impl Writer {
                 found.next
             }
         };
-        let file = File::options().write(true).create(true).truncate(false).open(segment::path(
-            &config.folder,
-            shared.key,
-            first,
-        ))?;
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(segment::path(&config.folder, shared.key, first))?;
         segment::sync_folder(&config.folder)?;
         let length = segments.get(&first).copied().unwrap_or_default();
         shared.lock().segments.clone_from(&segments);
@@ -110,7 +110,9 @@ impl Writer {
             spooled: metrics::counter!(metric::SPOOLED.name),
             delivered: metrics::counter!(metric::SPOOL_DELIVERED.name),
         };
-        std::thread::Builder::new().name("spool-writer".into()).spawn(move || writer.run(commands))
+        std::thread::Builder::new()
+            .name("spool-writer".into())
+            .spawn(move || writer.run(commands))
     }
 
     fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -162,9 +164,13 @@ impl Writer {
 
     /// Writes a group, and before it begins a new segment where that is due. An error is fatal; everyone has been answered.
     fn commit(&mut self, appends: Vec<Append>) -> io::Result<()> {
-        let need: usize = appends.iter().map(|append| HEADER + append.payload.len()).sum();
+        let need: usize = appends
+            .iter()
+            .map(|append| HEADER + append.payload.len())
+            .sum();
         // No room, and acknowledged to its end: the next segment lets this one go.
-        let in_the_way = self.acknowledged + 1 >= self.next && (self.disk_is_full || !self.fits(need as u64));
+        let in_the_way =
+            self.acknowledged + 1 >= self.next && (self.disk_is_full || !self.fits(need as u64));
         let is_used = self.next > self.first;
         if is_used
             && (self.length >= self.config.segment_bytes || in_the_way)
@@ -178,7 +184,12 @@ impl Writer {
 
     fn begin_segment(&mut self) -> io::Result<()> {
         let path = segment::path(&self.config.folder, self.shared.key, self.next);
-        match File::options().write(true).create(true).truncate(true).open(&path) {
+        match File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+        {
             Ok(file) => {
                 segment::sync_folder(&self.config.folder)?;
                 (self.file, self.first, self.length) = (file, self.next, 0);
@@ -214,18 +225,34 @@ impl Writer {
 
     /// Writes what there is room for behind the present segment, without a sync.
     fn write(&mut self, appends: Vec<Append>) -> io::Result<Group> {
-        let mut group = Group { acknowledged: self.acknowledged, next: self.next, ..Group::default() };
+        let mut group = Group {
+            acknowledged: self.acknowledged,
+            next: self.next,
+            ..Group::default()
+        };
         let mut buffer = Vec::new();
         if self.cursor != self.acknowledged || (self.length == 0 && self.acknowledged > 0) {
             let (kind, sequence) = (Kind::Cursor, self.acknowledged);
-            Header { kind, sequence, appended_at: 0, readings: 0, length: 0 }.write(&[], self.shared.key, &mut buffer);
+            Header {
+                kind,
+                sequence,
+                appended_at: 0,
+                readings: 0,
+                length: 0,
+            }
+            .write(&[], self.shared.key, &mut buffer);
         }
         for append in appends {
             if !self.fits((buffer.len() + HEADER + append.payload.len()) as u64) {
                 group.refused.push(append);
                 continue;
             }
-            let Append { payload, readings, appended_at, .. } = &append;
+            let Append {
+                payload,
+                readings,
+                appended_at,
+                ..
+            } = &append;
             let length = payload.len() as u32;
             let header = Header {
                 kind: Kind::Payload,
@@ -243,16 +270,27 @@ impl Writer {
         group.length = buffer.len() as u64;
         if let Err(error) = self.file.write_all_at(&buffer, self.length) {
             // Half a record must not stand in front of whole ones.
-            let cut = self.file.set_len(self.length).and_then(|()| (self.sync)(&self.file));
+            let cut = self
+                .file
+                .set_len(self.length)
+                .and_then(|()| (self.sync)(&self.file));
             let reason = error.to_string();
-            let answer = if cut.is_ok() { AppendError::Io(reason) } else { AppendError::Failed(reason) };
+            let answer = if cut.is_ok() {
+                AppendError::Io(reason)
+            } else {
+                AppendError::Failed(reason)
+            };
             tracing::warn!(%error, "the spool cannot be written");
             self.disk_is_full = true;
             self.shared.lock().refusing = Some("its disk cannot be written");
             refuse(group.taken, &answer);
             refuse(group.refused, &AppendError::Full);
             cut?;
-            return Ok(Group { acknowledged: self.cursor, next: self.next, ..Group::default() });
+            return Ok(Group {
+                acknowledged: self.cursor,
+                next: self.next,
+                ..Group::default()
+            });
         }
         self.disk_is_full &= group.length == 0;
         Ok(group)
