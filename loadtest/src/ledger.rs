@@ -1,6 +1,8 @@
-//! The ledger: what became of each request, in two bits, and by that of each reading, whose contents follow from its number.
+//! The ledger: the outcome of each request in two bits. It determines the expected state of every reading, because the
+//! contents of a request follow from its number.
 //!
-//! A hundred million readings in requests of one take 25 MB.
+//! In: outcomes by request number, from the threads that send. Out: a compressed file. A damaged file, or the file of
+//! another run, is an error. A hundred million requests take 25 MB.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,21 +10,21 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use schema::reading::Micros;
 
-/// What is known of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// Not sent: nothing of it may be stored.
+pub(crate) enum Outcome {
+    /// It was not sent: none of its readings may be stored.
     Unsent = 0,
-    /// Answered with 2xx: every good reading has to be stored, and no bad one.
+    /// The response was 2xx: every valid reading has to be stored, and no invalid one.
     Accepted = 1,
-    /// Answered in a way that says that nothing of it was taken.
+    /// The response rejects the whole request: none of its readings may be stored.
     Rejected = 2,
-    /// No final answer: each of its good readings may be stored or not.
+    /// There was no final response: each of its valid readings may be stored or not.
     Unknown = 3,
 }
 
-impl Fate {
-    fn of(bits: u8) -> Self {
+impl Outcome {
+    fn from_bits(bits: u8) -> Self {
         match bits & 3 {
             0 => Self::Unsent,
             1 => Self::Accepted,
@@ -32,7 +34,7 @@ impl Fate {
     }
 }
 
-/// Fates by request, or by every n-th request of one thread.
+/// Outcomes by request number, of a run or of one of its threads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
     bits: Vec<u8>,
@@ -40,51 +42,47 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Sets the fate of a request.
-    pub fn set(&mut self, request: u64, fate: Fate) {
+    /// Sets the outcome of a request.
+    pub(crate) fn set(&mut self, request: u64, outcome: Outcome) {
         let (byte, shift) = ((request / 4) as usize, request % 4 * 2);
         if byte >= self.bits.len() {
             self.bits.resize(byte + 1, 0);
         }
-        self.bits[byte] = self.bits[byte] & !(3 << shift) | (fate as u8) << shift;
+        self.bits[byte] = self.bits[byte] & !(3 << shift) | (outcome as u8) << shift;
         self.len = self.len.max(request + 1);
     }
 
-    /// The fate of a request.
-    pub fn get(&self, request: u64) -> Fate {
-        let byte = self
-            .bits
-            .get((request / 4) as usize)
-            .copied()
-            .unwrap_or_default();
-        Fate::of(byte >> (request % 4 * 2))
+    /// The outcome of a request.
+    pub(crate) fn get(&self, request: u64) -> Outcome {
+        let byte = self.bits.get((request / 4) as usize);
+        Outcome::from_bits(byte.copied().unwrap_or_default() >> (request % 4 * 2))
     }
 
-    /// One more than the highest request that was set.
+    /// The highest request number that was set, plus one.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether nothing was set.
+    /// Whether no outcome was set.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The ledger of all, from those of threads of which each had every n-th request.
-    pub fn interleave(parts: &[Ledger]) -> Self {
-        let mut whole = Self::default();
-        let most = parts.iter().map(Ledger::len).max().unwrap_or_default();
-        for turn in (0..most).rev() {
-            for (part, at) in parts.iter().zip(0..) {
-                if turn < part.len() {
-                    whole.set(turn * parts.len() as u64 + at, part.get(turn));
+    /// Combines the ledgers of n threads, of which each sent every n-th request.
+    pub(crate) fn interleave(threads: &[Ledger]) -> Self {
+        let mut combined = Self::default();
+        let longest = threads.iter().map(Ledger::len).max().unwrap_or_default();
+        for turn in (0..longest).rev() {
+            for (thread, number) in threads.iter().zip(0..) {
+                if turn < thread.len() {
+                    combined.set(turn * threads.len() as u64 + number, thread.get(turn));
                 }
             }
         }
-        whole
+        combined
     }
 
-    /// Writes it, compressed, with the begin of its run.
+    /// Writes the ledger, compressed, with the time of the run's first measurement.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -95,14 +93,14 @@ impl Ledger {
             .with_context(|| path.display().to_string())
     }
 
-    /// Reads that of a run with this begin.
+    /// Reads the ledger of the run whose first measurement is at `begin`.
     ///
     /// # Errors
-    /// There is no such file, or it is no ledger, or another run's.
+    /// The file cannot be read, is not a valid ledger, or belongs to another run.
     pub fn read(path: &Path, begin: Micros) -> anyhow::Result<Self> {
         let name = || path.display().to_string();
         let bytes = zstd::stream::decode_all(File::open(path).with_context(name)?);
-        let parts = bytes.ok().and_then(|bytes| {
+        let fields = bytes.ok().and_then(|bytes| {
             let (len, rest) = bytes.split_first_chunk()?;
             let (begin, bits) = rest.split_first_chunk()?;
             Some((
@@ -111,12 +109,16 @@ impl Ledger {
                 bits.to_vec(),
             ))
         });
-        let whole = parts.filter(|(len, _, bits)| len.div_ceil(4) == bits.len() as u64);
-        let (len, of, bits) =
-            whole.with_context(|| format!("{}: no ledger of this version, or damaged", name()))?;
+        let complete = fields.filter(|(len, _, bits)| len.div_ceil(4) == bits.len() as u64);
+        let (len, own_begin, bits) = complete.with_context(|| {
+            format!(
+                "{}: not a ledger of this version, or the file is damaged",
+                name()
+            )
+        })?;
         ensure!(
-            of == begin,
-            "{}: the ledger of another run than the report",
+            own_begin == begin,
+            "{}: the ledger is of another run than the report",
             name()
         );
         Ok(Self { bits, len })
@@ -128,23 +130,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fates_are_kept_interleaved_and_written() {
-        let fates = [
-            Fate::Accepted,
-            Fate::Unsent,
-            Fate::Rejected,
-            Fate::Unknown,
-            Fate::Accepted,
+    fn outcomes_are_combined_written_and_read_back() {
+        let outcomes = [
+            Outcome::Accepted,
+            Outcome::Unsent,
+            Outcome::Rejected,
+            Outcome::Unknown,
+            Outcome::Accepted,
         ];
-        let mut parts = vec![Ledger::default(); 2];
-        let mut whole = Ledger::default();
-        for (request, fate) in (0..).zip(fates) {
-            parts[request as usize % 2].set(request / 2, fate);
-            whole.set(request, fate);
+        let mut threads = vec![Ledger::default(); 2];
+        let mut combined = Ledger::default();
+        for (request, outcome) in (0..).zip(outcomes) {
+            threads[request as usize % 2].set(request / 2, outcome);
+            combined.set(request, outcome);
         }
-        assert_eq!(Ledger::interleave(&parts), whole);
+        assert_eq!(Ledger::interleave(&threads), combined);
         let file = tempfile::NamedTempFile::new().unwrap();
-        whole.write(file.path(), 7).unwrap();
+        combined.write(file.path(), 7).unwrap();
         assert!(
             Ledger::read(file.path(), 8)
                 .unwrap_err()
@@ -154,12 +156,12 @@ mod tests {
         let read = Ledger::read(file.path(), 7).unwrap();
         assert_eq!(
             (0..6).map(|request| read.get(request)).collect::<Vec<_>>(),
-            [&fates[..], &[Fate::Unsent]].concat()
+            [&outcomes[..], &[Outcome::Unsent]].concat()
         );
-        whole.set(1, Fate::Accepted);
+        combined.set(1, Outcome::Accepted);
         assert_eq!(
-            (whole.get(0), whole.get(1), whole.get(2)),
-            (Fate::Accepted, Fate::Accepted, Fate::Rejected)
+            (combined.get(0), combined.get(1), combined.get(2)),
+            (Outcome::Accepted, Outcome::Accepted, Outcome::Rejected)
         );
     }
 }

@@ -1,24 +1,63 @@
-//! The load-test harness: an open loop of requests whose contents follow from a scenario and a seed, a ledger of what was
-//! answered, and proof of what was stored.
+//! The load-test harness: it sends an open loop of requests whose contents follow from a scenario and a seed, records the
+//! outcome of each request in a ledger, and verifies what was stored.
 //!
-//! `scenario` ▸ `schedule`, `traffic` ▸ `send` (`pace`) ▸ `meter`, `ledger` ▸ `run` (`observe`, `progress`) ▸ `report`, `html`;
-//! `verify` reads the database against the ledger; `matrix` runs all that against every shape of Gridwatch. Nothing here knows the insides of a server: only its HTTP interface, its
-//! metrics and its tables.
+//! The stages in order: [`scenario`] ▸ `schedule`, [`traffic`] ▸ [`send`] (`timer`) ▸ [`recorder`], [`ledger`] ▸ [`run`]
+//! ([`scrape`], [`progress`]) ▸ [`report`], [`html`]. [`verify`] compares the database with the ledger, and [`matrix`] loads
+//! Gridwatch in every deployment mode. The crate uses Gridwatch's HTTP interface, metrics and tables only.
+//!
+//! Tests, benchmarks and demos use [`generator`] to send readings, [`prometheus`] to read metrics and [`statistics`] for
+//! medians:
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use std::sync::Arc;
+//!
+//! use loadtest::generator::{Generator, Pacing};
+//! use loadtest::scenario::Scenario;
+//! use loadtest::send::Target;
+//! use loadtest::traffic::Traffic;
+//! use tokio_util::sync::CancellationToken;
+//!
+//! // 300,000 readings of 10,000 series, one per second, in requests of 1,000.
+//! let scenario = Scenario::parse(
+//!     "name = 'example'\nrate = 10000\nduration = '30s'\nbatch = 1000\nconnections = 16\n",
+//! )?;
+//! let begin = schema::clock::now() - 30_000_000;
+//! let generator = Generator {
+//!     traffic: Arc::new(Traffic::new(&scenario, begin)),
+//!     target: Target::new("http://127.0.0.1:8080")?,
+//!     threads: 1,
+//!     pacing: Pacing::AsFastAsPossible,
+//! };
+//! let sent = generator
+//!     .send(CancellationToken::new(), |counts| println!("{}", counts.accepted))
+//!     .await?
+//!     .ensure_all_accepted()?;
+//! println!("{:.0} readings/s", sent.accepted_per_second());
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod compare;
+pub mod generator;
 pub mod html;
+mod http;
+pub mod idle_server;
 pub mod ledger;
 pub mod matrix;
-pub mod meter;
-pub mod nothing;
-pub mod observe;
-pub mod pace;
 pub mod plot;
+mod postgres;
 pub mod progress;
+pub mod recorder;
 pub mod report;
 pub mod run;
 pub mod scenario;
-pub mod schedule;
+mod schedule;
+pub mod scrape;
 pub mod send;
+pub mod statistics;
+mod timer;
 pub mod traffic;
 pub mod verify;
+
+pub use testbed::prometheus;

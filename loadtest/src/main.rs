@@ -1,4 +1,4 @@
-//! `loadtest`: load on a Gridwatch, and proof of what became of it.
+//! `loadtest`: load tests of Gridwatch, and verification of what it stored.
 
 mod command;
 
@@ -6,15 +6,15 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::command::{Arguments, Usage};
+use crate::command::{Arguments, UsageError};
 
 fn main() -> ExitCode {
-    let result = command::run(Arguments::parse());
+    let result = command::execute(Arguments::parse());
     match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("loadtest: {error:#}");
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }
 }

@@ -1,15 +1,17 @@
-//! The matrix: five questions, answered by starting Gridwatch in each of its shapes on this machine and loading it.
+//! The matrix: Gridwatch is started in each deployment mode on this machine and loaded, to answer five questions.
 //!
 //! ```text
-//! cell (front ends, worker, load balancer) ▸ search (highest rate that meets the target) ▸ measure at 50 % and 80 %
+//! cell (front ends, worker, load balancer) ▸ search (highest rate that meets the target)
+//!   ▸ measurements at 50 % and 80 % of that rate
 //! ```
 //!
-//! In: the program, and how much time there is. Out: [`Matrix`], with a sentence and its figures for each question.
+//! In: the program, and how long to measure. Out: a [`Matrix`] with an answer and its figures for each question. A cell that
+//! fails is left out, with the reason in [`Matrix::incomplete`].
 
-pub mod answers;
-pub mod cell;
+mod answers;
+pub(crate) mod cell;
 pub mod page;
-pub mod search;
+pub(crate) mod search;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,172 +24,191 @@ use testbed::postgres::Postgres;
 use testbed::rabbitmq::RabbitMq;
 use tokio_util::sync::CancellationToken;
 
-use crate::matrix::answers::Answer;
-use crate::matrix::cell::{Cell, Way};
-use crate::matrix::search::{Limit, Trial};
+use self::answers::Answer;
+use self::cell::{Cell, Deployment, DeploymentMode, Servers};
+use self::search::{Limit, Trial};
 use crate::report::{Machine, Report};
 use crate::scenario::{Mode, Scenario};
 
-/// Version of the form of a matrix.
-pub const VERSION: u32 = 2;
-/// The name of the matrix in its folder.
+/// Version of the format of a matrix.
+const VERSION: u32 = 2;
+/// File name of the matrix in its directory.
 pub const FILE: &str = "matrix.json";
-/// The generator has to reach so many times the best rate.
-const NEAR: f64 = 1.5;
-/// What an answer may take at the highest rate, at the 99th percentile.
-pub const TARGET_MS: f64 = 100.0;
+/// Below this headroom, the generator itself may be the limit.
+const MIN_HEADROOM: f64 = 1.5;
+/// Limit of the response time at the 99th percentile, in milliseconds.
+const TARGET_MS: f64 = 100.0;
 
-/// What to try, and for how long.
+/// What to measure, and for how long.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The program `gridwatch`.
     pub gridwatch: PathBuf,
-    /// Most front ends behind the load balancer.
+    /// Highest number of front ends behind the load balancer.
     pub instances: u16,
-    /// Readings of a request.
+    /// Readings per request.
     pub batch: u64,
     /// Connections of the generator.
     pub connections: u64,
     /// Length of a trial of the search.
     pub trial: Duration,
-    /// Trials of the search after the ceiling is known.
+    /// Number of trials of the search.
     pub trials: u32,
-    /// Length of a measurement at 50 % and at 80 %.
+    /// Length of the measurements at 50 % and 80 %.
     pub measure: Duration,
-    /// Everything that looks random is made from it.
+    /// The seed of all pseudo-random values.
     pub seed: u64,
 }
 
-/// One shape, loaded.
+/// The results of one deployment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Loaded {
-    /// `direct`, or `queued`.
-    pub way: Way,
-    /// Front ends.
+pub struct CellResult {
+    /// `direct` or `queued`.
+    #[serde(rename = "way")]
+    pub mode: DeploymentMode,
+    /// Number of front ends.
     pub instances: u16,
-    /// Threads of each.
+    /// Threads of each front end.
     pub threads: u16,
-    /// Readings a second in a closed loop.
+    /// Readings per second in a closed loop.
     pub ceiling_per_second: f64,
-    /// The highest rate that met the target, in readings a second.
+    /// The highest rate that met the target, in readings per second.
     pub best_per_second: f64,
-    /// What kept the next higher one from meeting it.
+    /// Why the next higher rate did not meet the target.
     pub limit: Limit,
-    /// What was busiest at the ceiling, and how busy.
+    /// The busiest processes in the closed loop, and how busy they were.
     pub bottleneck: String,
     /// Every trial of the search.
     pub trials: Vec<Trial>,
-    /// At 50 % and at 80 % of the best.
+    /// Reports at 50 % and 80 % of the highest rate.
     pub measured: Vec<Report>,
 }
 
-/// What the matrix has found.
+impl CellResult {
+    /// The name of the deployment.
+    pub(crate) fn name(&self) -> String {
+        let deployment = Deployment {
+            mode: self.mode,
+            instances: self.instances,
+            threads: self.threads,
+        };
+        deployment.name()
+    }
+}
+
+/// The results of all deployments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Matrix {
-    /// [`VERSION`].
+    /// Version of the format.
     pub version: u32,
-    /// When it began, RFC 3339.
+    /// When the matrix began, RFC 3339.
     pub started_at: String,
-    /// What ran: Gridwatch, PostgreSQL, RabbitMQ, HAProxy.
+    /// Versions of Gridwatch, PostgreSQL, RabbitMQ and HAProxy.
     pub versions: Vec<String>,
-    /// Where it ran; the generator and all servers on this one machine.
+    /// The machine of the generator and all servers.
     pub machine: Machine,
-    /// Everything that looks random was made from it.
+    /// The seed of all pseudo-random values.
     pub seed: u64,
-    /// Readings of a request.
+    /// Readings per request.
     pub batch: u64,
     /// Connections of the generator.
     pub connections: u64,
-    /// What an answer may take at the 99th percentile, in milliseconds.
+    /// Limit of the response time at the 99th percentile, in milliseconds.
     pub target_ms: f64,
-    /// Readings a second that the generator reaches against a server that does nothing.
+    /// Readings per second that the generator reaches against an idle server.
     pub generator_per_second: f64,
-    /// How many times the best rate of all that is.
+    /// The rate of the generator as a multiple of the highest rate of all cells.
     pub headroom: f64,
-    /// Why cells are missing; none where all are there.
+    /// Why cells are missing; none if all are present.
     pub incomplete: Option<String>,
     /// The five answers.
     pub answers: Vec<Answer>,
-    /// Each shape.
-    pub cells: Vec<Loaded>,
+    /// One result per deployment.
+    pub cells: Vec<CellResult>,
 }
 
 impl Plan {
-    /// The scenario of every trial.
+    /// The scenario of a run.
     fn scenario(&self, mode: Mode, rate: f64, duration: Duration) -> anyhow::Result<Scenario> {
         let mode = match mode {
             Mode::Open => "open",
             Mode::Closed => "closed",
         };
         let text = format!(
-            "name = 'matrix'\nmode = '{mode}'\nseed = {}\nrate = {rate}\nduration = '{}'\nwarm-up = '{}'\nbatch = {}\n\
-             connections = {}\n[fleet]\ndevices = 20000\n",
+            "name = 'matrix'\nmode = '{mode}'\nseed = {}\nrate = {rate}\nduration = '{}'\n\
+             warm-up = '{}'\nbatch = {}\nconnections = {}\n[fleet]\ndevices = 20000\n",
             self.seed,
             humantime::format_duration(duration),
             humantime::format_duration(duration / 5),
             self.batch,
             self.connections
         );
-        Scenario::parse(&text).context("the matrix' scenario")
+        Scenario::parse(&text).context("the scenario of the matrix")
     }
 
-    /// Which shapes: one front end with one thread and with all, and more of them with one each, directly and queued.
-    fn shapes(&self) -> Vec<(Way, u16, u16)> {
+    /// The deployments of each mode: one front end with one thread, one with a thread per core, and several with one
+    /// thread each.
+    fn deployments(&self) -> Vec<Deployment> {
         let cores = std::thread::available_parallelism()
             .map_or(1, |cores| cores.get() as u16)
             .max(2);
-        let mut shapes = Vec::new();
-        for way in [Way::Direct, Way::Queued] {
-            shapes.extend([(way, 1, 1), (way, 1, cores)]);
-            shapes.extend((2..=self.instances).map(|instances| (way, instances, 1)));
+        let mut deployments = Vec::new();
+        for mode in [DeploymentMode::Direct, DeploymentMode::Queued] {
+            let several = (2..=self.instances).map(|instances| (instances, 1));
+            let all = [(1, 1), (1, cores)].into_iter().chain(several);
+            deployments.extend(all.map(|(instances, threads)| Deployment {
+                mode,
+                instances,
+                threads,
+            }));
         }
-        shapes
+        deployments
     }
 
-    /// Runs everything on private nodes. `say` hears of each step.
+    /// Measures all deployments on private servers. `log` is called with a line for each step.
     ///
     /// # Errors
-    /// A server or a process does not start, or does not tell what it has to. Ctrl-C, through `stop`, ends it with what is
-    /// there.
+    /// A server cannot be started or does not respond. When `stop` is cancelled, the results so far are returned.
     pub async fn execute(
         &self,
-        say: &mut dyn FnMut(&str),
+        log: &mut dyn FnMut(&str),
         stop: CancellationToken,
     ) -> anyhow::Result<Matrix> {
-        let started = jiff::Timestamp::now().to_string();
+        let started_at = jiff::Timestamp::now().to_string();
         if self.instances > 1 {
-            HaProxy::version().context("several instances need HAProxy in front of them")?;
+            HaProxy::version().context("several front ends require HAProxy")?;
         }
-        say("starting private PostgreSQL and RabbitMQ nodes …");
-        let shapes = self.shapes();
-        let postgres = Postgres::start()?;
-        let rabbitmq = RabbitMq::start(shapes.len())?;
-        let versions = cell::versions(self, &postgres, &rabbitmq).await?;
-        let generator_per_second = search::generator(self, &stop).await?;
-        say(&format!(
-            "the generator reaches {generator_per_second:.0} readings/s against a server that does nothing"
+        log("starting private PostgreSQL and RabbitMQ servers …");
+        let deployments = self.deployments();
+        let servers = Servers {
+            postgres: Postgres::start()?,
+            rabbitmq: RabbitMq::start(deployments.len())?,
+        };
+        let versions = servers.versions(self).await?;
+        let generator_per_second = search::generator_rate(self, &stop).await?;
+        log(&format!(
+            "the generator reaches {generator_per_second:.0} readings/s against an idle server"
         ));
-        let (mut cells, mut failed): (Vec<Loaded>, Vec<String>) = (Vec::new(), Vec::new());
-        for (number, (way, instances, threads)) in shapes.into_iter().enumerate() {
-            let name = cell::name(way, instances, threads);
-            let mut say = |text: &str| say(&format!("{name}: {text}"));
-            let loaded = async {
-                let cell = Cell::start(self, &postgres, &rabbitmq, number, way, instances, threads)
-                    .await?;
-                let loaded = search::load(self, &cell, &mut say, &stop).await?;
-                if let Err(error) = cell.end() {
-                    say(&format!("{error:#}"));
+        let (mut cells, mut failed): (Vec<CellResult>, Vec<String>) = (Vec::new(), Vec::new());
+        for (number, deployment) in deployments.into_iter().enumerate() {
+            let name = deployment.name();
+            let mut log = |text: &str| log(&format!("{name}: {text}"));
+            let measure = async {
+                let cell = Cell::start(self, &servers, number, deployment).await?;
+                let result = search::measure(self, &cell, &mut log, &stop).await?;
+                if let Err(error) = cell.stop() {
+                    log(&format!("{error:#}"));
                 }
-                anyhow::Ok(loaded)
+                anyhow::Ok(result)
             };
-            match loaded.await {
-                Ok(Some(loaded)) => cells.push(loaded),
-                // What the others have found took minutes, and stays.
+            match measure.await {
+                Ok(Some(result)) => cells.push(result),
+                // The results of the other cells took minutes, and are returned nevertheless.
                 Err(error) => failed.push(format!("{name}: {error:#}")),
                 Ok(None) => {
-                    failed.push("it was ended before its time".into());
+                    failed.push("the matrix was ended early".into());
                     break;
                 }
             }
@@ -198,7 +219,7 @@ impl Plan {
             .fold(0.0, f64::max);
         Ok(Matrix {
             version: VERSION,
-            started_at: started,
+            started_at,
             versions,
             machine: Machine::this(),
             seed: self.seed,
@@ -221,7 +242,7 @@ impl Plan {
 impl Matrix {
     /// Whether the generator has so little headroom that it may be the limit itself.
     pub fn is_generator_near(&self) -> bool {
-        self.headroom > 0.0 && self.headroom < NEAR
+        self.headroom > 0.0 && self.headroom < MIN_HEADROOM
     }
 }
 

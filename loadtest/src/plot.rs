@@ -1,51 +1,50 @@
-//! Plots as SVG, to stand in a page without a network.
+//! Plots as SVG, for a page that loads nothing from the network.
 //!
-//! In: points. Out: text that an HTML page takes as it is. Nothing in it comes from outside but numbers and names, which are
-//! escaped.
+//! In: points. Out: SVG and HTML. Names are escaped; values that are not finite are left out.
 
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 240.0;
-/// Room for the axes: left, right, top, bottom.
+/// Space for the axes: left, right, top, bottom.
 const MARGIN: (f64, f64, f64, f64) = (70.0, 20.0, 12.0, 36.0);
-/// Told apart by who sees few colours, too (Okabe and Ito, 2008).
+/// Colours that people with colour vision deficiency can distinguish (Okabe and Ito, 2008).
 const COLOURS: [&str; 6] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
 ];
 
 /// A line of a plot.
 #[derive(Debug, Clone)]
-pub struct Line {
-    /// What the legend calls it.
-    pub name: String,
-    /// From left to right.
-    pub points: Vec<(f64, f64)>,
+pub(crate) struct Line {
+    /// The name in the legend.
+    pub(crate) name: String,
+    /// Points from left to right.
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// What a plot's axes say.
+/// The axes of a plot.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Axes<'a> {
-    /// Below.
-    pub x: &'a str,
-    /// On the left.
-    pub y: &'a str,
-    /// Whether the left axis has powers of ten.
-    pub is_log: bool,
-    /// Names for places on the lower axis, instead of numbers.
-    pub ticks: &'a [(f64, &'a str)],
+pub(crate) struct Axes<'a> {
+    /// Label of the horizontal axis.
+    pub(crate) x: &'a str,
+    /// Label of the vertical axis.
+    pub(crate) y: &'a str,
+    /// Whether the vertical axis is logarithmic.
+    pub(crate) is_log: bool,
+    /// Labels at positions of the horizontal axis, instead of numbers.
+    pub(crate) ticks: &'a [(f64, &'a str)],
 }
 
-/// Text that HTML takes as text.
-pub fn escape(text: &str) -> String {
+/// Escapes text for HTML.
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
 }
 
-/// A number as people write it: 1,234,567, 12.3, 0.012.
-pub fn human(value: f64) -> String {
+/// Formats a number with three or more significant digits: 1,234,567, 12.3, 0.0120.
+pub fn format_number(value: f64) -> String {
     if value.is_nan() {
         return "–".into();
     }
@@ -69,8 +68,8 @@ pub fn human(value: f64) -> String {
     }
 }
 
-/// A step of 1, 2 or 5 times a power of ten that divides `range` in about five.
-fn step(range: f64) -> f64 {
+/// A step of 1, 2 or 5 times a power of ten that divides `range` into about five parts.
+fn tick_step(range: f64) -> f64 {
     let rough = (range / 5.0).max(f64::MIN_POSITIVE);
     let power = 10_f64.powf(rough.log10().floor());
     let digit = rough / power;
@@ -86,21 +85,21 @@ fn step(range: f64) -> f64 {
         }
 }
 
-/// Lines over a common pair of axes.
-pub fn lines(axes: Axes<'_>, lines: &[Line]) -> String {
-    let finite = |value: &f64| value.is_finite() && (!axes.is_log || *value > 0.0);
+/// A plot of lines with common axes, and its legend.
+pub(crate) fn lines(axes: Axes<'_>, lines: &[Line]) -> String {
+    let is_drawn = |value: &f64| value.is_finite() && (!axes.is_log || *value > 0.0);
     let points = || {
         lines
             .iter()
             .flat_map(|line| &line.points)
-            .filter(|(_, y)| finite(y))
+            .filter(|(_, y)| is_drawn(y))
     };
     let (mut left, mut right, mut low, mut high) = (f64::MAX, f64::MIN, f64::MAX, f64::MIN);
     for &(x, y) in points() {
         (left, right, low, high) = (left.min(x), right.max(x), low.min(y), high.max(y));
     }
     if left > right {
-        return "<p>nothing was measured</p>".into();
+        return "<p>no data</p>".into();
     }
     right = right.max(left + 1e-9);
     let scale = |y: f64| if axes.is_log { y.log10() } else { y };
@@ -132,7 +131,7 @@ pub fn lines(axes: Axes<'_>, lines: &[Line]) -> String {
             power += 1.0;
         }
     } else {
-        let step = step(top);
+        let step = tick_step(top);
         let mut tick = 0.0;
         while tick <= top {
             y_ticks.push(tick);
@@ -148,7 +147,7 @@ pub fn lines(axes: Axes<'_>, lines: &[Line]) -> String {
             WIDTH - margin_right,
             margin_left - 6.0,
             y + 4.0,
-            human(tick)
+            format_number(tick)
         );
     }
     let mut x_ticks: Vec<(f64, String)> = axes
@@ -157,10 +156,10 @@ pub fn lines(axes: Axes<'_>, lines: &[Line]) -> String {
         .map(|&(x, name)| (x, name.to_owned()))
         .collect();
     if x_ticks.is_empty() {
-        let step = step(right - left);
+        let step = tick_step(right - left);
         let mut tick = (left / step).ceil() * step;
         while tick <= right + 1e-9 {
-            x_ticks.push((tick, human(tick)));
+            x_ticks.push((tick, format_number(tick)));
             tick += step;
         }
     }
@@ -181,24 +180,24 @@ pub fn lines(axes: Axes<'_>, lines: &[Line]) -> String {
         escape(axes.x)
     );
     for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
-        let places: Vec<String> = line
+        let positions: Vec<String> = line
             .points
             .iter()
-            .filter(|(_, y)| finite(y))
+            .filter(|(_, y)| is_drawn(y))
             .map(|&(x, y)| format!("{:.1},{:.1}", at_x(x), at_y(y)))
             .collect();
         let _ = write!(
             svg,
             "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>",
-            places.join(" ")
+            positions.join(" ")
         );
     }
     svg.push_str("</svg>");
     svg + &legend(lines.iter().map(|line| line.name.as_str()))
 }
 
-/// Bars with one scale for all, as a picture that stands alone, too.
-pub fn bars(unit: &str, bars: &[(String, f64)]) -> String {
+/// A bar chart; it is also valid as a file of its own.
+pub(crate) fn bars(unit: &str, bars: &[(String, f64)]) -> String {
     let bars: Vec<_> = bars
         .iter()
         .map(|(name, value)| (name.clone(), vec![*value]))
@@ -206,20 +205,21 @@ pub fn bars(unit: &str, bars: &[(String, f64)]) -> String {
     stacked(unit, &bars)
 }
 
-/// Bars, each of several parts one behind the other, with one scale for all, and a legend.
-pub fn stacks(unit: &str, parts: &[&str], bars: &[(String, Vec<f64>)]) -> String {
+/// A chart of stacked bars, and its legend.
+pub(crate) fn stacks(unit: &str, parts: &[&str], bars: &[(String, Vec<f64>)]) -> String {
     stacked(unit, bars) + &legend(parts.iter().copied())
 }
 
 fn stacked(unit: &str, bars: &[(String, Vec<f64>)]) -> String {
-    let most = bars
+    let largest = bars
         .iter()
         .map(|(_, values)| values.iter().sum::<f64>())
         .fold(1e-9, f64::max);
     let (left, row) = (200.0, 26.0);
     let height = bars.len() as f64 * row + 6.0;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" font-family=\"sans-serif\" font-size=\"11\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" font-family=\"sans-serif\" font-size=\"11\" \
+         viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">",
         escape(unit)
     );
     for (at, (name, values)) in bars.iter().enumerate() {
@@ -233,10 +233,11 @@ fn stacked(unit: &str, bars: &[(String, Vec<f64>)]) -> String {
         );
         let mut x = left;
         for (value, colour) in values.iter().zip(COLOURS.iter().cycle()) {
-            let width = value / most * (WIDTH - left - 110.0);
+            let width = value / largest * (WIDTH - left - 110.0);
             let _ = write!(
                 svg,
-                "<rect x=\"{x:.1}\" y=\"{y}\" width=\"{width:.1}\" height=\"18\" fill=\"{colour}\"/>"
+                "<rect x=\"{x:.1}\" y=\"{y}\" width=\"{width:.1}\" height=\"18\" \
+                 fill=\"{colour}\"/>"
             );
             x += width;
         }
@@ -245,7 +246,7 @@ fn stacked(unit: &str, bars: &[(String, Vec<f64>)]) -> String {
             "<text x=\"{:.1}\" y=\"{}\">{} {}</text>",
             x + 6.0,
             y + 14.0,
-            human(values.iter().sum()),
+            format_number(values.iter().sum()),
             escape(unit)
         );
     }
@@ -269,8 +270,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_as_people_write_them() {
-        let found = [
+    fn numbers_have_three_significant_digits_and_thousands_separators() {
+        let formatted = [
             0.0,
             0.012,
             1.5,
@@ -280,9 +281,9 @@ mod tests {
             1_234_567.0,
             -4_000.0,
         ]
-        .map(human);
+        .map(format_number);
         assert_eq!(
-            found,
+            formatted,
             [
                 "0",
                 "0.0120",
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn strange_names_and_values_do_not_break_a_page() {
+    fn special_names_and_values_do_not_break_a_page() {
         let line = Line {
             name: "<script>".into(),
             points: vec![(0.0, f64::NAN), (1.0, f64::INFINITY), (2.0, 3.0)],
@@ -314,6 +315,6 @@ mod tests {
             !svg.contains("<script>") && !svg.contains("NaN") && !svg.contains("inf"),
             "{svg}"
         );
-        assert!(lines(Axes::default(), &[]).contains("nothing"));
+        assert!(lines(Axes::default(), &[]).contains("no data"));
     }
 }

@@ -1,59 +1,61 @@
-//! What a person sees of a run: a live line on a terminal, a plain one every few seconds elsewhere.
+//! The progress of a run on standard error: a progress bar on a terminal, otherwise a line every five seconds.
+//!
+//! In: rows of the report. Out: text. Nothing can fail.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::meter::Counts;
+use crate::recorder::Counts;
 use crate::report::Row;
 
-/// Seconds between two plain lines.
-const PLAIN: f64 = 5.0;
+/// Seconds between two lines if there is no terminal.
+const LINE_INTERVAL: f64 = 5.0;
 
-/// See the module. Goes to standard error.
+/// See the module.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
     seconds: f64,
-    last: f64,
+    last_line: f64,
     is_quiet: bool,
 }
 
 impl Progress {
-    /// For a run of this length.
-    pub fn new(length: Duration) -> Self {
+    /// The progress of a run with this duration.
+    pub fn new(duration: Duration) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{bar:30} {msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(length.as_millis() as u64).with_style(style)
+            ProgressBar::new(duration.as_millis() as u64).with_style(style)
         });
         Self {
             bar,
-            seconds: length.as_secs_f64(),
-            last: 0.0,
+            seconds: duration.as_secs_f64(),
+            last_line: 0.0,
             is_quiet: false,
         }
     }
 
-    /// One that says nothing.
+    /// No output.
     pub fn quiet() -> Self {
         Self {
             bar: None,
             seconds: 0.0,
-            last: 0.0,
+            last_line: 0.0,
             is_quiet: true,
         }
     }
 
-    /// A second has gone by.
-    pub fn row(&mut self, row: &Row, counts: &Counts, is_stopping: bool) {
+    /// Shows a row of the report and the counts so far.
+    pub(crate) fn row(&mut self, row: &Row, counts: &Counts, is_stopping: bool) {
         let backlog = row
             .backlog
             .map_or_else(String::new, |backlog| format!("  backlog {backlog:.0}"));
         let stopping = if is_stopping { "  stopping" } else { "" };
         let times = row.latency_ms.map_or_else(
-            || "no times yet".to_owned(),
+            || "no latencies yet".to_owned(),
             |times| {
                 format!(
                     "p50 {:.1} ms  p99 {:.1} ms  max {:.0} ms",
@@ -74,27 +76,27 @@ impl Progress {
                 bar.set_position((row.at * 1e3) as u64);
                 bar.set_message(text);
             }
-            None if !self.is_quiet && (row.at - self.last >= PLAIN || is_stopping) => {
-                self.last = row.at;
+            None if !self.is_quiet && (row.at - self.last_line >= LINE_INTERVAL || is_stopping) => {
+                self.last_line = row.at;
                 eprintln!("{text}");
             }
             None => {}
         }
     }
 
-    /// Everything is sent; so many readings are not stored yet, as far as the processes tell.
-    pub fn settling(&mut self, backlog: Option<f64>) {
+    /// Shows that everything is sent, and how many readings are not stored yet; none if a process does not respond.
+    pub(crate) fn draining(&mut self, backlog: Option<f64>) {
         if let Some(bar) = &self.bar {
             let backlog = backlog.map_or_else(
-                || "a process does not answer".to_owned(),
+                || "a process does not respond".to_owned(),
                 |backlog| format!("{backlog:.0} readings are not stored yet"),
             );
-            bar.set_message(format!("everything is sent; {backlog}"));
+            bar.set_message(format!("all requests are sent; {backlog}"));
         }
     }
 
-    /// Leaves the terminal as it was.
-    pub fn finish(&self) {
+    /// Removes the progress bar.
+    pub fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -1,6 +1,7 @@
-//! The report: everything that a run has found, as JSON, with a published schema.
+//! The report: the results of a run as JSON, with a published schema.
 //!
-//! Units are in the names: milliseconds `_ms`, seconds `_seconds`, readings a second `_per_second`.
+//! In: the results of [`crate::run`]. Out: `report.json` and the files beside it. Reading a report of another version is an
+//! error. Units are in the names: milliseconds `_ms`, seconds `_seconds`, readings per second `_per_second`.
 
 use std::path::Path;
 
@@ -8,92 +9,94 @@ use anyhow::Context as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::meter::{Counts, Quantiles};
-use crate::observe::{Books, StageTimes};
+use crate::recorder::{Counts, Quantiles};
+use crate::scrape::{Books, StageTimes};
 
-/// Version of the form of a report.
-pub const VERSION: u32 = 2;
-/// The name of the report in its folder, and of the ledger beside it.
+/// Version of the format of a report.
+pub(crate) const VERSION: u32 = 2;
+/// File name of the report in its directory.
 pub const FILE: &str = "report.json";
-/// See [`FILE`].
+/// File name of the ledger.
 pub const LEDGER: &str = "ledger.bin";
-/// See [`FILE`].
+/// File name of the HTML page.
 pub const PAGE: &str = "report.html";
-/// See [`FILE`]; written by a verification.
+/// File name of the result of a verification.
 pub const VERDICT: &str = "verdict.json";
-/// See [`FILE`].
+/// File name of the log of latencies.
 pub const LOG: &str = "latency.hlog";
 
-/// What a run has found.
+/// The results of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
-    /// [`VERSION`].
+    /// Version of the format.
     pub version: u32,
-    /// The scenario in full, with what the command line changed of it, as TOML. With `begin`, it sends the same bytes again.
+    /// The scenario as TOML, with the overrides of the command line. It has `begin`, so it sends the same bytes again.
     pub scenario: String,
     /// The scenario's name.
     pub name: String,
-    /// Everything that looks random was made from it.
+    /// The seed of all pseudo-random values.
     pub seed: u64,
     /// Time of the first measurement, in microseconds since 1970.
     pub begin: i64,
-    /// Where the readings went.
+    /// The URL that readings were sent to.
     pub target: String,
-    /// When it began, RFC 3339.
+    /// When the run began, RFC 3339.
     pub started_at: String,
-    /// From the first send to the last answer.
+    /// From the first send to the last response.
     pub seconds: f64,
-    /// It was ended before its time.
+    /// Whether the run was ended early.
     pub interrupted: bool,
-    /// Where it ran.
+    /// The machine that the load test ran on.
     pub machine: Machine,
-    /// What ran, as the processes tell, where their admin ports were given.
+    /// Programs and versions of the processes, if their admin ports were given.
     pub versions: Vec<String>,
-    /// What was counted.
+    /// Counts of requests and readings.
     pub counts: Counts,
     /// Requests of the schedule that were not sent.
     pub unsent: u64,
-    /// Readings that were accepted, a second.
+    /// Readings that were accepted per second.
     pub accepted_per_second: f64,
-    /// From the intended send to the final answer, retries included, in milliseconds, after the warm-up. A request that got
-    /// none counts as one that took the whole timeout at least.
+    /// From the scheduled send to the final response, including retries, in milliseconds, after the warm-up. A request
+    /// without a final response counts with the timeout at least.
     pub latency_ms: Quantiles,
-    /// The same from the send itself.
+    /// The same from the actual send.
     pub latency_from_send_ms: Quantiles,
-    /// From the intended send to the send.
+    /// From the scheduled send to the actual send.
     pub lateness_ms: Quantiles,
-    /// Latency at rising quantiles: the quantile, from the intended send, from the send itself.
+    /// Latency by quantile: the quantile, the latency from the scheduled send, and from the actual send.
     pub curve_ms: Vec<(f64, f64, f64)>,
-    /// Each second.
+    /// One row per second.
     pub rows: Vec<Row>,
-    /// What the processes counted, where their admin ports were given.
+    /// The counters of the processes, if their admin ports were given.
     pub books: Option<Books>,
-    /// Time of each stage, likewise.
+    /// The time of each stage, if the admin ports were given.
     pub stages: Vec<StageTimes>,
-    /// By how many readings what was accepted and not stored grew each second, after the warm-up.
+    /// Growth of the accepted and not yet stored readings per second, after the warm-up.
     pub backlog_growth_per_second: Option<f64>,
-    /// From the last answer until everything accepted was through, in seconds.
-    pub settle_seconds: Option<f64>,
+    /// From the last response until everything accepted was processed, in seconds.
+    #[serde(rename = "settle_seconds")]
+    pub drain_seconds: Option<f64>,
     /// CPU time and memory by process.
     pub processes: Vec<ProcessUse>,
-    /// Some answers that do not fit what was sent, or the first error.
-    pub unlike: Vec<String>,
+    /// Examples of responses that do not match the request, or the first error.
+    #[serde(rename = "unlike")]
+    pub examples: Vec<String>,
 }
 
-/// Where a run took place.
+/// The machine that a run took place on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// Its processors.
+    /// Model of the processors.
     pub processor: String,
-    /// How many of them.
+    /// Number of cores.
     pub cores: u64,
     /// Memory in MiB.
     pub memory_mib: u64,
-    /// The kernel.
+    /// Version of the kernel.
     pub kernel: String,
-    /// This program.
+    /// Version of the load test.
     pub loadtest: String,
 }
 
@@ -101,39 +104,39 @@ pub struct Machine {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
-    /// Its end, in seconds since the begin.
+    /// End of the interval, in seconds since the start.
     pub at: f64,
-    /// Readings accepted in it, a second.
+    /// Readings accepted per second.
     pub accepted_per_second: f64,
-    /// Requests without a final answer.
+    /// Requests without a final response.
     pub errors: u64,
-    /// Of the requests that ended in it, as [`Report::latency_ms`]; none in the warm-up, and where none ended.
+    /// Latency of the requests that ended in the interval, as [`Report::latency_ms`]; none in the warm-up.
     pub latency_ms: Option<Quantiles>,
-    /// Readings accepted and not stored yet, where the processes tell.
+    /// Readings accepted and not stored yet, if the admin ports were given.
     pub backlog: Option<f64>,
 }
 
-/// What a process used while the run went on, from the end of the warm-up until everything was stored.
+/// CPU time and memory of a process, from the end of the warm-up until everything was stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessUse {
-    /// What it is.
+    /// Name of the process.
     pub process: String,
     /// CPU-seconds.
     pub cpu_seconds: f64,
-    /// Cores that it kept busy while requests were sent; of a process elsewhere, until everything was stored.
+    /// Cores in use while requests were sent; of a process on another machine, until everything was stored.
     pub cores: f64,
-    /// CPU-seconds for a million readings: accepted ones, or stored ones where the process stores. None where there are none.
+    /// CPU-seconds per million readings: stored ones if the process stores, otherwise accepted ones. None without readings.
     pub cpu_seconds_per_million: Option<f64>,
     /// Resident memory at the end in MiB.
     pub memory_mib: f64,
 }
 
 impl Report {
-    /// Reads a report from its file, or from the folder that it is in.
+    /// Reads a report from its file, or from the directory of the file.
     ///
     /// # Errors
-    /// There is none, or it is of another version.
+    /// The file cannot be read, or is not a report of this version.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let path = if path.is_dir() {
             path.join(FILE)
@@ -143,27 +146,34 @@ impl Report {
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         serde_json::from_str(&text).with_context(|| {
             format!(
-                "{}: no report of 'loadtest run' of this version",
+                "{}: not a report of 'loadtest run' of this version",
                 path.display()
             )
         })
     }
 }
 
+impl Report {
+    /// The times of a stage by its label; none without metrics.
+    pub(crate) fn stage(&self, stage: &str) -> Option<&StageTimes> {
+        self.stages.iter().find(|own| own.stage == stage)
+    }
+}
+
 impl Machine {
-    /// This one.
-    pub fn this() -> Self {
+    /// The machine that this program runs on.
+    pub(crate) fn this() -> Self {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let of = |text: &str, key: &str| {
+        let field = |text: &str, key: &str| {
             let line = text.lines().find(|line| line.starts_with(key))?;
             Some(line.split_once(':')?.1.trim().to_owned())
         };
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let kib =
-            of(&meminfo, "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+        let kib = field(&meminfo, "MemTotal")
+            .and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
-            processor: of(&cpuinfo, "model name").unwrap_or_else(|| "unknown".into()),
+            processor: field(&cpuinfo, "model name").unwrap_or_else(|| "unknown".into()),
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
             memory_mib: kib.unwrap_or_default() / 1024,
             kernel: kernel.trim().to_owned(),

@@ -1,31 +1,33 @@
-//! The schedule: which reading is due when, as arithmetic, so that it is fixed before the run and needs no memory.
+//! The schedule: when each reading is due. It is computed, not stored, so it is fixed before the run and uses no memory.
 //!
-//! In: the rate of a scenario and how it goes on. Out: how many readings are due by a time, and the time of each.
+//! In: the rate and the load profile of a valid scenario. Out: the number of readings that are due at a time, and the time
+//! of each reading. Nothing can fail.
 
-use crate::scenario::{Mode, Scenario, ShapeKind};
+use crate::scenario::{Mode, ProfileKind, Scenario};
 
-/// A piece of time in which the rate changes in a straight line; seconds, readings a second, readings.
+/// An interval in which the rate changes linearly. Times are in seconds, rates in readings per second.
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     begin: f64,
     end: f64,
     from: f64,
     to: f64,
-    /// Readings that are due before it.
+    /// Readings that are due before the interval.
     before: f64,
 }
 
 impl Piece {
-    /// Behind its end, the rate stays what it was there: a ramp that falls would have the count fall, too.
+    /// Readings that are due from the beginning of the interval to a time. After the end of the interval the rate stays
+    /// constant; otherwise the count of a falling ramp would fall, too.
     fn count(&self, time: f64) -> f64 {
-        let behind = (time - self.end).max(0.0);
+        let after_end = (time - self.end).max(0.0);
         let since = time.min(self.end) - self.begin;
-        self.to * behind
+        self.to * after_end
             + since * (self.from + 0.5 * (self.to - self.from) * since / (self.end - self.begin))
     }
 
-    /// The time at which `count` readings of this piece are due: the root of a quadratic, in the form that loses nothing
-    /// where the rate is constant.
+    /// The time at which `count` readings of this interval are due: the root of a quadratic equation, in the form that
+    /// keeps its precision at a constant rate.
     fn time(&self, count: f64) -> f64 {
         let slope = (self.to - self.from) / (self.end - self.begin);
         self.begin
@@ -39,31 +41,32 @@ impl Piece {
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     pieces: Vec<Piece>,
 }
 
 impl Schedule {
-    /// The schedule of a scenario. In a closed loop nothing is due at any time; the times of its readings run ahead evenly.
-    pub fn new(scenario: &Scenario) -> Self {
+    /// The schedule of a scenario. A closed loop sends without a schedule; the times of its readings advance evenly.
+    pub(crate) fn new(scenario: &Scenario) -> Self {
         let (end, rate) = (scenario.duration.as_secs_f64(), scenario.rate);
-        let to = scenario.shape.to.unwrap_or(rate);
+        let profile = &scenario.profile;
+        let to = profile.to.unwrap_or(rate);
         let mut parts = Vec::new();
-        match (scenario.mode, scenario.shape.kind) {
+        match (scenario.mode, profile.kind) {
             (Mode::Closed, _) => parts.push((end, scenario.peak(), scenario.peak())),
-            (_, ShapeKind::Constant) => parts.push((end, rate, rate)),
-            (_, ShapeKind::Ramp) => parts.push((end, rate, to)),
-            (_, ShapeKind::Step) => {
-                let steps = scenario.shape.steps.unwrap_or(2);
+            (_, ProfileKind::Constant) => parts.push((end, rate, rate)),
+            (_, ProfileKind::Ramp) => parts.push((end, rate, to)),
+            (_, ProfileKind::Step) => {
+                let steps = profile.steps.unwrap_or(2);
                 for step in 0..steps {
                     let height = rate + (to - rate) * f64::from(step) / f64::from(steps - 1);
                     parts.push((end * f64::from(step + 1) / f64::from(steps), height, height));
                 }
             }
-            (_, ShapeKind::Spike) => {
-                let at = scenario.shape.at.unwrap_or_default().as_secs_f64().min(end);
-                let over = (at + scenario.shape.lasts.unwrap_or_default().as_secs_f64()).min(end);
-                parts.extend([(at, rate, rate), (over, to, to), (end, rate, rate)]);
+            (_, ProfileKind::Spike) => {
+                let at = profile.at.unwrap_or_default().as_secs_f64().min(end);
+                let spike_end = (at + profile.lasts.unwrap_or_default().as_secs_f64()).min(end);
+                parts.extend([(at, rate, rate), (spike_end, to, to), (end, rate, rate)]);
             }
         }
         let mut pieces: Vec<Piece> = Vec::new();
@@ -84,8 +87,8 @@ impl Schedule {
         Self { pieces }
     }
 
-    /// Readings that are due before a time, in seconds from the begin.
-    pub fn count(&self, time: f64) -> f64 {
+    /// Readings that are due before a time in seconds since the start.
+    pub(crate) fn count(&self, time: f64) -> f64 {
         let piece = self
             .pieces
             .iter()
@@ -95,8 +98,8 @@ impl Schedule {
         piece.before + piece.count(time.max(0.0))
     }
 
-    /// When so many readings are due, in seconds from the begin.
-    pub fn time(&self, count: f64) -> f64 {
+    /// The time at which `count` readings are due, in seconds since the start.
+    pub(crate) fn time(&self, count: f64) -> f64 {
         let piece = self
             .pieces
             .iter()
@@ -119,8 +122,8 @@ mod tests {
     }
 
     #[test]
-    fn each_shape_has_its_number_of_readings() {
-        for (shape, count) in [
+    fn each_load_profile_has_its_number_of_readings() {
+        for (profile, count) in [
             ("", 10_000.0),
             ("[shape]\nkind='ramp'\nto=3000", 20_000.0),
             ("[shape]\nkind='step'\nto=3000\nsteps=3", 20_000.0),
@@ -129,20 +132,29 @@ mod tests {
                 14_000.0,
             ),
         ] {
-            let found = schedule(shape).count(10.0);
+            let actual = schedule(profile).count(10.0);
             assert!(
-                (found - count).abs() < 1e-6,
-                "{shape}: {found}, expected {count}"
+                (actual - count).abs() < 1e-6,
+                "{profile}: {actual}, expected {count}"
             );
         }
     }
 
+    const PROFILES: [&str; 4] = [
+        "",
+        "[shape]\nkind='ramp'\nto=3000",
+        "[shape]\nkind='ramp'\nto=10",
+        "[shape]\nkind='spike'\nto=5000\nat='2s'\nlasts='1s'",
+    ];
+
     proptest! {
         #[test]
-        fn time_and_count_are_each_others_inverse_and_ascend(shape in 0..4_usize, part in 0.0..0.999_f64) {
-            let schedule = schedule(["", "[shape]\nkind='ramp'\nto=3000", "[shape]\nkind='ramp'\nto=10",
-                "[shape]\nkind='spike'\nto=5000\nat='2s'\nlasts='1s'"][shape]);
-            let count = schedule.count(10.0) * part;
+        fn time_is_the_inverse_of_count_and_ascends(
+            profile in 0..PROFILES.len(),
+            share in 0.0..0.999_f64,
+        ) {
+            let schedule = schedule(PROFILES[profile]);
+            let count = schedule.count(10.0) * share;
             let time = schedule.time(count);
             prop_assert!((schedule.count(time) - count).abs() < 1e-3);
             prop_assert!(schedule.time(count + 1.0) > time);

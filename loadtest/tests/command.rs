@@ -1,21 +1,28 @@
-//! The command as a person runs it, against a server that does nothing. Against Gridwatch it is tested with the pipeline.
+//! The command line and the generator, against the idle server. The tests of the pipeline run them against Gridwatch.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
 
+use loadtest::generator::{Generator, Pacing};
 use loadtest::ledger::Ledger;
 use loadtest::report::{self, Report};
+use loadtest::scenario::Scenario;
+use loadtest::send::Target;
+use loadtest::traffic::Traffic;
+use tokio_util::sync::CancellationToken;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
 
-/// A server that does nothing, and ends with the test.
-struct Nothing {
+/// The idle server, which ends with the test.
+struct IdleServer {
     child: Child,
     url: String,
 }
 
-impl Nothing {
+impl IdleServer {
     fn start() -> Self {
         let mut command = Command::new(PROGRAM);
         let mut child = command
@@ -31,7 +38,7 @@ impl Nothing {
         Self { child, url }
     }
 
-    fn run(&self, scenario: &str, folder: &Path, more: &[&str]) -> Command {
+    fn run(&self, scenario: &str, directory: &Path, more: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command
             .args([
@@ -42,13 +49,13 @@ impl Nothing {
                 &self.url,
                 "--report",
             ])
-            .arg(folder)
+            .arg(directory)
             .args(more);
         command
     }
 }
 
-impl Drop for Nothing {
+impl Drop for IdleServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -60,8 +67,8 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn a_run_writes_a_page_a_report_of_the_published_form_a_ledger_and_a_log() {
-    let (server, folder) = (Nothing::start(), tempfile::tempdir().unwrap());
+fn a_run_writes_a_page_a_report_with_the_published_schema_a_ledger_and_a_log() {
+    let (server, directory) = (IdleServer::start(), tempfile::tempdir().unwrap());
     let more = [
         "--duration",
         "2s",
@@ -75,14 +82,14 @@ fn a_run_writes_a_page_a_report_of_the_published_form_a_ledger_and_a_log() {
         "5",
     ];
     let output = server
-        .run("trickle", folder.path(), &more)
+        .run("trickle", directory.path(), &more)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", text(&output));
-    let json = std::fs::read_to_string(folder.path().join(report::FILE)).unwrap();
+    let json = std::fs::read_to_string(directory.path().join(report::FILE)).unwrap();
     let schema = serde_json::from_str(&report::schema()).unwrap();
     jsonschema::validate(&schema, &serde_json::from_str(&json).unwrap()).unwrap();
-    let report = Report::read(folder.path()).unwrap();
+    let report = Report::read(directory.path()).unwrap();
     assert_eq!(
         (
             report.counts.sent,
@@ -98,40 +105,40 @@ fn a_run_writes_a_page_a_report_of_the_published_form_a_ledger_and_a_log() {
     );
     assert!(report.scenario.contains("begin = "), "{}", report.scenario);
     assert_eq!(
-        Ledger::read(&folder.path().join(report::LEDGER), report.begin)
+        Ledger::read(&directory.path().join(report::LEDGER), report.begin)
             .unwrap()
             .len(),
         400
     );
-    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    let page = std::fs::read_to_string(directory.path().join("report.html")).unwrap();
     assert!(
         page.contains("<svg") && !page.contains("src=") && !page.contains("@import"),
         "{page}"
     );
-    let log = std::fs::read_to_string(folder.path().join(report::LOG)).unwrap();
+    let log = std::fs::read_to_string(directory.path().join(report::LOG)).unwrap();
     let intervals =
         hdrhistogram::serialization::interval_log::IntervalLogIterator::new(log.as_bytes());
     assert!(intervals.filter(Result::is_ok).count() > 4, "{log}");
 }
 
 #[test]
-fn the_schema_that_is_published_is_the_one_of_the_code() {
+fn the_published_schemas_are_those_of_the_code() {
     let report = include_str!("../report.schema.json");
     assert!(
         report == report::schema(),
-        "renew it: loadtest schema > loadtest/report.schema.json"
+        "regenerate it: loadtest schema > loadtest/report.schema.json"
     );
     let matrix = include_str!("../matrix.schema.json");
     assert!(
         matrix == loadtest::matrix::schema(),
-        "renew it: loadtest schema --matrix > loadtest/matrix.schema.json"
+        "regenerate it: loadtest schema --matrix > loadtest/matrix.schema.json"
     );
 }
 
 #[test]
-fn repeated_runs_are_compared_and_a_slower_server_is_found_worse() {
-    let (server, folder) = (Nothing::start(), tempfile::tempdir().unwrap());
-    let sides = ["base", "slow"].map(|side| folder.path().join(side));
+fn repeated_runs_are_compared_and_a_slower_server_is_a_regression() {
+    let (server, directory) = (IdleServer::start(), tempfile::tempdir().unwrap());
+    let sides = ["base", "slow"].map(|side| directory.path().join(side));
     let more = ["--duration", "1s", "--rate", "500", "--repeat", "3"];
     for side in &sides {
         let output = server.run("trickle", side, &more).output().unwrap();
@@ -164,8 +171,11 @@ fn repeated_runs_are_compared_and_a_slower_server_is_found_worse() {
 
 #[test]
 fn ctrl_c_ends_a_run_cleanly_and_the_report_is_written() {
-    let (server, folder) = (Nothing::start(), tempfile::tempdir().unwrap());
-    let (base, ended) = (folder.path().join("base"), folder.path().join("ended"));
+    let (server, directory) = (IdleServer::start(), tempfile::tempdir().unwrap());
+    let (base, ended) = (
+        directory.path().join("base"),
+        directory.path().join("ended"),
+    );
     let mut command = server.run("trickle", &ended, &["--duration", "10m", "--rate", "500"]);
     let mut child = command
         .stderr(Stdio::piped())
@@ -173,7 +183,7 @@ fn ctrl_c_ends_a_run_cleanly_and_the_report_is_written() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    // The first line of progress: it sends.
+    // The first line of progress: requests are being sent.
     assert!(lines.any(|line| line.unwrap().contains("readings/s  ")));
     let killed = Command::new("kill")
         .args(["-s", "INT", &child.id().to_string()])
@@ -190,7 +200,7 @@ fn ctrl_c_ends_a_run_cleanly_and_the_report_is_written() {
         report.counts
     );
     assert_eq!(report.counts.unknown, 0);
-    // It was still warming up: what was not measured is not said to be 0, and is no better than what was.
+    // The run ended in its warm-up: it has no latencies, and does not compare as better.
     assert_eq!(report.latency_ms.count, 0);
     assert!(
         text(&output).contains("no request ended after the warm-up"),
@@ -210,7 +220,8 @@ fn ctrl_c_ends_a_run_cleanly_and_the_report_is_written() {
         .output()
         .unwrap();
     assert_eq!(compared.status.code(), Some(3), "{}", text(&compared));
-    let is_missing = |line: &str| line.starts_with("answer, p99 in ms") && line.contains("MISSING");
+    let is_missing =
+        |line: &str| line.starts_with("response, p99 in ms") && line.contains("MISSING");
     assert!(
         text(&compared).lines().any(is_missing),
         "{}",
@@ -219,13 +230,13 @@ fn ctrl_c_ends_a_run_cleanly_and_the_report_is_written() {
 }
 
 #[test]
-fn what_is_wrong_is_said_in_one_sentence_with_exit_code_2() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("wrong.toml");
+fn a_usage_error_names_its_cause_and_has_exit_code_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("wrong.toml");
     std::fs::write(&file, "name = 'x'\nrate = 'fast'\n").unwrap();
-    let report = folder.path().join("report");
+    let report = directory.path().join("report");
     let (file, report) = (file.to_str().unwrap(), report.to_str().unwrap());
-    for (arguments, words) in [
+    for (arguments, expected) in [
         (
             vec![
                 "run",
@@ -286,7 +297,7 @@ fn what_is_wrong_is_said_in_one_sentence_with_exit_code_2() {
                 "run", "trickle", "--target", "http://x", "--report", report, "--rate", "1",
                 "--batch", "100",
             ],
-            vec!["batch", "at most the 30 readings"],
+            vec!["batch", "expected at most 30,"],
         ),
         (
             vec![
@@ -347,7 +358,7 @@ fn what_is_wrong_is_said_in_one_sentence_with_exit_code_2() {
             text(&output)
         );
         assert!(
-            words.iter().all(|word| text(&output).contains(word)),
+            expected.iter().all(|part| text(&output).contains(part)),
             "{arguments:?}: {}",
             text(&output)
         );
@@ -355,22 +366,22 @@ fn what_is_wrong_is_said_in_one_sentence_with_exit_code_2() {
 }
 
 #[test]
-fn a_server_that_is_silent_or_gone_costs_nothing_but_answers() {
+fn requests_without_a_response_are_errors_and_last_as_long_as_the_timeout() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let folder = tempfile::tempdir().unwrap();
-    let scenario = folder.path().join("s.toml");
-    let text_of = "name='x'\nrate=100\nduration='1s'\nbatch=1\nconnections=4\ntimeout='200ms'\n";
-    std::fs::write(&scenario, text_of).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let scenario = directory.path().join("s.toml");
+    let content = "name='x'\nrate=100\nduration='1s'\nbatch=1\nconnections=4\ntimeout='200ms'\n";
+    std::fs::write(&scenario, content).unwrap();
     let mut command = Command::new(PROGRAM);
     command
         .arg("run")
         .arg(&scenario)
         .args(["--target", &url, "--report"])
-        .arg(folder.path());
+        .arg(directory.path());
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
-    let report = Report::read(folder.path()).unwrap();
+    let report = Report::read(directory.path()).unwrap();
     assert_eq!(
         (report.counts.accepted, report.counts.errors),
         (0, report.counts.sent)
@@ -381,21 +392,21 @@ fn a_server_that_is_silent_or_gone_costs_nothing_but_answers() {
         report.counts
     );
     assert!(
-        text(&output).contains("no answer in time"),
+        text(&output).contains("no response in time"),
         "{}",
         text(&output)
     );
 }
 
-/// A server that answers 503 so many times on each connection, and then 202.
-fn refuses_at_first(times: usize) -> String {
+/// A server that responds to the first `times` requests of each connection with 503, and then with 202.
+fn reject_first(times: usize) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = BufReader::new(stream.unwrap());
             std::thread::spawn(move || {
-                let mut answered = 0;
+                let mut responses = 0;
                 loop {
                     let (mut line, mut length) = (String::new(), 0);
                     while stream.read_line(&mut line).unwrap_or_default() > 2 {
@@ -411,14 +422,14 @@ fn refuses_at_first(times: usize) -> String {
                     {
                         return;
                     }
-                    let status = if answered < times {
+                    let status = if responses < times {
                         "503 Service Unavailable"
                     } else {
                         "202 Accepted"
                     };
-                    answered += 1;
-                    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
-                    std::io::Write::write_all(stream.get_mut(), answer.as_bytes()).unwrap();
+                    responses += 1;
+                    let response = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                    std::io::Write::write_all(stream.get_mut(), response.as_bytes()).unwrap();
                 }
             });
         }
@@ -427,23 +438,27 @@ fn refuses_at_first(times: usize) -> String {
 }
 
 #[test]
-fn a_latency_lasts_until_the_final_answer_and_a_refusal_is_not_accepted() {
-    let folder = tempfile::tempdir().unwrap();
-    let scenario = folder.path().join("s.toml");
-    let text_of = "name='x'\nrate=20\nduration='1s'\nbatch=1\nconnections=20\n[retry]\nafter='300ms'\nattempts=";
+fn a_latency_includes_retries_and_a_503_is_not_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let scenario = directory.path().join("s.toml");
+    let content = "name='x'\nrate=20\nduration='1s'\nbatch=1\nconnections=20\n\
+        [retry]\nafter='300ms'\nattempts=";
     let run = |times: usize, attempts: u32| {
-        std::fs::write(&scenario, format!("{text_of}{attempts}\n")).unwrap();
+        std::fs::write(&scenario, format!("{content}{attempts}\n")).unwrap();
         let mut command = Command::new(PROGRAM);
         command.args([
             "run",
             "--unchecked",
             "--target",
-            &refuses_at_first(times),
+            &reject_first(times),
             "--report",
         ]);
-        command.arg(folder.path()).arg(&scenario);
+        command.arg(directory.path()).arg(&scenario);
         let output = command.output().unwrap();
-        (output.status.code(), Report::read(folder.path()).unwrap())
+        (
+            output.status.code(),
+            Report::read(directory.path()).unwrap(),
+        )
     };
     let (code, report) = run(2, 5);
     assert_eq!(
@@ -464,22 +479,26 @@ fn a_latency_lasts_until_the_final_answer_and_a_refusal_is_not_accepted() {
 }
 
 #[test]
-fn what_an_earlier_run_has_left_is_not_taken_for_the_next_ones() {
-    let (server, folder) = (Nothing::start(), tempfile::tempdir().unwrap());
+fn reports_of_an_earlier_run_are_removed() {
+    let (server, directory) = (IdleServer::start(), tempfile::tempdir().unwrap());
     let more = ["--duration", "1s", "--rate", "100", "--repeat"];
     for repeat in ["3", "2"] {
         let output = server
-            .run("trickle", folder.path(), &[&more[..], &[repeat]].concat())
+            .run(
+                "trickle",
+                directory.path(),
+                &[&more[..], &[repeat]].concat(),
+            )
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", text(&output));
     }
-    let left = ["1", "2", "3"].map(|turn| folder.path().join(turn).join(report::FILE).is_file());
+    let left = ["1", "2", "3"].map(|turn| directory.path().join(turn).join(report::FILE).is_file());
     assert_eq!(left, [true, true, false]);
 }
 
 #[test]
-fn devices_are_printed_as_far_as_they_are_read() {
+fn printing_devices_ends_when_the_reader_does() {
     let mut command = Command::new(PROGRAM);
     let mut child = command
         .args(["devices", "lv-grid"])
@@ -492,4 +511,62 @@ fn devices_are_printed_as_far_as_they_are_read() {
     drop(lines);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
+}
+
+/// A generator of 30 seconds of readings: 300 requests of 10 readings.
+fn generator(url: &str, pacing: Pacing) -> Generator {
+    let scenario = "name='x'\nrate=100\nduration='30s'\nbatch=10\nconnections=4\n";
+    let scenario = Scenario::parse(scenario).unwrap();
+    let mut target = Target::new(url).unwrap();
+    target.is_checked = false;
+    Generator {
+        traffic: Arc::new(Traffic::new(&scenario, 1_793_491_200_000_000).render_all()),
+        target,
+        threads: 2,
+        pacing,
+    }
+}
+
+#[tokio::test]
+async fn the_generator_sends_every_request_as_fast_as_possible() {
+    let (server, begun, mut last) = (IdleServer::start(), Instant::now(), 0);
+    let generator = generator(&server.url, Pacing::AsFastAsPossible);
+    let sent = generator
+        .send(CancellationToken::new(), |counts| last = counts.accepted)
+        .await
+        .unwrap()
+        .ensure_all_accepted()
+        .unwrap();
+    assert_eq!(
+        (sent.counts.sent, sent.counts.accepted, last),
+        (300, 3_000, 3_000)
+    );
+    assert_eq!(sent.latency_ms.count, 300);
+    assert!(sent.accepted_per_second() > 100.0 && begun.elapsed().as_secs() < 20);
+}
+
+#[tokio::test]
+async fn a_stopped_generator_returns_what_it_has_sent() {
+    let (server, stop) = (IdleServer::start(), CancellationToken::new());
+    let sent = generator(&server.url, Pacing::Scenario)
+        .send(stop.clone(), |counts| {
+            if counts.sent > 0 {
+                stop.cancel();
+            }
+        })
+        .await
+        .unwrap();
+    assert!((1..300).contains(&sent.counts.sent), "{sent:?}");
+    assert!(sent.ensure_all_accepted().is_ok());
+}
+
+#[tokio::test]
+async fn requests_to_an_unavailable_target_are_errors() {
+    let sent = generator("http://127.0.0.1:1", Pacing::AsFastAsPossible)
+        .send(CancellationToken::new(), |_| {})
+        .await
+        .unwrap();
+    assert_eq!((sent.counts.errors, sent.counts.unknown), (300, 3_000));
+    let error = sent.ensure_all_accepted().unwrap_err().to_string();
+    assert!(error.contains("300 requests failed"), "{error}");
 }

@@ -8,6 +8,7 @@ pub mod link;
 pub mod node;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod rabbitmq;
 pub mod usage;
 pub mod wait;

@@ -10,7 +10,7 @@ use ingest_api::amqp_sink::AmqpSink;
 use ingest_api::{UnknownDevices, coalesce};
 use loadtest::matrix::Plan;
 use loadtest::progress::Progress;
-use loadtest::run::{Found, Run};
+use loadtest::run::{Run, RunOutcome as Found};
 use loadtest::scenario::Scenario;
 use loadtest::send::Target;
 use loadtest::verify::{Verdict, Verify};
@@ -59,7 +59,7 @@ fn start_until(
         threads: 2,
         admins,
         watched: Vec::new(),
-        settle: Duration::ZERO,
+        drain_timeout: Duration::ZERO,
         log: None,
     };
     tokio::spawn(async move { run.execute(&mut Progress::quiet(), stop).await.unwrap() })
@@ -80,7 +80,7 @@ async fn verify_with(site: &Site, found: &Found, settle: Duration, admins: &[Str
         ledger: &found.ledger,
         database_url: &site.database_url,
         admins,
-        settle,
+        drain_timeout: settle,
     };
     verify.execute().await.unwrap()
 }
@@ -264,7 +264,7 @@ async fn a_front_end_that_ignores_confirms_is_found_out() {
     stop.cancel();
     front_end.await.unwrap().unwrap();
     assert!(
-        broken(&verdict).contains(&"what was accepted is stored or dead-lettered"),
+        broken(&verdict).contains(&"every accepted reading is stored or dead-lettered"),
         "{verdict:?}"
     );
 }
@@ -347,7 +347,7 @@ async fn a_worker_that_acknowledges_before_the_commit_is_found_out() {
     site.start_worker(&[]);
     let verdict = verify(&site, &found, Duration::from_secs(3)).await;
     assert!(
-        broken(&verdict).contains(&"what was accepted is stored or dead-lettered"),
+        broken(&verdict).contains(&"every accepted reading is stored or dead-lettered"),
         "{verdict:?}"
     );
 }
@@ -388,21 +388,21 @@ async fn a_reading_that_is_lost_changed_or_made_up_is_found_out() {
         ),
         (
             "INSERT INTO reading SELECT series_id, measured_at + interval '1 ms', 1 FROM reading LIMIT 1".to_owned(),
-            "what is stored was sent",
+            "every stored reading was sent",
         ),
         (
             "SELECT gridwatch_create_reading_day('2200-01-01');
              INSERT INTO reading SELECT series_id, '2200-01-01T00:00:00Z', 1 FROM reading LIMIT 1"
                 .to_owned(),
-            "what was rejected is not stored",
+            "no rejected reading is stored",
         ),
         (
             "INSERT INTO device (external_id) VALUES (left('lt-' || repeat('x', 300), 256))".to_owned(),
-            "what was rejected is not stored",
+            "no rejected reading is stored",
         ),
         (
             format!("DELETE FROM reading WHERE (series_id, measured_at) = {one}"),
-            "what was accepted is stored or dead-lettered",
+            "every accepted reading is stored or dead-lettered",
         ),
     ] {
         site.sql().await.batch_execute(&damage).await.unwrap();

@@ -1,53 +1,55 @@
-//! What the commands say of what they have found, and how the process ends.
+//! The results of the commands on standard output, and the exit codes that follow from them.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use loadtest::compare::Comparison;
-use loadtest::plot::human;
+use loadtest::plot::format_number;
+use loadtest::recorder::Quantiles;
 use loadtest::report::{self, Report};
 use loadtest::verify::Verdict;
 
-/// Exit code of a finding: a broken promise, errors in the run, a regression.
+/// Exit code of a finding: a broken promise, failed requests, or a regression.
 const FINDING: u8 = 3;
 
-/// Of a run; returns the exit code.
-pub fn run(report: &Report, folder: &Path) -> u8 {
+/// Prints the results of a run, and returns the exit code.
+pub(super) fn run(report: &Report, directory: &Path) -> u8 {
     let counts = &report.counts;
+    let early = if report.interrupted {
+        " (ended early)"
+    } else {
+        ""
+    };
     println!(
-        "sent {} requests in {:.1} s{}: {} readings accepted ({:.0}/s), {} rejected, {} without a final answer",
+        "{} requests sent in {:.1} s{early}: {} readings accepted ({:.0}/s), {} rejected, \
+         {} without a final response",
         counts.sent,
         report.seconds,
-        if report.interrupted {
-            " (ended before its time)"
-        } else {
-            ""
-        },
         counts.accepted,
         report.accepted_per_second,
         counts.rejected,
         counts.unknown,
     );
     println!(
-        "late {}, dropped {}, retried {}, repeated {}, unlike what was sent {}",
-        counts.late, counts.dropped, counts.retried, counts.repeated, counts.unlike
+        "late {}, dropped {}, retried {}, repeated {}, mismatched responses {}",
+        counts.late, counts.dropped, counts.retried, counts.repeated, counts.mismatched
     );
     println!(
         "{:<28}{:>10}{:>10}{:>10}{:>10}{:>10}",
         "ms", "p50", "p90", "p99", "p99.9", "max"
     );
-    let line = |name: &str, times: &loadtest::meter::Quantiles| {
+    let line = |name: &str, quantiles: &Quantiles| {
         println!(
             "{name:<28}{:>10.2}{:>10.2}{:>10.2}{:>10.2}{:>10.2}",
-            times.p50, times.p90, times.p99, times.p999, times.max
+            quantiles.p50, quantiles.p90, quantiles.p99, quantiles.p999, quantiles.max
         );
     };
     if report.latency_ms.count > 0 {
-        line("from the intended send", &report.latency_ms);
-        line("from the send itself", &report.latency_from_send_ms);
+        line("from the scheduled send", &report.latency_ms);
+        line("from the actual send", &report.latency_from_send_ms);
         line("lateness of the send", &report.lateness_ms);
     } else {
-        println!("no request ended after the warm-up: nothing is known of latencies");
+        println!("no request ended after the warm-up, so there are no latencies");
     }
     for stage in &report.stages {
         println!(
@@ -56,26 +58,26 @@ pub fn run(report: &Report, folder: &Path) -> u8 {
         );
     }
     for process in &report.processes {
-        let cost = process
+        let cpu = process
             .cpu_seconds_per_million
             .map_or_else(|| "no".to_owned(), |seconds| format!("{seconds:.2}"));
         println!(
-            "{:<28}{cost:>10} CPU-s per million readings, {:.0} MiB",
+            "{:<28}{cpu:>10} CPU-s per million readings, {:.0} MiB",
             process.process, process.memory_mib
         );
     }
-    for words in &report.unlike {
-        println!("  {words}");
+    for example in &report.examples {
+        println!("  {example}");
     }
-    println!("report in {}", folder.join(report::PAGE).display());
-    match counts.unlike + counts.errors + counts.dropped {
+    println!("report in {}", directory.join(report::PAGE).display());
+    match counts.failed() {
         0 => 0,
         _ => FINDING,
     }
 }
 
-/// Of a verification.
-pub fn verdict(verdict: &Verdict) -> ExitCode {
+/// Prints the result of a verification, and returns the exit code.
+pub(super) fn verdict(verdict: &Verdict) -> ExitCode {
     let Verdict {
         accepted,
         rejected,
@@ -86,7 +88,7 @@ pub fn verdict(verdict: &Verdict) -> ExitCode {
         violations,
     } = verdict;
     println!(
-        "accepted {accepted}, rejected or not sent {rejected}, without a final answer {unknown}"
+        "accepted {accepted}, rejected or not sent {rejected}, without a final response {unknown}"
     );
     println!("stored {stored}, dead-lettered {dead_lettered}");
     for violation in violations {
@@ -95,55 +97,51 @@ pub fn verdict(verdict: &Verdict) -> ExitCode {
             println!("  {example}");
         }
     }
-    match violations.is_empty() {
-        true => {
-            println!(
-                "proved: what was accepted is stored, each once and as it was sent, and nothing else is"
-            );
-            if *of_other_runs > 0 {
-                println!(
-                    "except for {of_other_runs} rows of the same series and hours that have not this run's mark: they are \
-                     of other runs, or made up. A database of its own leaves no such doubt"
-                );
-            }
-            ExitCode::SUCCESS
-        }
-        false => ExitCode::from(FINDING),
+    if !violations.is_empty() {
+        return ExitCode::from(FINDING);
     }
+    println!(
+        "verified: every accepted reading is stored once as it was sent, and no other reading"
+    );
+    if *of_other_runs > 0 {
+        println!(
+            "not verified: {of_other_runs} rows of the same series and hours that do not have the mark of this run; \
+             they are of other runs or were never sent. Use a separate database to verify every row"
+        );
+    }
+    ExitCode::SUCCESS
 }
 
-/// Of a comparison.
-pub fn comparison(found: &Comparison) -> ExitCode {
+/// Prints the result of a comparison, and returns the exit code.
+pub(super) fn comparison(comparison: &Comparison) -> ExitCode {
     println!(
         "{:<72}{:>12}{:>12}{:>9}{:>9}",
         "", "base", "new", "better", "noise"
     );
-    for one in &found.changes {
-        let verdict = if one.is_regression { "  WORSE" } else { "" };
+    for change in &comparison.changes {
+        let regression = if change.is_regression { "  WORSE" } else { "" };
         println!(
-            "{:<72}{:>12}{:>12}{:>8.1}%{:>8.1}%{verdict}",
-            one.figure,
-            human(one.base),
-            human(one.new),
-            one.better * 100.0,
-            one.noise * 100.0
+            "{:<72}{:>12}{:>12}{:>8.1}%{:>8.1}%{regression}",
+            change.figure,
+            format_number(change.base),
+            format_number(change.new),
+            change.better * 100.0,
+            change.noise * 100.0
         );
     }
-    for figure in &found.missing {
+    for figure in &comparison.missing {
         println!("{figure:<72}  MISSING on the new side");
     }
-    for warning in &found.warnings {
-        println!("mind: {warning}");
+    for warning in &comparison.warnings {
+        println!("warning: {warning}");
     }
-    let worse = found.changes.iter().filter(|one| one.is_regression).count();
-    let verdict = match (worse, found.missing.len()) {
-        (0, 0) => "nothing is worse beyond the noise".to_owned(),
-        (worse, missing) => format!("{worse} figures are worse, {missing} are missing"),
-    };
-    println!("{verdict}");
-    if worse + found.missing.len() == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(FINDING)
+    let changes = comparison.changes.iter();
+    let worse = changes.filter(|change| change.is_regression).count();
+    let missing = comparison.missing.len();
+    if worse + missing == 0 {
+        println!("no figure is worse beyond the noise");
+        return ExitCode::SUCCESS;
     }
+    println!("{worse} figures are worse, {missing} are missing");
+    ExitCode::from(FINDING)
 }

@@ -1,11 +1,15 @@
-//! The five questions, and an answer to each in a sentence with its figures.
+//! The five questions, and a sentence with figures that answers each.
+//!
+//! In: the results of the cells. Out: five answers. A question whose cells are missing is answered with "It was not
+//! measured."
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::matrix::Loaded;
-use crate::matrix::cell::{Way, name};
-use crate::plot::human;
+use super::CellResult;
+use super::cell::DeploymentMode;
+use crate::plot::format_number;
+use crate::report::Report;
 
 /// A question and its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,147 +21,157 @@ pub struct Answer {
     pub answer: String,
 }
 
-/// Finds an answer in the cells.
-type Find = fn(&[Loaded]) -> Option<String>;
+/// Finds an answer in the results of the cells.
+type FindAnswer = fn(&[CellResult]) -> Option<String>;
 
-/// Answers from the cells that were loaded; a question whose cells are missing says so.
-pub fn of(cells: &[Loaded]) -> Vec<Answer> {
-    let questions: [(&str, Find); 5] = [
-        (
-            "How well does one front-end process carry the load?",
-            one_thread,
-        ),
-        ("How well does one with several threads?", several_threads),
-        (
-            "How well do several behind a load balancer, and does the database become the bottleneck?",
-            several_instances,
-        ),
-        (
-            "How well does the same set-up with the queue instead of writing directly?",
-            queued,
-        ),
-        ("How do the latencies change between the two?", latencies),
-    ];
-    let answer = |(question, answer): (&str, Find)| Answer {
+const QUESTIONS: [(&str, FindAnswer); 5] = [
+    (
+        "Which rate does one front-end process with one thread sustain?",
+        one_thread,
+    ),
+    (
+        "Which rate does one front-end process with several threads sustain?",
+        several_threads,
+    ),
+    (
+        "Which rate do several front ends behind a load balancer sustain, \
+         and does the database become the bottleneck?",
+        several_instances,
+    ),
+    (
+        "Which rates do the same deployments sustain with the queue instead of direct writes?",
+        queued,
+    ),
+    (
+        "How do the latencies differ between direct and queued?",
+        latencies,
+    ),
+];
+
+/// The answers to the five questions.
+pub(super) fn of(cells: &[CellResult]) -> Vec<Answer> {
+    let answer = |(question, find): (&str, FindAnswer)| Answer {
         question: question.to_owned(),
-        answer: answer(cells).unwrap_or_else(|| "It was not measured.".into()),
+        answer: find(cells).unwrap_or_else(|| "It was not measured.".into()),
     };
-    questions.into_iter().map(answer).collect()
+    QUESTIONS.into_iter().map(answer).collect()
 }
 
-fn cell(cells: &[Loaded], way: Way, instances: u16, is_one_thread: bool) -> Option<&Loaded> {
-    let fits = |cell: &&Loaded| {
-        cell.way == way && cell.instances == instances && (cell.threads == 1) == is_one_thread
+fn find_cell(
+    cells: &[CellResult],
+    mode: DeploymentMode,
+    instances: u16,
+    is_one_thread: bool,
+) -> Option<&CellResult> {
+    let is_match = |cell: &&CellResult| {
+        cell.mode == mode && cell.instances == instances && (cell.threads == 1) == is_one_thread
     };
-    cells.iter().find(fits)
+    cells.iter().find(is_match)
 }
 
-fn rate(cell: &Loaded) -> String {
-    format!("{} readings/s", human(cell.best_per_second))
+fn rate(cell: &CellResult) -> String {
+    format!("{} readings/s", format_number(cell.best_per_second))
 }
 
-fn times(one: &Loaded, other: &Loaded) -> String {
+/// The rate of a cell as a multiple of the rate of another.
+fn multiple(cell: &CellResult, other: &CellResult) -> String {
     match other.best_per_second {
-        0.0 => "nobody knows how many times".into(),
-        of => format!("{:.2} times", one.best_per_second / of),
+        0.0 => "an unknown multiple".into(),
+        rate => format!("{:.2} times", cell.best_per_second / rate),
     }
 }
 
-fn one_thread(cells: &[Loaded]) -> Option<String> {
-    let one = cell(cells, Way::Direct, 1, true)?;
+fn one_thread(cells: &[CellResult]) -> Option<String> {
+    let cell = find_cell(cells, DeploymentMode::Direct, 1, true)?;
     Some(format!(
-        "Writing directly with one thread it carries {} within the target; beyond it, {} sets the limit. As fast as it goes it \
-         takes {} readings/s. The limit then: {}.",
-        rate(one),
-        one.limit.words(),
-        human(one.ceiling_per_second),
-        one.bottleneck
+        "With direct writes and one thread it sustains {} within the target; at higher rates the limit is {}. \
+         In a closed loop it reaches {} readings/s. The bottleneck is then {}.",
+        rate(cell),
+        cell.limit.description(),
+        format_number(cell.ceiling_per_second),
+        cell.bottleneck
     ))
 }
 
-fn several_threads(cells: &[Loaded]) -> Option<String> {
-    let (one, all) = (
-        cell(cells, Way::Direct, 1, true)?,
-        cell(cells, Way::Direct, 1, false)?,
-    );
+fn several_threads(cells: &[CellResult]) -> Option<String> {
+    let one = find_cell(cells, DeploymentMode::Direct, 1, true)?;
+    let all = find_cell(cells, DeploymentMode::Direct, 1, false)?;
     Some(format!(
-        "With {} threads it carries {}, {} as much as with one.",
+        "With {} threads it sustains {}, {} the rate with one thread.",
         all.threads,
         rate(all),
-        times(all, one)
+        multiple(all, one)
     ))
 }
 
-fn several_instances(cells: &[Loaded]) -> Option<String> {
-    let one = cell(cells, Way::Direct, 1, true)?;
-    let several: Vec<&Loaded> = cells
+fn several_instances(cells: &[CellResult]) -> Option<String> {
+    let one = find_cell(cells, DeploymentMode::Direct, 1, true)?;
+    let several: Vec<&CellResult> = cells
         .iter()
-        .filter(|cell| cell.way == Way::Direct && cell.instances > 1)
+        .filter(|cell| cell.mode == DeploymentMode::Direct && cell.instances > 1)
         .collect();
     let last = several.last()?;
-    let each: Vec<String> = several
+    let rates: Vec<String> = several
         .iter()
-        .map(|cell| format!("{} carry {}", cell.instances, rate(cell)))
+        .map(|cell| format!("{} front ends sustain {}", cell.instances, rate(cell)))
         .collect();
     Some(format!(
-        "{} (one: {}), {} as much with {}. The limit as fast as they go: {}.",
-        each.join(", "),
+        "{} (one: {}); with {} it is {} the rate of one. The bottleneck in a closed loop is {}.",
+        rates.join(", "),
         rate(one),
-        times(last, one),
         last.instances,
+        multiple(last, one),
         last.bottleneck
     ))
 }
 
-fn queued(cells: &[Loaded]) -> Option<String> {
-    let pairs = cells
-        .iter()
-        .filter(|cell| cell.way == Way::Queued)
-        .filter_map(|queued| {
-            let is_pair = |cell: &&Loaded| {
-                cell.way == Way::Direct
-                    && (cell.instances, cell.threads) == (queued.instances, queued.threads)
-            };
-            let direct = cells.iter().find(is_pair)?;
-            Some(format!(
-                "{}: {} instead of {} ({})",
-                name(queued.way, queued.instances, queued.threads),
-                rate(queued),
-                human(direct.best_per_second),
-                times(queued, direct)
-            ))
-        });
-    let pairs: Vec<String> = pairs.collect();
-    let last = cells.iter().rfind(|cell| cell.way == Way::Queued)?;
-    Some(format!(
-        "{}. The limit as fast as it goes: {}.",
-        pairs.join("; "),
-        last.bottleneck
-    ))
-}
-
-fn latencies(cells: &[Loaded]) -> Option<String> {
-    let at = |way| cell(cells, way, 1, false)?.measured.get(1);
-    let (direct, queued) = (at(Way::Direct)?, at(Way::Queued)?);
-    let total = |report: &crate::report::Report| {
-        let stage = report
-            .stages
+fn queued(cells: &[CellResult]) -> Option<String> {
+    let queued = || {
+        cells
             .iter()
-            .find(|stage| stage.stage == "received_to_persisted")?;
+            .filter(|cell| cell.mode == DeploymentMode::Queued)
+    };
+    let pairs = queued().filter_map(|queued| {
+        let direct = cells.iter().find(|cell| {
+            cell.mode == DeploymentMode::Direct
+                && (cell.instances, cell.threads) == (queued.instances, queued.threads)
+        })?;
+        Some(format!(
+            "{}: {} instead of {} ({})",
+            queued.name(),
+            rate(queued),
+            format_number(direct.best_per_second),
+            multiple(queued, direct)
+        ))
+    });
+    let pairs: Vec<String> = pairs.collect();
+    Some(format!(
+        "{}. The bottleneck in a closed loop is {}.",
+        pairs.join("; "),
+        queued().last()?.bottleneck
+    ))
+}
+
+fn latencies(cells: &[CellResult]) -> Option<String> {
+    let at_80_percent = |mode| find_cell(cells, mode, 1, false)?.measured.get(1);
+    let direct = at_80_percent(DeploymentMode::Direct)?;
+    let queued = at_80_percent(DeploymentMode::Queued)?;
+    let total = |report: &Report| {
+        let stage = report.stage("received_to_persisted")?;
         Some((stage.p50, stage.p99))
     };
     let (direct_total, queued_total) = (total(direct)?, total(queued)?);
     Some(format!(
-        "At 80 % of what each carries with one front end and all threads, an answer takes {} ms directly and {} ms queued at \
-         the median, {} and {} ms at the 99th percentile; from receipt to the table it is {} and {} ms at the median, {} and \
-         {} ms at the 99th.",
-        human(direct.latency_ms.p50),
-        human(queued.latency_ms.p50),
-        human(direct.latency_ms.p99),
-        human(queued.latency_ms.p99),
-        human(direct_total.0),
-        human(queued_total.0),
-        human(direct_total.1),
-        human(queued_total.1),
+        "At 80 % of the highest rate, with one front end and all threads, the response time is {} ms direct and \
+         {} ms queued at the median, {} and {} ms at the 99th percentile. The time from receipt to the table is \
+         {} and {} ms at the median, {} and {} ms at the 99th percentile.",
+        format_number(direct.latency_ms.p50),
+        format_number(queued.latency_ms.p50),
+        format_number(direct.latency_ms.p99),
+        format_number(queued.latency_ms.p99),
+        format_number(direct_total.0),
+        format_number(queued_total.0),
+        format_number(direct_total.1),
+        format_number(queued_total.1),
     ))
 }

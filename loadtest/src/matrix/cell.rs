@@ -1,9 +1,10 @@
-//! A cell: Gridwatch in one shape, on a database and a virtual host of its own.
+//! A cell: one deployment of Gridwatch, with its own database and its own virtual host.
 //!
-//! In: the shape. Out: an address to load, admin ports to ask, processes to watch. It ends with its owner.
+//! In: the deployment. Out: a URL to load, admin ports to scrape, and processes to watch. The processes end when the cell is
+//! dropped. A process that does not start is an error.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::{Context as _, ensure};
 use schemars::JsonSchema;
@@ -13,85 +14,160 @@ use testbed::haproxy::HaProxy;
 use testbed::postgres::Postgres;
 use testbed::process::Process;
 use testbed::rabbitmq::RabbitMq;
-use tokio_postgres::NoTls;
 
-use crate::matrix::Plan;
-use crate::run::Watched;
+use super::Plan;
+use crate::postgres::connect;
+use crate::run::WatchedProcess;
 
-/// What front ends are called, and the process of the load test.
-pub const FRONT_END: &str = "front end";
-/// See [`FRONT_END`].
-pub const GENERATOR: &str = "load generator";
+/// Process name of the front ends.
+pub(crate) const FRONT_END: &str = "front end";
+/// Process name of the load test.
+pub(crate) const GENERATOR: &str = "load generator";
 
-/// How readings get from the front end into the table.
+/// How the front end stores readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Way {
-    /// The front end writes them itself, and answers when they are stored.
+pub enum DeploymentMode {
+    /// The front end writes to PostgreSQL and responds after the commit.
     Direct,
-    /// Over RabbitMQ and a worker; the front end answers when the queue has them.
+    /// The front end publishes to RabbitMQ and responds after the confirm; a worker writes to PostgreSQL.
     Queued,
+}
+
+/// A deployment mode with a number of front ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deployment {
+    pub(crate) mode: DeploymentMode,
+    /// Number of front ends.
+    pub(crate) instances: u16,
+    /// Threads of each front end.
+    pub(crate) threads: u16,
+}
+
+impl Deployment {
+    /// The name in reports, such as `direct, 1 front end of 2 threads`.
+    pub(crate) fn name(&self) -> String {
+        let mode = match self.mode {
+            DeploymentMode::Direct => "direct",
+            DeploymentMode::Queued => "queued",
+        };
+        let plural =
+            |count: u16, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        format!(
+            "{mode}, {} of {}",
+            plural(self.instances, "front end"),
+            plural(self.threads, "thread")
+        )
+    }
+}
+
+/// The servers that all cells share.
+#[derive(Debug)]
+pub(super) struct Servers {
+    pub(super) postgres: Postgres,
+    pub(super) rabbitmq: RabbitMq,
+}
+
+impl Servers {
+    /// Name and version of Gridwatch and each server.
+    ///
+    /// # Errors
+    /// A program or server does not report its version.
+    pub(super) async fn versions(&self, plan: &Plan) -> anyhow::Result<Vec<String>> {
+        let gridwatch = Command::new(&plan.gridwatch).arg("--version").output()?;
+        let client = connect(&self.postgres.url("postgres")).await?;
+        let postgres: String = client.query_one("SHOW server_version", &[]).await?.get(0);
+        let rabbitmq = self.rabbitmq.control(&["version"])?;
+        let mut versions = vec![
+            first_line(&gridwatch),
+            format!("PostgreSQL {postgres}"),
+            format!("RabbitMQ {}", first_line(&rabbitmq)),
+        ];
+        if plan.instances > 1 {
+            versions.extend(HaProxy::version()?);
+        }
+        Ok(versions)
+    }
+}
+
+fn first_line(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().next().unwrap_or_default().trim().to_owned()
 }
 
 /// See the module.
 #[derive(Debug)]
-pub struct Cell {
-    /// See [`Way`].
-    pub way: Way,
-    /// Front ends.
-    pub instances: u16,
-    /// Threads of each.
-    pub threads: u16,
-    /// Where the load goes.
-    pub url: String,
-    /// Admin ports by what they are.
-    pub admins: Vec<(String, String)>,
-    /// Processes whose CPU time counts.
-    pub watched: Vec<Watched>,
+pub(super) struct Cell {
+    pub(super) deployment: Deployment,
+    /// The URL to load.
+    pub(super) url: String,
+    /// Name and admin address of each process.
+    pub(super) admins: Vec<(String, String)>,
+    /// Processes whose CPU time is measured.
+    pub(super) watched: Vec<WatchedProcess>,
     database_url: String,
-    // In the order of their end.
+    // In the order of their shutdown.
     balancer: Option<HaProxy>,
     front_ends: Vec<Process>,
     worker: Option<Process>,
-    _folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Cell {
-    /// Makes the database and starts the processes.
+    /// Creates the database and starts the processes.
     ///
     /// # Errors
-    /// One of them does not start.
-    pub async fn start(
+    /// A process does not start.
+    pub(super) async fn start(
         plan: &Plan,
-        postgres: &Postgres,
-        rabbitmq: &RabbitMq,
+        servers: &Servers,
         number: usize,
-        way: Way,
-        instances: u16,
-        threads: u16,
+        deployment: Deployment,
     ) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
         let database = format!("cell{number}");
-        execute(
-            &postgres.url("postgres"),
-            &format!("CREATE DATABASE {database}"),
-        )
-        .await?;
-        let (database_url, amqp_url) = (postgres.url(&database), rabbitmq.url(&rabbitmq.vhost()?));
-        let migrated = Command::new(&plan.gridwatch)
-            .args(["migrate", "--database-url", &database_url])
-            .output();
-        let migrated = migrated.with_context(|| plan.gridwatch.display().to_string())?;
-        ensure!(
-            migrated.status.success(),
-            "gridwatch migrate: {}",
-            String::from_utf8_lossy(&migrated.stderr)
-        );
-        let (mut admins, mut watched, mut front_ends, mut addresses) =
-            (vec![], vec![], vec![], vec![]);
-        for _ in 0..instances {
-            let (listen, admin) = (address()?, address()?);
-            let threads = threads.to_string();
+        let client = connect(&servers.postgres.url("postgres")).await?;
+        client
+            .batch_execute(&format!("CREATE DATABASE {database}"))
+            .await?;
+        let database_url = servers.postgres.url(&database);
+        let amqp_url = servers.rabbitmq.url(&servers.rabbitmq.vhost()?);
+        migrate(&plan.gridwatch, &database_url)?;
+        let mut cell = Self {
+            deployment,
+            url: String::new(),
+            admins: Vec::new(),
+            watched: Vec::new(),
+            database_url,
+            balancer: None,
+            front_ends: Vec::new(),
+            worker: None,
+            directory: tempfile::tempdir()?,
+        };
+        cell.start_front_ends(&plan.gridwatch, &amqp_url)?;
+        if deployment.mode == DeploymentMode::Queued {
+            cell.start_worker(&plan.gridwatch, &amqp_url)?;
+            let pid = servers.rabbitmq.pid().context("RabbitMQ is not running")?;
+            cell.watch_server("RabbitMQ", pid, false);
+        }
+        if let Some(balancer) = &cell.balancer {
+            let pid = balancer.pid();
+            cell.watch_server("HAProxy", pid, false);
+        }
+        let pid = servers
+            .postgres
+            .pid()
+            .context("PostgreSQL is not running")?;
+        cell.watch_server("PostgreSQL", pid, true);
+        cell.watch_process(GENERATOR, std::process::id(), false);
+        Ok(cell)
+    }
+
+    /// Starts the front ends, and a load balancer if there are several.
+    fn start_front_ends(&mut self, gridwatch: &Path, amqp_url: &str) -> anyhow::Result<()> {
+        let mut addresses = Vec::new();
+        for _ in 0..self.deployment.instances {
+            let (listen, admin) = (free_address()?, free_address()?);
+            let threads = self.deployment.threads.to_string();
             let mut arguments = vec![
                 "ingest-api",
                 "--listen",
@@ -100,105 +176,94 @@ impl Cell {
                 &admin,
                 "--threads",
                 &threads,
-            ];
-            arguments.extend([
                 "--database-url",
-                &database_url,
+                &self.database_url,
                 "--unknown-devices",
                 "register",
-            ]);
-            match way {
-                Way::Direct => arguments.extend(["--sink", "direct"]),
-                Way::Queued => arguments.extend(["--amqp-url", &amqp_url]),
+            ];
+            match self.deployment.mode {
+                DeploymentMode::Direct => arguments.extend(["--sink", "direct"]),
+                DeploymentMode::Queued => arguments.extend(["--amqp-url", amqp_url]),
             }
-            let process = start(&plan.gridwatch, &arguments, &admin, folder.path())?;
-            admins.push((FRONT_END.to_owned(), admin));
-            watched.push(watch(FRONT_END, process.pid()));
-            front_ends.push(process);
+            let process = self.start_process(gridwatch, &arguments, &admin)?;
+            self.admins.push((FRONT_END.to_owned(), admin));
+            self.watch_process(FRONT_END, process.pid(), false);
+            self.front_ends.push(process);
             addresses.push(listen);
         }
-        let mut worker = None;
-        if way == Way::Queued {
-            let admin = address()?;
-            let arguments = [
-                "worker",
-                "--admin",
-                &admin,
-                "--amqp-url",
-                &amqp_url,
-                "--database-url",
-                &database_url,
-            ];
-            let process = start(&plan.gridwatch, &arguments, &admin, folder.path())?;
-            admins.push(("worker".to_owned(), admin));
-            watched.push(Watched {
-                is_storing: true,
-                ..watch("worker", process.pid())
-            });
-            worker = Some(process);
-            let pid = rabbitmq.pid().context("RabbitMQ does not run")?;
-            watched.push(Watched {
-                is_server: true,
-                ..watch("RabbitMQ", pid)
-            });
+        if addresses.len() > 1 {
+            self.balancer = Some(HaProxy::start(&addresses)?);
         }
-        let balancer = if instances > 1 {
-            Some(HaProxy::start(&addresses)?)
-        } else {
-            None
-        };
-        if let Some(balancer) = &balancer {
-            watched.push(Watched {
-                is_server: true,
-                ..watch("HAProxy", balancer.pid())
-            });
-        }
-        let pid = postgres.pid().context("PostgreSQL does not run")?;
-        watched.push(Watched {
-            is_server: true,
-            is_storing: true,
-            ..watch("PostgreSQL", pid)
+        let address = self
+            .balancer
+            .as_ref()
+            .map_or(addresses[0].as_str(), HaProxy::address);
+        self.url = format!("http://{address}");
+        Ok(())
+    }
+
+    fn start_worker(&mut self, gridwatch: &Path, amqp_url: &str) -> anyhow::Result<()> {
+        let admin = free_address()?;
+        let arguments = [
+            "worker",
+            "--admin",
+            &admin,
+            "--amqp-url",
+            amqp_url,
+            "--database-url",
+            &self.database_url,
+        ];
+        let process = self.start_process(gridwatch, &arguments, &admin)?;
+        self.watch_process("worker", process.pid(), true);
+        self.admins.push(("worker".to_owned(), admin));
+        self.worker = Some(process);
+        Ok(())
+    }
+
+    /// Starts a process and waits until it is ready.
+    fn start_process(
+        &self,
+        program: &Path,
+        arguments: &[&str],
+        admin: &str,
+    ) -> anyhow::Result<Process> {
+        let mut process = Process::start(program, arguments, admin, self.directory.path())?;
+        process.try_ready()?;
+        Ok(process)
+    }
+
+    fn watch_process(&mut self, name: &str, pid: u32, is_storing: bool) {
+        self.watched.push(WatchedProcess {
+            name: name.to_owned(),
+            pid,
+            is_server: false,
+            is_storing,
         });
-        watched.push(watch(GENERATOR, std::process::id()));
-        let url = format!(
-            "http://{}",
-            balancer
-                .as_ref()
-                .map_or(addresses[0].as_str(), HaProxy::address)
-        );
-        Ok(Self {
-            way,
-            instances,
-            threads,
-            url,
-            admins,
-            watched,
-            database_url,
-            balancer,
-            front_ends,
-            worker,
-            _folder: folder,
-        })
     }
 
-    /// What people call it.
-    pub fn name(&self) -> String {
-        name(self.way, self.instances, self.threads)
+    fn watch_server(&mut self, name: &str, pid: u32, is_storing: bool) {
+        self.watched.push(WatchedProcess {
+            name: name.to_owned(),
+            pid,
+            is_server: true,
+            is_storing,
+        });
     }
 
-    /// Lets PostgreSQL write what the last trial has left, so that the next one does not pay for it.
+    /// Runs a checkpoint, so that the writes of one run do not slow down the next one.
     ///
     /// # Errors
-    /// PostgreSQL does not answer.
-    pub async fn rest(&self) -> anyhow::Result<()> {
-        execute(&self.database_url, "CHECKPOINT").await
+    /// PostgreSQL does not respond.
+    pub(super) async fn checkpoint(&self) -> anyhow::Result<()> {
+        let client = connect(&self.database_url).await?;
+        Ok(client.batch_execute("CHECKPOINT").await?)
     }
 
-    /// Ends the processes in order.
+    /// Stops the processes: the load balancer, the front ends, the worker.
     ///
     /// # Errors
-    /// One does not end.
-    pub fn end(mut self) -> anyhow::Result<()> {
+    /// A process does not end.
+    pub(super) fn stop(mut self) -> anyhow::Result<()> {
         drop(self.balancer.take());
         for process in self.front_ends.iter_mut().chain(&mut self.worker) {
             process.terminate()?;
@@ -207,83 +272,19 @@ impl Cell {
     }
 }
 
-/// What people call a shape.
-pub fn name(way: Way, instances: u16, threads: u16) -> String {
-    let way = match way {
-        Way::Direct => "direct",
-        Way::Queued => "queued",
-    };
-    let plural =
-        |count: u16, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    format!(
-        "{way}, {} of {}",
-        plural(instances, "front end"),
-        plural(threads, "thread")
-    )
-}
-
-/// What runs, each with its version.
-///
-/// # Errors
-/// One of them does not tell.
-pub async fn versions(
-    plan: &Plan,
-    postgres: &Postgres,
-    rabbitmq: &RabbitMq,
-) -> anyhow::Result<Vec<String>> {
-    let line = |output: std::process::Output| {
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
-    let gridwatch = line(Command::new(&plan.gridwatch).arg("--version").output()?);
-    let (client, connection) = tokio_postgres::connect(&postgres.url("postgres"), NoTls).await?;
-    tokio::spawn(connection);
-    let postgres: String = client.query_one("SHOW server_version", &[]).await?.get(0);
-    let rabbitmq = line(rabbitmq.control(&["version"])?);
-    let mut versions = vec![
-        gridwatch,
-        format!("PostgreSQL {postgres}"),
-        format!("RabbitMQ {rabbitmq}"),
-    ];
-    if plan.instances > 1 {
-        versions.extend(HaProxy::version()?);
-    }
-    Ok(versions)
-}
-
-fn address() -> std::io::Result<String> {
-    Ok(format!("127.0.0.1:{}", free_port()?))
-}
-
-fn watch(name: &str, pid: u32) -> Watched {
-    Watched {
-        name: name.to_owned(),
-        pid,
-        is_server: false,
-        is_storing: false,
-    }
-}
-
-fn start(
-    program: &Path,
-    arguments: &[&str],
-    admin: &str,
-    folder: &Path,
-) -> anyhow::Result<Process> {
-    let mut process = Process::start(program, arguments, admin, folder)?;
-    process.try_ready()?;
-    Ok(process)
-}
-
-async fn execute(url: &str, statement: &str) -> anyhow::Result<()> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    let connection = tokio::spawn(connection);
-    client.batch_execute(statement).await?;
-    drop(client);
-    connection.await??;
+fn migrate(gridwatch: &Path, database_url: &str) -> anyhow::Result<()> {
+    let output = Command::new(gridwatch)
+        .args(["migrate", "--database-url", database_url])
+        .output()
+        .with_context(|| gridwatch.display().to_string())?;
+    ensure!(
+        output.status.success(),
+        "gridwatch migrate: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
+}
+
+fn free_address() -> std::io::Result<String> {
+    Ok(format!("127.0.0.1:{}", free_port()?))
 }

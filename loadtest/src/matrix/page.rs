@@ -1,17 +1,19 @@
-//! The matrix as a page: the answers first, then what they rest on.
+//! The HTML page of a matrix: the answers first, then their figures.
+//!
+//! In: a [`Matrix`]. Out: HTML and SVG. Nothing can fail.
 
 use std::fmt::Write as _;
 
-use crate::html::{WAY, document, table};
-use crate::matrix::cell::name;
-use crate::matrix::{Loaded, Matrix};
-use crate::plot::{Axes, Line, bars, escape, human, lines, stacks};
+use super::cell::{FRONT_END, GENERATOR};
+use super::{CellResult, Matrix};
+use crate::html::{PIPELINE_STAGES, document, nines, percentile_axes, table, table_row, text_row};
+use crate::plot::{Line, bars, escape, format_number, lines, stacks};
 use crate::report::Report;
 
-/// What Gridwatch runs with, in the order of a reading's way; the generator counts apart.
-const PROCESSES: [&str; 5] = ["HAProxy", "front end", "RabbitMQ", "worker", "PostgreSQL"];
+/// The processes without the generator, in the order of the pipeline.
+const PROCESSES: [&str; 5] = ["HAProxy", FRONT_END, "RabbitMQ", "worker", "PostgreSQL"];
 
-/// The whole page.
+/// The page.
 pub fn page(matrix: &Matrix) -> String {
     let mut out = String::new();
     for answer in &matrix.answers {
@@ -24,124 +26,111 @@ pub fn page(matrix: &Matrix) -> String {
     }
     let _ = write!(
         out,
-        "<h2>What each carries</h2><p>The highest rate, in readings a second, at which 99 of 100 answers came within {} ms of \
-         the intended send, without an error, and without a growing backlog.</p>{}{}",
-        human(matrix.target_ms),
+        "<h2>Highest rates</h2><p>The highest rate, in readings per second, at which 99 % of the responses \
+         are received within {} ms of the scheduled send, without errors and without a growing backlog.</p>\
+         {}{}",
+        format_number(matrix.target_ms),
         picture(matrix),
         table(&rates(&matrix.cells))
     );
-    for (title, at) in [("At 50 % of it", 0), ("At 80 % of it", 1)] {
+    for (title, index) in [
+        ("At 50 % of the highest rate", 0),
+        ("At 80 % of the highest rate", 1),
+    ] {
         let measured: Vec<(String, &Report)> = matrix
             .cells
             .iter()
-            .filter_map(|cell| Some((title_of(cell), cell.measured.get(at)?)))
+            .filter_map(|cell| Some((cell.name(), cell.measured.get(index)?)))
             .collect();
         let _ = write!(out, "<h2>{title}</h2>{}", latencies(&measured));
     }
+    write_environment(matrix, &mut out);
+    document("Load test: matrix", &out)
+}
+
+fn write_environment(matrix: &Matrix, out: &mut String) {
     let machine = &matrix.machine;
     let _ = write!(
         out,
-        "<h2>Where and how</h2><p>{}, {} cores, {} MiB, Linux {}, with the generator, the load balancer, the servers and \
-         Gridwatch on the same cores: {}; begun {}; seed {}; requests of {} readings over {} connections. Against a server that does \
-         nothing the generator reaches {} readings/s, {:.1} times the best rate above.</p>",
+        "<h2>Environment</h2><p>{}, {} cores, {} MiB, Linux {}. The generator, the load balancer, the servers \
+         and Gridwatch share these cores: {}; started {}; seed {}; {} readings per request over {} connections. \
+         Against an idle server the generator reaches {} readings/s, {:.1} times the highest rate above.</p>",
         escape(&machine.processor),
         machine.cores,
-        human(machine.memory_mib as f64),
+        format_number(machine.memory_mib as f64),
         escape(&machine.kernel),
         escape(&matrix.versions.join(", ")),
         escape(&matrix.started_at),
         matrix.seed,
         matrix.batch,
         matrix.connections,
-        human(matrix.generator_per_second),
+        format_number(matrix.generator_per_second),
         matrix.headroom
     );
-    document("Load test: the matrix", &out)
 }
 
-/// What each shape carries, as a picture.
+/// The highest rate of each deployment, as SVG.
 pub fn picture(matrix: &Matrix) -> String {
-    let each: Vec<_> = matrix
+    let rates: Vec<_> = matrix
         .cells
         .iter()
-        .map(|cell| (title_of(cell), cell.best_per_second))
+        .map(|cell| (cell.name(), cell.best_per_second))
         .collect();
-    bars("readings/s", &each)
+    bars("readings/s", &rates)
 }
 
-fn title_of(cell: &Loaded) -> String {
-    name(cell.way, cell.instances, cell.threads)
-}
-
-fn rates(cells: &[Loaded]) -> Vec<Vec<String>> {
-    let mut rows = vec![
-        [
-            "",
-            "carries",
-            "closed loop",
-            "limit",
-            "the limit as fast as it goes",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-    ];
+fn rates(cells: &[CellResult]) -> Vec<Vec<String>> {
+    let mut rows = vec![text_row(&[
+        "",
+        "highest rate",
+        "closed loop",
+        "limit",
+        "bottleneck in the closed loop",
+    ])];
     for cell in cells {
-        rows.push(vec![
-            title_of(cell),
-            human(cell.best_per_second),
-            human(cell.ceiling_per_second),
-            cell.limit.words().to_owned(),
-            cell.bottleneck.clone(),
-        ]);
+        let mut row = table_row(
+            &cell.name(),
+            &[cell.best_per_second, cell.ceiling_per_second],
+        );
+        row.extend([cell.limit.description().to_owned(), cell.bottleneck.clone()]);
+        rows.push(row);
     }
     rows
 }
 
 fn latencies(measured: &[(String, &Report)]) -> String {
-    let mut rows = vec![
-        [
-            "ms",
-            "p50",
-            "p99",
-            "p99.9",
-            "p99.99",
-            "stored p50",
-            "stored p99",
-            "CPU-s per million",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-    ];
+    let mut rows = vec![text_row(&[
+        "ms",
+        "p50",
+        "p99",
+        "p99.9",
+        "p99.99",
+        "stored p50",
+        "stored p99",
+        "CPU-s per million",
+    ])];
     let mut bars = Vec::new();
     for (name, report) in measured {
-        let stage = |stage: &str| report.stages.iter().find(|one| one.stage == stage);
-        let total = stage("received_to_persisted");
+        let total = report.stage("received_to_persisted");
         let cpu: f64 = report
             .processes
             .iter()
-            .filter(|one| one.process != "load generator")
-            .filter_map(|one| one.cpu_seconds_per_million)
+            .filter(|process| process.process != GENERATOR)
+            .filter_map(|process| process.cpu_seconds_per_million)
             .sum();
-        let times = &report.latency_ms;
+        let latency = &report.latency_ms;
         let values = [
-            times.p50,
-            times.p99,
-            times.p999,
-            times.p9999,
+            latency.p50,
+            latency.p99,
+            latency.p999,
+            latency.p9999,
             total.map_or(0.0, |total| total.p50),
             total.map_or(0.0, |total| total.p99),
             cpu,
         ];
-        rows.push(
-            std::iter::once(name.clone())
-                .chain(values.map(human))
-                .collect(),
-        );
-        bars.push((
-            name.clone(),
-            WAY.map(|name| stage(name).map_or(0.0, |stage| stage.mean))
-                .to_vec(),
-        ));
+        rows.push(table_row(name, &values));
+        let mean = |stage: &str| report.stage(stage).map_or(0.0, |stage| stage.mean);
+        bars.push((name.clone(), PIPELINE_STAGES.map(mean).to_vec()));
     }
     let curves: Vec<Line> = measured
         .iter()
@@ -150,40 +139,32 @@ fn latencies(measured: &[(String, &Report)]) -> String {
             points: report
                 .curve_ms
                 .iter()
-                .map(|point| (-(1.0 - point.0).log10(), point.1))
+                .map(|point| (nines(point.0), point.1))
                 .collect(),
         })
         .collect();
-    let ticks = [
-        (0.0, "0"),
-        (1.0, "90 %"),
-        (2.0, "99 %"),
-        (3.0, "99.9 %"),
-        (4.0, "99.99 %"),
-    ];
-    let axes = Axes {
-        x: "percentile of the answers",
-        y: "milliseconds",
-        is_log: true,
-        ticks: &ticks,
-    };
     format!(
-        "{}{}<p>From receipt to the table, in the mean:</p>{}<p>CPU-seconds per million readings, by process:</p>{}",
+        "{}{}<p>Mean time from receipt to the table:</p>{}\
+         <p>CPU-seconds per million readings, by process:</p>{}",
         table(&rows),
-        lines(axes, &curves),
-        stacks("ms", &WAY, &bars),
-        stacks("CPU-s", &PROCESSES, &cpu(measured))
+        lines(percentile_axes("percentile of the responses"), &curves),
+        stacks("ms", &PIPELINE_STAGES, &bars),
+        stacks("CPU-s", &PROCESSES, &cpu_by_process(measured))
     )
 }
 
-/// CPU time for a million readings by process, in the order of [`PROCESSES`].
-fn cpu(measured: &[(String, &Report)]) -> Vec<(String, Vec<f64>)> {
-    let of = |report: &Report, process: &str| -> f64 {
-        let own = report.processes.iter().filter(|one| one.process == process);
-        own.filter_map(|one| one.cpu_seconds_per_million).sum()
+/// CPU-seconds per million readings, in the order of [`PROCESSES`].
+fn cpu_by_process(measured: &[(String, &Report)]) -> Vec<(String, Vec<f64>)> {
+    let cpu = |report: &Report, name: &str| -> f64 {
+        let processes = report.processes.iter();
+        let named = processes.filter(|process| process.process == name);
+        named
+            .filter_map(|process| process.cpu_seconds_per_million)
+            .sum()
     };
     let bar = |(name, report): &(String, &Report)| {
-        (name.clone(), PROCESSES.map(|one| of(report, one)).to_vec())
+        let values = PROCESSES.map(|process| cpu(report, process));
+        (name.clone(), values.to_vec())
     };
     measured.iter().map(bar).collect()
 }

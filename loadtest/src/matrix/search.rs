@@ -1,8 +1,8 @@
-//! The search for the highest rate that meets the target: a closed loop finds the ceiling, halving the interval below it the
-//! rate.
+//! The search for the highest rate that meets the target. A closed loop finds the ceiling; then the interval below it is
+//! halved with every trial.
 //!
-//! In: a cell. Out: every trial with its judgement, the best rate, what kept the next higher one from it, and measurements at
-//! a half and at four fifths.
+//! In: a cell. Out: every trial with its result, the highest rate that met the target, why the next higher one did not, and
+//! measurements at 50 % and 80 % of the highest rate. A cell that accepts nothing has a highest rate of 0.
 
 use std::time::Duration;
 
@@ -10,43 +10,43 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::matrix::cell::{Cell, FRONT_END, GENERATOR};
-use crate::matrix::{Loaded, Plan, TARGET_MS};
-use crate::nothing;
+use super::cell::{Cell, FRONT_END, GENERATOR};
+use super::{CellResult, Plan, TARGET_MS};
+use crate::idle_server;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::run::Run;
-use crate::scenario::Mode;
+use crate::scenario::{Mode, Scenario};
 use crate::send::Target;
 
-/// A backlog grows where so large a part of the rate is not stored.
-const GROWTH: f64 = 0.05;
-/// How long what was accepted may take until it is stored, before the next trial.
-const SETTLE: Duration = Duration::from_secs(120);
-/// Share of cores or threads that counts as all of them.
+/// The backlog grows if more than this share of the accepted readings is not stored.
+const MAX_GROWTH: f64 = 0.05;
+/// Time limit after a run until everything accepted is stored.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
+/// The share of cores or threads that counts as all of them.
 const BUSY: f64 = 0.85;
 
-/// Why a rate was not met.
+/// Why a rate did not meet the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Limit {
-    /// It was met.
+    /// It met the target.
     None,
-    /// Requests had no final answer, or a wrong one.
+    /// Requests had no final response, or a wrong one.
     Errors,
-    /// Answers took longer than the target at the 99th percentile.
+    /// The response time at the 99th percentile was above the target.
     Latency,
     /// Readings were accepted faster than they were stored.
     Backlog,
 }
 
 impl Limit {
-    /// In words.
-    pub fn words(self) -> &'static str {
+    /// The limit in a sentence.
+    pub(super) fn description(self) -> &'static str {
         match self {
-            Self::None => "nothing yet",
+            Self::None => "not reached",
             Self::Errors => "errors",
-            Self::Latency => "the time of the answers",
+            Self::Latency => "the response time",
             Self::Backlog => "a growing backlog",
         }
     }
@@ -56,233 +56,250 @@ impl Limit {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trial {
-    /// Readings a second that were to be sent.
+    /// Scheduled readings per second.
     pub rate: f64,
-    /// Readings a second that were accepted.
+    /// Accepted readings per second.
     pub accepted_per_second: f64,
-    /// The answers at the 99th percentile, from the intended send.
+    /// The response time at the 99th percentile, from the scheduled send.
     pub p99_ms: f64,
-    /// Accepted and not stored at the end.
+    /// Readings accepted and not stored at the end.
     pub backlog: f64,
-    /// How it was judged.
+    /// Why the rate did not meet the target.
     pub limit: Limit,
 }
 
-async fn run(
-    plan: &Plan,
-    cell: &Cell,
-    mode: Mode,
-    rate: f64,
-    duration: Duration,
-    stop: &CancellationToken,
-) -> anyhow::Result<Report> {
-    cell.rest().await?;
-    let run = Run {
-        scenario: plan.scenario(mode, rate, duration)?,
-        target: Target::new(&cell.url)?,
-        threads: 1,
-        admins: cell.admins.clone(),
-        watched: cell.watched.clone(),
-        settle: SETTLE,
-        log: None,
-    };
-    Ok(run
-        .execute(&mut Progress::quiet(), stop.clone())
-        .await?
-        .report)
-}
-
-/// Readings a second that the generator reaches where nothing is done with them.
-///
-/// # Errors
-/// Loopback has no port.
-pub async fn generator(plan: &Plan, stop: &CancellationToken) -> anyhow::Result<f64> {
-    let address = nothing::start(([127, 0, 0, 1], 0).into()).await?;
-    let mut target = Target::new(&format!("http://{address}"))?;
-    target.is_checked = false;
-    let run = Run {
-        scenario: plan.scenario(Mode::Closed, 1.0, plan.trial)?,
+/// A run against a cell, or against the idle server.
+fn prepare_run(scenario: Scenario, target: Target) -> Run {
+    Run {
+        scenario,
         target,
         threads: 1,
         admins: Vec::new(),
         watched: Vec::new(),
-        settle: Duration::ZERO,
+        drain_timeout: Duration::ZERO,
         log: None,
-    };
-    Ok(run
-        .execute(&mut Progress::quiet(), stop.clone())
-        .await?
-        .report
-        .accepted_per_second)
+    }
 }
 
-/// Loads a cell. None where it was stopped.
+/// Readings per second that the generator reaches against the idle server.
 ///
 /// # Errors
-/// A process does not tell what it has to.
-pub async fn load(
+/// The idle server cannot be started.
+pub(super) async fn generator_rate(plan: &Plan, stop: &CancellationToken) -> anyhow::Result<f64> {
+    let address = idle_server::start(([127, 0, 0, 1], 0).into()).await?;
+    let mut target = Target::new(&format!("http://{address}"))?;
+    target.is_checked = false;
+    let run = prepare_run(plan.scenario(Mode::Closed, 1.0, plan.trial)?, target);
+    let outcome = run.execute(&mut Progress::quiet(), stop.clone()).await?;
+    Ok(outcome.report.accepted_per_second)
+}
+
+/// Searches and measures a cell. The result is none if `stop` was cancelled.
+///
+/// # Errors
+/// A process does not respond.
+pub(super) async fn measure(
     plan: &Plan,
     cell: &Cell,
-    say: &mut dyn FnMut(&str),
+    log: &mut dyn FnMut(&str),
     stop: &CancellationToken,
-) -> anyhow::Result<Option<Loaded>> {
-    // Registers the fleet, so that no trial pays for it.
-    run(plan, cell, Mode::Closed, 1.0, Duration::from_secs(1), stop).await?;
-    let ceiling = run(plan, cell, Mode::Closed, 1.0, plan.trial, stop).await?;
-    say(&format!(
-        "{:.0} readings/s as fast as it goes",
-        ceiling.accepted_per_second
-    ));
-    let (mut low, mut high) = (0.0, ceiling.accepted_per_second * 1.1);
-    let (mut trials, mut limit): (Vec<Trial>, Limit) = (Vec::new(), Limit::None);
-    if ceiling.counts.accepted == 0 {
-        limit = Limit::Errors;
-        say(&format!(
-            "nothing was accepted: {}",
-            ceiling.unlike.join("; ")
+) -> anyhow::Result<Option<CellResult>> {
+    let mut search = Search {
+        plan,
+        cell,
+        log,
+        stop,
+        trials: Vec::new(),
+    };
+    search.execute().await
+}
+
+struct Search<'a> {
+    plan: &'a Plan,
+    cell: &'a Cell,
+    log: &'a mut dyn FnMut(&str),
+    stop: &'a CancellationToken,
+    trials: Vec<Trial>,
+}
+
+impl Search<'_> {
+    async fn execute(&mut self) -> anyhow::Result<Option<CellResult>> {
+        // Registers the fleet, so that no trial includes the time for it.
+        self.run(Mode::Closed, 1.0, Duration::from_secs(1)).await?;
+        let ceiling = self.run(Mode::Closed, 1.0, self.plan.trial).await?;
+        (self.log)(&format!(
+            "{:.0} readings/s in a closed loop",
+            ceiling.accepted_per_second
         ));
-    }
-    for _ in 0..if limit == Limit::None { plan.trials } else { 0 } {
-        if stop.is_cancelled() {
+        let (best, limit) = if ceiling.counts.accepted > 0 {
+            self.find_highest_rate(ceiling.accepted_per_second).await?
+        } else {
+            let examples = ceiling.examples.join("; ");
+            (self.log)(&format!("nothing was accepted: {examples}"));
+            (0.0, Limit::Errors)
+        };
+        let mut measured = Vec::new();
+        for share in [0.5, 0.8] {
+            if best > 0.0 && !self.stop.is_cancelled() {
+                measured.push(self.measure_share(best, share).await?);
+            }
+        }
+        if self.stop.is_cancelled() {
             return Ok(None);
         }
-        // The ceiling of a closed loop leaves out what is not stored yet: the first try is half way.
-        let rate = (low + high) / 2.0;
-        let mut trial = attempt(plan, cell, rate, say, stop).await?;
-        trials.push(trial);
-        if matches!(trial.limit, Limit::Latency | Limit::Backlog) && !stop.is_cancelled() {
-            // Once more: the disk of a machine that is shared hesitates at times, and that is not this rate's fault.
-            trial = attempt(plan, cell, rate, say, stop).await?;
-            trials.push(trial);
-        }
-        if trial.limit == Limit::None {
-            low = rate;
-        } else {
-            (high, limit) = (rate, trial.limit);
-        }
+        let deployment = self.cell.deployment;
+        let threads = f64::from(deployment.instances * deployment.threads);
+        Ok(Some(CellResult {
+            mode: deployment.mode,
+            instances: deployment.instances,
+            threads: deployment.threads,
+            ceiling_per_second: ceiling.accepted_per_second,
+            best_per_second: best,
+            limit,
+            bottleneck: bottleneck(&ceiling, threads),
+            trials: std::mem::take(&mut self.trials),
+            measured,
+        }))
     }
-    let mut measured = Vec::new();
-    for share in [0.5, 0.8] {
-        if low > 0.0 && !stop.is_cancelled() {
-            let report = run(plan, cell, Mode::Open, low * share, plan.measure, stop).await?;
-            say(&format!(
-                "at {:.0} %: p50 {:.2} ms, p99 {:.2} ms",
-                share * 100.0,
-                report.latency_ms.p50,
-                report.latency_ms.p99
-            ));
-            measured.push(report);
+
+    /// The highest rate that met the target, and why the next higher one did not.
+    async fn find_highest_rate(&mut self, ceiling: f64) -> anyhow::Result<(f64, Limit)> {
+        let (mut low, mut high, mut limit) = (0.0, ceiling * 1.1, Limit::None);
+        for _ in 0..self.plan.trials {
+            if self.stop.is_cancelled() {
+                break;
+            }
+            // The ceiling of a closed loop includes readings that are not stored yet, so the first trial is at half of it.
+            let rate = (low + high) / 2.0;
+            let mut trial = self.try_rate(rate).await?;
+            let may_be_chance = matches!(trial.limit, Limit::Latency | Limit::Backlog);
+            if may_be_chance && !self.stop.is_cancelled() {
+                // A second trial, because the disk of a shared machine is slow at times.
+                trial = self.try_rate(rate).await?;
+            }
+            if trial.limit == Limit::None {
+                low = rate;
+            } else {
+                (high, limit) = (rate, trial.limit);
+            }
         }
+        Ok((low, limit))
     }
-    if stop.is_cancelled() {
-        return Ok(None);
+
+    async fn try_rate(&mut self, rate: f64) -> anyhow::Result<Trial> {
+        let report = self.run(Mode::Open, rate, self.plan.trial).await?;
+        let trial = evaluate(&report, rate);
+        let result = match trial.limit {
+            Limit::None => "the target is met".to_owned(),
+            limit => format!("the target is not met: {}", limit.description()),
+        };
+        (self.log)(&format!(
+            "{rate:.0} readings/s: p99 {:.1} ms, backlog {:.0}, {result}",
+            trial.p99_ms, trial.backlog
+        ));
+        self.trials.push(trial);
+        Ok(trial)
     }
-    Ok(Some(Loaded {
-        way: cell.way,
-        instances: cell.instances,
-        threads: cell.threads,
-        ceiling_per_second: ceiling.accepted_per_second,
-        best_per_second: low,
-        limit,
-        bottleneck: bottleneck(&ceiling, f64::from(cell.instances * cell.threads)),
-        trials,
-        measured,
-    }))
+
+    async fn measure_share(&mut self, best: f64, share: f64) -> anyhow::Result<Report> {
+        let report = self
+            .run(Mode::Open, best * share, self.plan.measure)
+            .await?;
+        (self.log)(&format!(
+            "at {:.0} %: p50 {:.2} ms, p99 {:.2} ms",
+            share * 100.0,
+            report.latency_ms.p50,
+            report.latency_ms.p99
+        ));
+        Ok(report)
+    }
+
+    async fn run(&self, mode: Mode, rate: f64, duration: Duration) -> anyhow::Result<Report> {
+        self.cell.checkpoint().await?;
+        let scenario = self.plan.scenario(mode, rate, duration)?;
+        let run = Run {
+            admins: self.cell.admins.clone(),
+            watched: self.cell.watched.clone(),
+            drain_timeout: DRAIN_TIMEOUT,
+            ..prepare_run(scenario, Target::new(&self.cell.url)?)
+        };
+        let outcome = run
+            .execute(&mut Progress::quiet(), self.stop.clone())
+            .await?;
+        Ok(outcome.report)
+    }
 }
 
-async fn attempt(
-    plan: &Plan,
-    cell: &Cell,
-    rate: f64,
-    say: &mut dyn FnMut(&str),
-    stop: &CancellationToken,
-) -> anyhow::Result<Trial> {
-    let trial = judge(
-        &run(plan, cell, Mode::Open, rate, plan.trial, stop).await?,
-        rate,
-    );
-    let verdict = match trial.limit {
-        Limit::None => "met".to_owned(),
-        other => format!("not met for {}", other.words()),
-    };
-    say(&format!(
-        "{rate:.0} readings/s: p99 {:.1} ms, backlog {:.0}, {verdict}",
-        trial.p99_ms, trial.backlog
-    ));
-    Ok(trial)
-}
-
-fn judge(report: &Report, rate: f64) -> Trial {
-    let counts = &report.counts;
+fn evaluate(report: &Report, rate: f64) -> Trial {
     let backlog = report.rows.iter().rev().find_map(|row| row.backlog);
-    // Where no process says what is stored, nothing is known to be met.
-    let limit = if counts.errors + counts.unlike + counts.dropped > 0
-        || counts.sent == 0
-        || backlog.is_none()
-    {
+    // Without a known backlog the target is not met.
+    let has_errors = report.counts.failed() > 0 || report.counts.sent == 0 || backlog.is_none();
+    let limit = if has_errors {
         Limit::Errors
     } else if report.latency_ms.p99 > TARGET_MS {
         Limit::Latency
-    } else if is_growing(report) {
+    } else if is_backlog_growing(report) {
         Limit::Backlog
     } else {
         Limit::None
     };
-    let backlog = backlog.unwrap_or_default();
     Trial {
         rate,
         accepted_per_second: report.accepted_per_second,
         p99_ms: report.latency_ms.p99,
-        backlog,
+        backlog: backlog.unwrap_or_default(),
         limit,
     }
 }
 
-fn is_growing(report: &Report) -> bool {
+fn is_backlog_growing(report: &Report) -> bool {
     report
         .backlog_growth_per_second
-        .is_some_and(|growth| growth > report.accepted_per_second * GROWTH)
+        .is_some_and(|growth| growth > report.accepted_per_second * MAX_GROWTH)
 }
 
-/// What was busiest while requests were sent, from the CPU time of each process, and the depth of the queue. `front_ends` is
-/// how many threads those have together.
-fn bottleneck(report: &Report, front_ends: f64) -> String {
-    let mut by_name: Vec<(&str, f64)> = Vec::new();
-    for one in &report.processes {
-        match by_name.iter_mut().find(|(name, _)| *name == one.process) {
-            Some((_, cores)) => *cores += one.cores,
-            None => by_name.push((&one.process, one.cores)),
+/// The bottleneck while requests were sent, from the CPU time of each process and the growth of the backlog.
+/// `front_end_threads` is the number of threads of all front ends together.
+fn bottleneck(report: &Report, front_end_threads: f64) -> String {
+    let mut cores_by_name: Vec<(&str, f64)> = Vec::new();
+    for process in &report.processes {
+        let known = cores_by_name
+            .iter_mut()
+            .find(|(name, _)| *name == process.process);
+        match known {
+            Some((_, cores)) => *cores += process.cores,
+            None => cores_by_name.push((&process.process, process.cores)),
         }
     }
-    by_name.sort_by(|one, other| other.1.total_cmp(&one.1));
-    let all: f64 = by_name.iter().map(|(_, cores)| cores).sum();
-    let parts: Vec<String> = by_name
+    cores_by_name.sort_by(|one, other| other.1.total_cmp(&one.1));
+    let used: f64 = cores_by_name.iter().map(|(_, cores)| cores).sum();
+    let busiest: Vec<String> = cores_by_name
         .iter()
         .take(3)
         .map(|(name, cores)| format!("{name} {cores:.2}"))
         .collect();
     let cores = report.machine.cores as f64;
-    let queue = if is_growing(report) {
-        ", while the backlog grew: storing was the slower part"
+    let backlog = if is_backlog_growing(report) {
+        "; the backlog grew, so storing was slower than accepting"
     } else {
         ""
     };
-    let is_full = |name: &str, threads: f64| {
-        by_name
+    let is_busy = |name: &str, threads: f64| {
+        cores_by_name
             .iter()
             .any(|(own, cores)| *own == name && *cores >= threads * BUSY)
     };
-    let verdict = if all >= cores * BUSY {
-        "the machine's cores"
-    } else if is_full(FRONT_END, front_ends) {
-        "the threads of the front ends, which were busy all the time"
-    } else if is_full(GENERATOR, 1.0) {
-        "the load generator itself, whose thread was busy all the time"
+    let bottleneck = if used >= cores * BUSY {
+        "the cores of the machine"
+    } else if is_busy(FRONT_END, front_end_threads) {
+        "the threads of the front ends"
+    } else if is_busy(GENERATOR, 1.0) {
+        "the thread of the load generator"
     } else {
-        "waiting for each other and the disk, not the cores"
+        "waiting for other processes and the disk"
     };
     format!(
-        "{verdict}: {all:.2} of {cores:.0} cores busy ({}){queue}",
-        parts.join(", ")
+        "{bottleneck}: {used:.2} of {cores:.0} cores busy ({}){backlog}",
+        busiest.join(", ")
     )
 }

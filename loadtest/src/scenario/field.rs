@@ -1,4 +1,4 @@
-//! How the values of a scenario are read and written, each with what was expected where it does not fit.
+//! Serialization of a scenario's values. The error of an invalid value states what was expected.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ pub(super) fn ten_seconds() -> Duration {
 
 fn number<'de, D: Deserializer<'de>>(
     from: D,
-    fits: impl Fn(f64) -> bool,
-    what: &str,
+    is_valid: impl Fn(f64) -> bool,
+    expected: &str,
 ) -> Result<f64, D::Error> {
     let value = f64::deserialize(from)?;
-    if fits(value) {
+    if is_valid(value) {
         Ok(value)
     } else {
-        Err(de::Error::custom(format!("{value}: expected {what}")))
+        Err(de::Error::custom(format!("{value}: expected {expected}")))
     }
 }
 
@@ -48,22 +48,22 @@ pub(super) fn share<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error>
     )
 }
 
-fn whole<'de, D: Deserializer<'de>>(from: D, most: u64) -> Result<u64, D::Error> {
+fn integer<'de, D: Deserializer<'de>>(from: D, max: u64) -> Result<u64, D::Error> {
     let value = i64::deserialize(from)?;
     match u64::try_from(value) {
-        Ok(fits) if (1..=most).contains(&fits) => Ok(fits),
+        Ok(valid) if (1..=max).contains(&valid) => Ok(valid),
         _ => Err(de::Error::custom(format!(
-            "{value}: expected a whole number from 1 to {most}"
+            "{value}: expected a whole number from 1 to {max}"
         ))),
     }
 }
 
 pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    whole(from, 1_000_000)
+    integer(from, 1_000_000)
 }
 
 pub(super) fn batch<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    whole(from, MAX_BATCH)
+    integer(from, MAX_BATCH)
 }
 
 pub(super) fn metrics<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
@@ -71,8 +71,8 @@ pub(super) fn metrics<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>,
     let mut unique = names.clone();
     unique.sort_unstable();
     unique.dedup();
-    let is_plain = |name: &String| fits(name, "_");
-    if names.is_empty() || unique.len() < names.len() || !names.iter().all(is_plain) {
+    let is_valid = |name: &String| is_plain(name, "_");
+    if names.is_empty() || unique.len() < names.len() || !names.iter().all(is_valid) {
         return Err(de::Error::custom(
             "expected different names of letters, digits and '_'",
         ));
@@ -82,16 +82,17 @@ pub(super) fn metrics<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>,
 
 pub(super) fn prefix<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let text = String::deserialize(from)?;
-    match fits(&text, "-_.:") {
-        true => Ok(text),
-        false => Err(de::Error::custom(
+    if is_plain(&text, "-_.:") {
+        Ok(text)
+    } else {
+        Err(de::Error::custom(
             "expected 1 to 100 letters, digits and any of '-_.:'",
-        )),
+        ))
     }
 }
 
-/// Whether a name has letters, digits and these only: it goes into JSON as it is.
-fn fits(name: &str, others: &str) -> bool {
+/// Whether a name consists of letters, digits and these other characters, none of which JSON has to escape.
+fn is_plain(name: &str, others: &str) -> bool {
     (1..=100).contains(&name.len())
         && name
             .chars()

@@ -1,5 +1,7 @@
-//! A server that does nothing: it reads requests and answers 202. What the generator reaches with it is the generator's own
-//! limit.
+//! A server that reads requests, discards them and responds with 202. The rate that the load generator reaches against it
+//! is the generator's own limit.
+//!
+//! In: an address to listen on. Out: the address that is bound. A connection that fails is closed; the others go on.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,10 +14,10 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// Listens on a port of loopback, answers for ever, and returns the address at once.
+/// Listens on `listen`, serves in a task until the runtime ends, and returns the bound address.
 ///
 /// # Errors
-/// The port cannot be had.
+/// The address cannot be bound.
 pub async fn start(listen: SocketAddr) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
@@ -27,14 +29,14 @@ pub async fn start(listen: SocketAddr) -> std::io::Result<SocketAddr> {
             let _ = stream.set_nodelay(true);
             tokio::spawn(
                 hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service_fn(answer)),
+                    .serve_connection(TokioIo::new(stream), service_fn(accept)),
             );
         }
     });
     Ok(address)
 }
 
-async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn accept(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     while let Some(Ok(_)) = request.body_mut().frame().await {}
     let mut response = Response::new(Full::new(Bytes::from_static(b"{}")));
     *response.status_mut() = StatusCode::ACCEPTED;

@@ -1,0 +1,79 @@
+//! `loadtest matrix`: measures every deployment, and writes the results.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use loadtest::matrix::{self, Matrix, Plan, page};
+use loadtest::plot::format_number;
+use tokio_util::sync::CancellationToken;
+
+use super::arguments::MatrixArguments;
+use super::{UsageError, stop_on_signal};
+
+/// File name of the HTML page.
+const PAGE: &str = "matrix.html";
+/// File name of the chart of the highest rates.
+const PICTURE: &str = "matrix.svg";
+
+pub(super) async fn execute(arguments: MatrixArguments) -> anyhow::Result<ExitCode> {
+    let gridwatch = match arguments.gridwatch {
+        Some(file) => file,
+        None => std::env::current_exe()?.with_file_name("gridwatch"),
+    };
+    if !gridwatch.is_file() {
+        return Err(UsageError(format!(
+            "{}: no such file; give its path with --gridwatch",
+            gridwatch.display()
+        ))
+        .into());
+    }
+    let directory = arguments.report;
+    std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    let plan = Plan {
+        gridwatch,
+        instances: arguments.instances,
+        batch: arguments.batch,
+        connections: arguments.connections,
+        trial: arguments.trial,
+        trials: arguments.trials,
+        measure: arguments.measure,
+        seed: arguments.seed,
+    };
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+    let begun = Instant::now();
+    let mut log = |text: &str| eprintln!("{:>4.0} s  {text}", begun.elapsed().as_secs_f64());
+    let matrix = plan.execute(&mut log, stop).await?;
+    for (file, text) in [
+        (matrix::FILE, serde_json::to_string_pretty(&matrix)?),
+        (PICTURE, page::picture(&matrix)),
+        (PAGE, page::page(&matrix)),
+    ] {
+        let path = directory.join(file);
+        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+    }
+    print_answers(&matrix);
+    println!("report in {}", directory.join(PAGE).display());
+    match &matrix.incomplete {
+        None => Ok(ExitCode::SUCCESS),
+        Some(reason) => {
+            println!("incomplete: {reason}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn print_answers(matrix: &Matrix) {
+    for answer in &matrix.answers {
+        println!("{}\n  {}", answer.question, answer.answer);
+    }
+    println!(
+        "against an idle server the generator reaches {} readings/s, {:.1} times the highest rate",
+        format_number(matrix.generator_per_second),
+        matrix.headroom
+    );
+    if matrix.is_generator_near() {
+        println!("warning: the headroom is small; the generator may be the bottleneck");
+    }
+}

@@ -1,0 +1,152 @@
+//! `loadtest run`: checks the arguments, runs the scenario once or repeatedly, and writes the reports.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use loadtest::progress::Progress;
+use loadtest::report;
+use loadtest::run::{Run, RunOutcome};
+use loadtest::scenario::{Mode, Scenario};
+use loadtest::scrape::scrape;
+use loadtest::send::Target;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::arguments::{MAX_REPEAT, RunArguments};
+use super::{UsageError, load_scenario, print, stop_on_signal};
+
+/// Time limit for connecting to the target.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) async fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode> {
+    let scenario = scenario_with_overrides(&arguments)?;
+    let mut target = Target::new(&arguments.target)
+        .map_err(|error| UsageError(format!("--target {}: {error}", arguments.target)))?;
+    target.is_checked = !arguments.unchecked;
+    check_reachable(&arguments, &target).await?;
+    print_start(&scenario);
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+    // Reports of an earlier run would be mistaken for reports of this one.
+    remove_report(&arguments.report)?;
+    for turn in 1..=MAX_REPEAT {
+        remove_report(&arguments.report.join(turn.to_string()))?;
+    }
+    let mut exit_code = 0;
+    for turn in 1..=arguments.repeat {
+        let directory = match arguments.repeat {
+            1 => arguments.report.clone(),
+            _ => arguments.report.join(turn.to_string()),
+        };
+        std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        let run = Run {
+            scenario: scenario.clone(),
+            target: target.clone(),
+            threads: arguments.threads.unwrap_or_else(half_of_the_cores),
+            admins: arguments.admin.clone(),
+            watched: Vec::new(),
+            drain_timeout: arguments.drain_timeout,
+            log: Some(directory.join(report::LOG)),
+        };
+        let mut progress = Progress::new(scenario.duration);
+        let outcome = run.execute(&mut progress, stop.clone()).await;
+        progress.clear();
+        let outcome = outcome?;
+        write_report(&directory, &outcome)?;
+        exit_code = exit_code.max(print::run(&outcome.report, &directory));
+        if stop.is_cancelled() {
+            break;
+        }
+    }
+    Ok(ExitCode::from(exit_code))
+}
+
+fn scenario_with_overrides(arguments: &RunArguments) -> Result<Scenario, UsageError> {
+    let mut scenario = load_scenario(&arguments.scenario)?;
+    scenario.rate = arguments.rate.unwrap_or(scenario.rate);
+    if let Some(duration) = arguments.duration {
+        scenario.stretch(duration);
+    }
+    scenario.batch = arguments.batch.unwrap_or(scenario.batch);
+    scenario.connections = arguments.connections.unwrap_or(scenario.connections);
+    scenario.seed = arguments.seed.unwrap_or(scenario.seed);
+    let begin = arguments.begin.map(jiff::Timestamp::as_microsecond);
+    scenario.begin = begin.or(scenario.begin);
+    scenario.check().map_err(|(key, reason)| {
+        UsageError(format!("with the command-line overrides: {key}: {reason}"))
+    })?;
+    Ok(scenario)
+}
+
+/// Checks that the target and the admin ports accept connections.
+async fn check_reachable(arguments: &RunArguments, target: &Target) -> Result<(), UsageError> {
+    let connect = TcpStream::connect(target.address());
+    let result = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
+    };
+    result.map_err(|error| {
+        let url = &arguments.target;
+        UsageError(format!("--target {url}: {error}; is it running?"))
+    })?;
+    for (_, address) in &arguments.admin {
+        let snapshot = scrape(std::slice::from_ref(address)).await;
+        snapshot
+            .map_err(|error| UsageError(format!("--admin: {error:#}; is the process running?")))?;
+    }
+    Ok(())
+}
+
+fn print_start(scenario: &Scenario) {
+    let rate = match scenario.mode {
+        Mode::Open => format!("{} readings/s", scenario.rate),
+        Mode::Closed => "closed loop".to_owned(),
+    };
+    eprintln!(
+        "{}: {rate}, {} readings per request, {} connections, {:?}, seed {}",
+        scenario.name, scenario.batch, scenario.connections, scenario.duration, scenario.seed
+    );
+}
+
+fn half_of_the_cores() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() as u64 / 2).max(1))
+}
+
+/// Removes the files of a run from its directory, and the directory if it is then empty.
+fn remove_report(directory: &Path) -> anyhow::Result<()> {
+    for file in [
+        report::FILE,
+        report::PAGE,
+        report::LEDGER,
+        report::LOG,
+        report::VERDICT,
+    ] {
+        let path = directory.join(file);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| path.display().to_string());
+            }
+            _ => {}
+        }
+    }
+    // Fails if the directory has other files or does not exist.
+    let _ = std::fs::remove_dir(directory);
+    Ok(())
+}
+
+/// Writes the ledger first, because nothing can be verified without it.
+fn write_report(directory: &Path, outcome: &RunOutcome) -> anyhow::Result<()> {
+    let RunOutcome { report, ledger } = outcome;
+    ledger.write(&directory.join(report::LEDGER), report.begin)?;
+    for (file, text) in [
+        (report::FILE, serde_json::to_string_pretty(report)?),
+        (report::PAGE, loadtest::html::page(report)),
+    ] {
+        let path = directory.join(file);
+        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
