@@ -1,8 +1,8 @@
 //! `make bench`, third part: the load generator itself, against the idle server.
 //!
-//! Three measurements: its highest rate compared with the rate of `wrk`, with the same requests and connections, in turns;
-//! the lateness of its sends at half of that rate on a schedule; and its memory. The figures go to standard output, and as
-//! JSON to `--out`.
+//! Three measurements: its highest rate compared with the rate of `wrk`, with the same requests and
+//! connections, in turns; the lateness of its sends at half of that rate on a schedule; and its
+//! memory. The figures go to standard output, and as JSON to `--out`.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -111,8 +111,8 @@ fn main() -> anyhow::Result<()> {
         ratios.push(own / wrk);
     }
     let half_rate = median(&own_rates) / 2.0;
-    // One thread, because on two cores the threads of the server and the generator would wait for each other: the
-    // measurement would be one of the scheduler.
+    // One thread, because on two cores the threads of the server and the generator would wait for
+    // each other: the measurement would be one of the scheduler.
     let server = IdleServer::start(1)?;
     let mut lateness = Vec::new();
     for _ in 0..arguments.rounds {
@@ -229,16 +229,16 @@ fn run(url: &str, directory: &Path, mode: &str, rate: f64, seconds: u64) -> anyh
     Report::read(directory)
 }
 
-/// Resident memory in MiB after a tenth of the time, and at its end before the report is written, at 5,000 requests per
-/// second.
+/// Resident memory in MiB after a tenth of the time, and at its end before the report is written,
+/// at 5,000 requests per second.
 fn memory(url: &str, directory: &Path, seconds: u64) -> anyhow::Result<(f64, f64)> {
     let mut child = command(url, directory, "open", 5_000.0, seconds)?.spawn()?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let (mut early, mut last) = (None, 0.0);
     while child.try_wait()?.is_none() {
         let (now, share) = (
             usage::memory_mib(child.id()),
-            begun.elapsed().as_secs_f64() / seconds as f64,
+            started.elapsed().as_secs_f64() / seconds as f64,
         );
         if share < 1.0 {
             last = now;

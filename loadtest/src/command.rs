@@ -1,7 +1,8 @@
-//! The command line: parses the arguments, runs the command, prints its results, and returns the exit code.
+//! The command line: parses the arguments, runs the command, prints its results, and returns the
+//! exit code.
 //!
-//! A wrong argument or file is a [`UsageError`] with exit code 2; any other error has exit code 1. A finding, such as a
-//! broken promise, has exit code 3.
+//! A wrong argument or file is a [`UsageError`] with exit code 2; any other error has exit code 1.
+//! A finding, such as a broken promise, has exit code 3.
 
 mod arguments;
 mod matrix;

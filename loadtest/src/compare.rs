@@ -1,8 +1,9 @@
 //! Comparison: whether one set of runs is worse than another, beyond the noise.
 //!
-//! In: reports or matrices of both sides, each of one run or of repeated runs. Out: each figure of both sides with the change,
-//! the noise, and whether it is worse. A side without a report is an error. The noise of a figure is the spread of the base's
-//! runs, so an unsteady new side does not hide a regression. If the base has one run only, a noise is assumed.
+//! In: reports or matrices of both sides, each of one run or of repeated runs. Out: each figure of
+//! both sides with the change, the noise, and whether it is worse. A side without a report is an
+//! error. The noise of a figure is the spread of the base's runs, so an unsteady new side does not
+//! hide a regression. If the base has one run only, a noise is assumed.
 
 mod figures;
 
@@ -45,7 +46,8 @@ pub struct Comparison {
     pub warnings: Vec<String>,
 }
 
-/// Compares two sides. Each is a report, a matrix, a directory of one, or a directory of such directories.
+/// Compares two sides. Each is a report, a matrix, a directory of one, or a directory of such
+/// directories.
 ///
 /// # Errors
 /// A side has no report and no matrix, or the sides have no figure in common.
@@ -127,7 +129,8 @@ fn change(figure: &Figure, before: &[f64], after: &[f64]) -> Change {
     }
 }
 
-/// The difference between the largest and the smallest value, as a share of the median; none for a single value.
+/// The difference between the largest and the smallest value, as a share of the median; none for a
+/// single value.
 fn spread(values: &[f64]) -> Option<f64> {
     let (min, max) = values
         .iter()

@@ -1,8 +1,8 @@
-//! The load generator: sends the readings of a fleet at a fixed rate or as fast as possible, and reports counts and
-//! latencies.
+//! The load generator: sends the readings of a fleet at a fixed rate or as fast as possible, and
+//! reports counts and latencies.
 //!
-//! In: [`Traffic`] and a [`Target`]. Out: [`Sent`]. A target that fails is a result: it is in the counts. `loadtest run` adds
-//! the metrics of the processes and a report; see [`crate::run`].
+//! In: [`Traffic`] and a [`Target`]. Out: [`Sent`]. A target that fails is a result: it is in the
+//! counts. `loadtest run` adds the metrics of the processes and a report; see [`crate::run`].
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -29,8 +29,9 @@ const PROGRESS: Duration = Duration::from_millis(100);
 pub enum Pacing {
     /// As the scenario's mode requires: on schedule, or in a closed loop for its duration.
     Scenario,
-    /// Every request of the schedule, each as soon as a connection is free. The times of the readings are those of the
-    /// schedule; choose a begin at which they are not in the future.
+    /// Every request of the schedule, each as soon as a connection is free. The times of the
+    /// readings are those of the schedule: let them begin early enough that none is in the future.
+    /// A closed loop ends after its duration, as with [`Pacing::Scenario`].
     AsFastAsPossible,
 }
 
@@ -39,7 +40,7 @@ pub enum Pacing {
 pub struct Generator {
     /// What is sent.
     pub traffic: Arc<Traffic>,
-    /// Where it is sent.
+    /// The server.
     pub target: Target,
     /// Threads that send; at most one per connection.
     pub threads: u64,
@@ -54,8 +55,8 @@ pub struct Sent {
     pub counts: Counts,
     /// Time from the start to the last response, in seconds.
     pub seconds: f64,
-    /// From the scheduled send to the final response, in milliseconds, without the warm-up. Without a schedule it is
-    /// measured from the send.
+    /// From the scheduled send to the final response, in milliseconds, without the warm-up. Without
+    /// a schedule it is measured from the send.
     pub latency_ms: Quantiles,
     /// Examples of failures.
     pub examples: Vec<String>,
@@ -87,8 +88,8 @@ impl Sent {
 }
 
 impl Generator {
-    /// Sends until the end of the scenario or until `stop` is cancelled; requests in flight are completed. `progress` is
-    /// called ten times per second with the counts so far, and at the end.
+    /// Sends until the end of the scenario or until `stop` is cancelled; requests in flight are
+    /// completed. `progress` is called ten times per second with the counts so far, and at the end.
     ///
     /// # Errors
     /// A thread cannot be started, or panics.
@@ -185,7 +186,8 @@ impl Sending {
         self.recorders.iter().map(accepted).sum()
     }
 
-    /// Waits for the threads, and returns the ledger of all requests and when the last response was received.
+    /// Waits for the threads, and returns the ledger of all requests and when the last response was
+    /// received.
     pub(crate) fn join(self) -> SenderResult {
         let (mut ledgers, mut ended) = (Vec::new(), self.begin);
         for thread in self.threads {
@@ -200,7 +202,8 @@ impl Sending {
     }
 }
 
-/// The time between two instants in seconds; at least a millisecond, because a run may be stopped before its first send.
+/// The time between two instants in seconds; at least a millisecond, because a run may be stopped
+/// before its first send.
 pub(crate) fn seconds_between(begin: Instant, ended: Instant) -> f64 {
     ended
         .saturating_duration_since(begin)

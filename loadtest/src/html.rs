@@ -77,8 +77,9 @@ fn write_summary(report: &Report, out: &mut String) {
     let counts = &report.counts;
     let _ = write!(
         out,
-        "<p>{} readings accepted in {} s ({} per second), {} rejected, {} without a final response. \
-         {} requests sent, {} late, {} dropped, {} retries, {} repeated.{}</p>",
+        "<p>{} readings accepted in {} s ({} per second), {} rejected, \
+         {} without a final response. {} requests sent, {} late, {} dropped, \
+         {} retries, {} repeated.{}</p>",
         format_number(counts.accepted as f64),
         format_number(report.seconds),
         format_number(report.accepted_per_second),

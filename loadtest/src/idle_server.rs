@@ -1,7 +1,8 @@
-//! A server that reads requests, discards them and responds with 202. The rate that the load generator reaches against it
-//! is the generator's own limit.
+//! A server that reads requests, discards them and responds with 202. The rate that the load
+//! generator reaches against it is the generator's own limit.
 //!
-//! In: an address to listen on. Out: the address that is bound. A connection that fails is closed; the others go on.
+//! In: an address to listen on. Out: the address that is bound. A connection that fails is closed;
+//! the others go on.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
-//! The ledger: the outcome of each request in two bits. It determines the expected state of every reading, because the
-//! contents of a request follow from its number.
+//! The ledger: the outcome of each request in two bits. It determines the expected state of every
+//! reading, because the contents of a request follow from its number.
 //!
-//! In: outcomes by request number, from the threads that send. Out: a compressed file. A damaged file, or the file of
-//! another run, is an error. A hundred million requests take 25 MB.
+//! In: outcomes by request number, from the threads that send. Out: a compressed file. A damaged
+//! file, or the file of another run, is an error. A hundred million requests take 25 MB.
 
 use std::fs::File;
 use std::path::Path;

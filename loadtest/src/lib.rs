@@ -1,12 +1,13 @@
-//! The load-test harness: it sends an open loop of requests whose contents follow from a scenario and a seed, records the
-//! outcome of each request in a ledger, and verifies what was stored.
+//! The load-test harness: it sends an open loop of requests whose contents follow from a scenario
+//! and a seed, records the outcome of each request in a ledger, and verifies what was stored.
 //!
-//! The stages in order: [`scenario`] ▸ `schedule`, [`traffic`] ▸ [`send`] (`timer`) ▸ [`recorder`], [`ledger`] ▸ [`run`]
-//! ([`scrape`], [`progress`]) ▸ [`report`], [`html`]. [`verify`] compares the database with the ledger, and [`matrix`] loads
-//! Gridwatch in every deployment mode. The crate uses Gridwatch's HTTP interface, metrics and tables only.
+//! The stages in order: [`scenario`] ▸ `schedule`, [`traffic`] ▸ [`send`] (`timer`) ▸
+//! [`recorder`], [`ledger`] ▸ [`run`] ([`scrape`], [`progress`]) ▸ [`report`], [`html`].
+//! [`verify`] compares the database with the ledger, and [`matrix`] loads Gridwatch in every
+//! deployment mode. The crate uses Gridwatch's HTTP interface, metrics and tables only.
 //!
-//! Tests, benchmarks and demos use [`generator`] to send readings, [`prometheus`] to read metrics and [`statistics`] for
-//! medians:
+//! Tests, benchmarks and demos use [`generator`] to send readings, [`prometheus`] to read metrics
+//! and [`statistics`] for medians:
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {

@@ -1,17 +1,18 @@
-//! The matrix: Gridwatch is started in each deployment mode on this machine and loaded, to answer five questions.
+//! The matrix: Gridwatch is started in each deployment mode on this machine and loaded, to answer
+//! five questions.
 //!
 //! ```text
 //! cell (front ends, worker, load balancer) ▸ search (highest rate that meets the target)
 //!   ▸ measurements at 50 % and 80 % of that rate
 //! ```
 //!
-//! In: the program, and how long to measure. Out: a [`Matrix`] with an answer and its figures for each question. A cell that
-//! fails is left out, with the reason in [`Matrix::incomplete`].
+//! In: the program, and how long to measure. Out: a [`Matrix`] with an answer and its figures for
+//! each question. A cell that fails is left out, with the reason in [`Matrix::incomplete`].
 
 mod answers;
-pub(crate) mod cell;
+mod cell;
 pub mod page;
-pub(crate) mod search;
+mod search;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,9 +25,10 @@ use testbed::postgres::Postgres;
 use testbed::rabbitmq::RabbitMq;
 use tokio_util::sync::CancellationToken;
 
-use self::answers::Answer;
-use self::cell::{Cell, Deployment, DeploymentMode, Servers};
-use self::search::{Limit, Trial};
+pub use self::answers::Answer;
+pub use self::cell::DeploymentMode;
+use self::cell::{Cell, Deployment, Servers};
+pub use self::search::{Limit, Trial};
 use crate::report::{Machine, Report};
 use crate::scenario::{Mode, Scenario};
 
@@ -148,8 +150,8 @@ impl Plan {
         Scenario::parse(&text).context("the scenario of the matrix")
     }
 
-    /// The deployments of each mode: one front end with one thread, one with a thread per core, and several with one
-    /// thread each.
+    /// The deployments of each mode: one front end with one thread, one with a thread per core, and
+    /// several with one thread each.
     fn deployments(&self) -> Vec<Deployment> {
         let cores = std::thread::available_parallelism()
             .map_or(1, |cores| cores.get() as u16)
@@ -170,7 +172,8 @@ impl Plan {
     /// Measures all deployments on private servers. `log` is called with a line for each step.
     ///
     /// # Errors
-    /// A server cannot be started or does not respond. When `stop` is cancelled, the results so far are returned.
+    /// A server cannot be started or does not respond. When `stop` is cancelled, the results so far
+    /// are returned.
     pub async fn execute(
         &self,
         log: &mut dyn FnMut(&str),

@@ -1,4 +1,5 @@
-//! The progress of a run on standard error: a progress bar on a terminal, otherwise a line every five seconds.
+//! The progress of a run on standard error: a progress bar on a terminal, otherwise a line every
+//! five seconds.
 //!
 //! In: rows of the report. Out: text. Nothing can fail.
 
@@ -84,7 +85,8 @@ impl Progress {
         }
     }
 
-    /// Shows that everything is sent, and how many readings are not stored yet; none if a process does not respond.
+    /// Shows that everything is sent, and how many readings are not stored yet; none if a process
+    /// does not respond.
     pub(crate) fn draining(&mut self, backlog: Option<f64>) {
         if let Some(bar) = &self.bar {
             let backlog = backlog.map_or_else(

@@ -1,7 +1,7 @@
 //! Measurements of the requests: counts and latencies, collected once per second.
 //!
-//! In: the result of each request, from the threads that send. Out: the measurements since the last collection, which the
-//! run adds up. Memory does not grow with the number of requests.
+//! In: the result of each request, from the threads that send. Out: the measurements since the last
+//! collection, which the run adds up. Memory does not grow with the number of requests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +39,8 @@ pub struct Counts {
     pub dropped: u64,
     /// Retries after a 5xx status or without a response.
     pub retried: u64,
-    /// Requests sent a second time after they were accepted, as by a device that missed the response.
+    /// Requests sent a second time after they were accepted, as by a device that missed the
+    /// response.
     pub repeated: u64,
     /// Readings that a 2xx response accepted.
     pub accepted: u64,
@@ -85,8 +86,9 @@ impl Counts {
 pub(crate) struct Measurements {
     /// See [`Counts`].
     pub(crate) counts: Counts,
-    /// From the scheduled send to the final response: the time that a device waits that cannot choose when it
-    /// measures. A request without a final response counts with the timeout at least.
+    /// From the scheduled send to the final response: the time that a device waits that cannot
+    /// choose when it measures. A request without a final response counts with the timeout at
+    /// least.
     pub(crate) latency: Histogram<u64>,
     /// The same from the actual send. It hides that a slow response delays the sends after it.
     pub(crate) latency_from_send: Histogram<u64>,

@@ -1,7 +1,8 @@
 //! The report: the results of a run as JSON, with a published schema.
 //!
-//! In: the results of [`crate::run`]. Out: `report.json` and the files beside it. Reading a report of another version is an
-//! error. Units are in the names: milliseconds `_ms`, seconds `_seconds`, readings per second `_per_second`.
+//! In: the results of [`crate::run`]. Out: `report.json` and the files beside it. Reading a report
+//! of another version is an error. Units are in the names: milliseconds `_ms`, seconds `_seconds`,
+//! readings per second `_per_second`.
 
 use std::path::Path;
 
@@ -31,7 +32,8 @@ pub const LOG: &str = "latency.hlog";
 pub struct Report {
     /// Version of the format.
     pub version: u32,
-    /// The scenario as TOML, with the overrides of the command line. It has `begin`, so it sends the same bytes again.
+    /// The scenario as TOML, with the overrides of the command line. It has `begin`, so it sends
+    /// the same bytes again.
     pub scenario: String,
     /// The scenario's name.
     pub name: String,
@@ -57,14 +59,15 @@ pub struct Report {
     pub unsent: u64,
     /// Readings that were accepted per second.
     pub accepted_per_second: f64,
-    /// From the scheduled send to the final response, including retries, in milliseconds, after the warm-up. A request
-    /// without a final response counts with the timeout at least.
+    /// From the scheduled send to the final response, including retries, in milliseconds, after the
+    /// warm-up. A request without a final response counts with the timeout at least.
     pub latency_ms: Quantiles,
     /// The same from the actual send.
     pub latency_from_send_ms: Quantiles,
     /// From the scheduled send to the actual send.
     pub lateness_ms: Quantiles,
-    /// Latency by quantile: the quantile, the latency from the scheduled send, and from the actual send.
+    /// Latency by quantile: the quantile, the latency from the scheduled send, and from the actual
+    /// send.
     pub curve_ms: Vec<(f64, f64, f64)>,
     /// One row per second.
     pub rows: Vec<Row>,
@@ -110,7 +113,8 @@ pub struct Row {
     pub accepted_per_second: f64,
     /// Requests without a final response.
     pub errors: u64,
-    /// Latency of the requests that ended in the interval, as [`Report::latency_ms`]; none in the warm-up.
+    /// Latency of the requests that ended in the interval, as [`Report::latency_ms`]; none in the
+    /// warm-up.
     pub latency_ms: Option<Quantiles>,
     /// Readings accepted and not stored yet, if the admin ports were given.
     pub backlog: Option<f64>,
@@ -124,9 +128,11 @@ pub struct ProcessUse {
     pub process: String,
     /// CPU-seconds.
     pub cpu_seconds: f64,
-    /// Cores in use while requests were sent; of a process on another machine, until everything was stored.
+    /// Cores in use while requests were sent; of a process on another machine, until everything was
+    /// stored.
     pub cores: f64,
-    /// CPU-seconds per million readings: stored ones if the process stores, otherwise accepted ones. None without readings.
+    /// CPU-seconds per million readings: stored ones if the process stores, otherwise accepted
+    /// ones. None without readings.
     pub cpu_seconds_per_million: Option<f64>,
     /// Resident memory at the end in MiB.
     pub memory_mib: f64,

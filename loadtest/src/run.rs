@@ -1,7 +1,9 @@
-//! A run: the load generator sends a scenario while the processes are monitored; then the results are reported.
+//! A run: the load generator sends a scenario while the processes are monitored; then the results
+//! are reported.
 //!
-//! In: a scenario and a target. Out: a [`Report`] and a [`Ledger`]. Ctrl-C ends the run early; its results up to then are
-//! reported. A process that does not respond during the run is a result; one that does not respond before it is an error.
+//! In: a scenario and a target. Out: a [`Report`] and a [`Ledger`]. Ctrl-C ends the run early; its
+//! results up to then are reported. A process that does not respond during the run is a result; one
+//! that does not respond before it is an error.
 
 mod latency_log;
 mod monitor;
@@ -55,8 +57,8 @@ pub struct WatchedProcess {
     pub pid: u32,
     /// Whether it is a server with several processes, which are added up.
     pub is_server: bool,
-    /// Whether its CPU time is divided by the stored readings instead of the accepted ones. With a queue between front
-    /// end and worker these differ.
+    /// Whether its CPU time is divided by the stored readings instead of the accepted ones. With a
+    /// queue between front end and worker these differ.
     pub is_storing: bool,
 }
 
@@ -83,7 +85,8 @@ impl Run {
     /// Runs until the end of the scenario or until `stop` is cancelled.
     ///
     /// # Errors
-    /// A process does not respond before the start, a file cannot be written, or a thread cannot be started.
+    /// A process does not respond before the start, a file cannot be written, or a thread cannot be
+    /// started.
     pub async fn execute(
         self,
         progress: &mut Progress,
@@ -199,8 +202,9 @@ impl Monitor<'_> {
     }
 }
 
-/// The growth of the backlog per second: the slope of the line of best fit through (seconds, backlog). A worker stores
-/// large transactions, so the difference between two single values would be misleading.
+/// The growth of the backlog per second: the slope of the line of best fit through (seconds,
+/// backlog). A worker stores large transactions, so the difference between two single values would
+/// be misleading.
 fn growth(backlogs: &[(f64, f64)]) -> Option<f64> {
     let count = backlogs.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| backlogs.iter().map(of).sum::<f64>() / count;
@@ -216,8 +220,8 @@ fn growth(backlogs: &[(f64, f64)]) -> Option<f64> {
     (backlogs.len() > 2 && variance > 0.0).then(|| covariance / variance)
 }
 
-/// Latency by quantile: the quantile, the latency from the scheduled send, and from the actual send. The quantiles are
-/// closer together towards the last one, p99.999.
+/// Latency by quantile: the quantile, the latency from the scheduled send, and from the actual
+/// send. The quantiles are closer together towards the last one, p99.999.
 fn curve(total: &Measurements) -> Vec<(f64, f64, f64)> {
     let mut points = Vec::new();
     let mut above: f64 = 1.0;

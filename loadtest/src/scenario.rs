@@ -1,7 +1,7 @@
 //! A scenario: what is sent, at which rate, by which devices, and with which faults.
 //!
-//! In: a TOML file, and the overrides of the command line. Out: a [`Scenario`] with valid values only, or one error with
-//! the line, the key and what was expected.
+//! In: a TOML file, and the overrides of the command line. Out: a [`Scenario`] with valid values
+//! only, or one error with the line, the key and what was expected.
 
 mod check;
 mod field;
@@ -26,11 +26,12 @@ const BUILT_IN: [(&str, &str); 5] = [
 ];
 /// Limit of readings per request, above the limit of any front end.
 pub const MAX_BATCH: u64 = 1_000_000;
-/// Shortest time between two readings of a series, in seconds. Times have a resolution of a millisecond; see
-/// [`crate::traffic`].
+/// Shortest time between two readings of a series, in seconds. Times have a resolution of a
+/// millisecond; see [`crate::traffic`].
 const MIN_INTERVAL: f64 = 0.004;
-/// The rate by which the times of a closed loop's readings advance, in readings per second. No pipeline reaches it, so the
-/// times are never in the future. It is also the highest rate of a schedule.
+/// The rate by which the times of a closed loop's readings advance, in readings per second. No
+/// pipeline reaches it, so the times are never in the future. It is also the highest rate of a
+/// schedule.
 pub const CLOSED_RATE: f64 = 10_000_000.0;
 
 /// What to send.
@@ -100,8 +101,8 @@ pub enum Mode {
     /// The schedule is fixed before the run; latency is measured from the scheduled send.
     #[default]
     Open,
-    /// Each connection sends its next request on the response to the previous one. It finds the highest rate; its
-    /// latencies exclude the time that requests wait for a connection.
+    /// Each connection sends its next request on the response to the previous one. It finds the
+    /// highest rate; its latencies exclude the time that requests wait for a connection.
     Closed,
 }
 
@@ -166,7 +167,8 @@ pub struct Fleet {
     /// Prefix of the device names; the number of the device follows, with six digits.
     #[serde(deserialize_with = "field::prefix")]
     pub prefix: String,
-    /// How much earlier than scheduled a reading may be measured; limited to half the interval of a series.
+    /// How much earlier than scheduled a reading may be measured; limited to half the interval of a
+    /// series.
     #[serde(with = "field::duration")]
     pub jitter: Duration,
 }
@@ -236,7 +238,8 @@ pub struct Faults {
     /// Requests that are malformed or incomplete.
     #[serde(deserialize_with = "field::share")]
     pub hostile: f64,
-    /// Requests that are sent again after they were accepted, as by a device that missed the response.
+    /// Requests that are sent again after they were accepted, as by a device that missed the
+    /// response.
     #[serde(deserialize_with = "field::share")]
     pub repeated: f64,
 }

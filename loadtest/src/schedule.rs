@@ -1,11 +1,13 @@
-//! The schedule: when each reading is due. It is computed, not stored, so it is fixed before the run and uses no memory.
+//! The schedule: when each reading is due. It is computed, not stored, so it is fixed before the
+//! run and uses no memory.
 //!
-//! In: the rate and the load profile of a valid scenario. Out: the number of readings that are due at a time, and the time
-//! of each reading. Nothing can fail.
+//! In: the rate and the load profile of a valid scenario. Out: the number of readings that are due
+//! at a time, and the time of each reading. Nothing can fail.
 
 use crate::scenario::{Mode, ProfileKind, Scenario};
 
-/// An interval in which the rate changes linearly. Times are in seconds, rates in readings per second.
+/// An interval in which the rate changes linearly. Times are in seconds, rates in readings per
+/// second.
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     begin: f64,
@@ -17,8 +19,8 @@ struct Piece {
 }
 
 impl Piece {
-    /// Readings that are due from the beginning of the interval to a time. After the end of the interval the rate stays
-    /// constant; otherwise the count of a falling ramp would fall, too.
+    /// Readings that are due from the beginning of the interval to a time. After the end of the
+    /// interval the rate stays constant; otherwise the count of a falling ramp would fall, too.
     fn count(&self, time: f64) -> f64 {
         let after_end = (time - self.end).max(0.0);
         let since = time.min(self.end) - self.begin;
@@ -26,8 +28,8 @@ impl Piece {
             + since * (self.from + 0.5 * (self.to - self.from) * since / (self.end - self.begin))
     }
 
-    /// The time at which `count` readings of this interval are due: the root of a quadratic equation, in the form that
-    /// keeps its precision at a constant rate.
+    /// The time at which `count` readings of this interval are due: the root of a quadratic
+    /// equation, in the form that keeps its precision at a constant rate.
     fn time(&self, count: f64) -> f64 {
         let slope = (self.to - self.from) / (self.end - self.begin);
         self.begin
@@ -46,7 +48,8 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a scenario. A closed loop sends without a schedule; the times of its readings advance evenly.
+    /// The schedule of a scenario. A closed loop sends without a schedule; the times of its
+    /// readings advance evenly.
     pub(crate) fn new(scenario: &Scenario) -> Self {
         let (end, rate) = (scenario.duration.as_secs_f64(), scenario.rate);
         let profile = &scenario.profile;

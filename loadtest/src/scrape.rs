@@ -1,7 +1,8 @@
-//! Metrics of Gridwatch's processes: counters, stage times and CPU time, from `/metrics` on their admin ports.
+//! Metrics of Gridwatch's processes: counters, stage times and CPU time, from `/metrics` on their
+//! admin ports.
 //!
-//! In: addresses of admin ports. Out: a [`Snapshot`] with the sums over all processes. A process that does not respond is an
-//! error that names its address.
+//! In: addresses of admin ports. Out: a [`Snapshot`] with the sums over all processes. A process
+//! that does not respond is an error that names its address.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,8 +23,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest text of metrics, in bytes.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// The books: the counters of readings, summed over the processes. They balance when every accepted reading is
-/// processed: `accepted = persisted + duplicate + conflict + dead_lettered`.
+/// The books: the counters of readings, summed over the processes. They balance when every accepted
+/// reading is processed: `accepted = persisted + duplicate + conflict + dead_lettered`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Books {

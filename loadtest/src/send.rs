@@ -1,10 +1,11 @@
 //! Sending: threads that keep connections open and send each request at its scheduled time.
 //!
-//! In: the traffic, and the time of the start. Out: measurements, and a ledger with the outcome of every request. A target
-//! that fails is a result, not an error.
+//! In: the traffic, and the time of the start. Out: measurements, and a ledger with the outcome of
+//! every request. A target that fails is a result, not an error.
 //!
-//! The schedule is fixed before the start. A request that is due while every connection waits for a response is sent late,
-//! and its latency is measured from the scheduled time. A request that is ten seconds late is dropped and counted.
+//! The schedule is fixed before the start. A request that is due while every connection waits for a
+//! response is sent late, and its latency is measured from the scheduled time. A request that is
+//! ten seconds late is dropped and counted.
 
 mod connection;
 mod queue;
@@ -36,8 +37,8 @@ const PATH: &str = "/v1/readings?precision=us";
 pub struct Target {
     /// `http://HOST:PORT/v1/readings`.
     pub(crate) uri: Uri,
-    /// Whether a 2xx response has to state the expected numbers of accepted and rejected readings. The idle server's
-    /// response does not.
+    /// Whether a 2xx response has to state the expected numbers of accepted and rejected readings.
+    /// The idle server's response does not.
     pub is_checked: bool,
 }
 
@@ -189,7 +190,8 @@ struct SenderState {
     ledger: Mutex<Ledger>,
 }
 
-/// Locks a mutex that only this thread uses. The runtime requires `Sync` although it has one thread.
+/// Locks a mutex that only this thread uses. The runtime requires `Sync` although it has one
+/// thread.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,9 @@
-//! A timer with a resolution of fifty microseconds. The runtime's own timer has a resolution of a millisecond.
+//! A timer with a resolution of fifty microseconds. The runtime's own timer has a resolution of a
+//! millisecond.
 //!
-//! In: instants, from the tasks that wait for them. Out: each task is woken at its instant. All tasks of a thread share one
-//! timer of the kernel. If the timer fails, [`Timer::run`] returns the error and no task is woken any more.
+//! In: instants, from the tasks that wait for them. Out: each task is woken at its instant. All
+//! tasks of a thread share one timer of the kernel. If the timer fails, [`Timer::run`] returns the
+//! error and no task is woken any more.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,9 +18,9 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-/// The shortest time for which the timer is set. Tasks whose instants are closer together are woken together: at 80,000
-/// sends per second, an alarm for each would use the whole thread, and sends would be later (0.2 ms at the median
-/// instead of 0.1 ms).
+/// The shortest time for which the timer is set. Tasks whose instants are closer together are woken
+/// together: at 80,000 sends per second, an alarm for each would use the whole thread, and sends
+/// would be later (0.2 ms at the median instead of 0.1 ms).
 const RESOLUTION: Duration = Duration::from_micros(50);
 
 /// See the module. Clones share the timer, which belongs to one thread.
@@ -81,7 +83,7 @@ impl Timer {
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
         #[expect(
             deprecated,
-            reason = "the replacement is unsafe, because a handle may not own its descriptor; this one does"
+            reason = "the replacement is unsafe, for handles that do not own their descriptor"
         )]
         let timer = AsyncFd::new(timer)?;
         let shared = Shared {

@@ -1,13 +1,16 @@
 //! Traffic: the contents of every request of a scenario, computed from the request's number.
 //!
-//! In: a scenario and the time of its first measurement. Out: readings and requests by number. Nothing can fail.
+//! In: a scenario and the time of its first measurement. Out: readings and requests by number.
+//! Nothing can fail.
 //!
-//! Readings are numbered in the order of their schedule: one reading of each series in turn, then the next one of each. A
-//! request is a sequence of consecutive readings. A reading follows from its number and the seed. Therefore a scenario
-//! always sends the same bytes, nothing has to be stored, and a row of the table identifies the reading that it comes from.
+//! Readings are numbered in the order of their schedule: one reading of each series in turn, then
+//! the next one of each. A request is a sequence of consecutive readings. A reading follows from
+//! its number and the seed. Therefore a scenario always sends the same bytes, nothing has to be
+//! stored, and a row of the table identifies the reading that it comes from.
 //!
-//! The time of a reading has milliseconds. Its microseconds are the mark of the run, an even number, plus one if the
-//! reading is sent late. Therefore no two readings of a series have the same time, even in runs whose times overlap.
+//! The time of a reading has milliseconds. Its microseconds are the mark of the run, an even
+//! number, plus one if the reading is sent late. Therefore no two readings of a series have the
+//! same time, even in runs whose times overlap.
 
 mod random;
 mod render;
@@ -59,7 +62,8 @@ pub(crate) enum RequestFault {
 /// A reading.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reading {
-    /// The number of the series: the number of the device times the number of metrics, plus the number of the metric.
+    /// The number of the series: the number of the device times the number of metrics, plus the
+    /// number of the metric.
     pub series: u64,
     /// When it was measured.
     pub measured_at: Micros,
@@ -109,7 +113,8 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// The traffic of a scenario whose first measurement is at `begin`, rounded down to the millisecond.
+    /// The traffic of a scenario whose first measurement is at `begin`, rounded down to the
+    /// millisecond.
     pub fn new(scenario: &Scenario, begin: Micros) -> Self {
         let schedule = Schedule::new(scenario);
         let begin = begin - begin.rem_euclid(1_000);
@@ -128,8 +133,9 @@ impl Traffic {
         }
     }
 
-    /// Renders all requests of the schedule in advance, so that sending uses less CPU time. They stay in memory: about 90
-    /// bytes per reading without compression.
+    /// Renders all requests of the schedule in advance, so that sending uses less CPU time. They
+    /// stay in memory: about 90 bytes per reading without compression. The schedule of a closed
+    /// loop is too long for that.
     #[must_use]
     pub fn render_all(mut self) -> Self {
         self.rendered = (0..self.requests)
@@ -139,12 +145,12 @@ impl Traffic {
     }
 
     /// The scenario.
-    pub fn scenario(&self) -> &Scenario {
+    pub(crate) fn scenario(&self) -> &Scenario {
         &self.scenario
     }
 
     /// When the first reading was measured.
-    pub fn begin(&self) -> Micros {
+    pub(crate) fn begin(&self) -> Micros {
         self.begin
     }
 
@@ -258,7 +264,8 @@ impl Traffic {
         }
     }
 
-    /// The number of the reading with this series and time, among the first `requests`; none if there is no such reading.
+    /// The number of the reading with this series and time, among the first `requests`; none if
+    /// there is no such reading.
     pub(crate) fn find(&self, series: u64, measured_at: Micros, requests: u64) -> Option<u64> {
         let since = measured_at - self.begin;
         let (mut millis, micros) = (since.div_euclid(1_000), since.rem_euclid(1_000));
@@ -293,7 +300,8 @@ impl Traffic {
         (device < fleet.devices).then_some(device * metrics + metric as u64)
     }
 
-    /// How much earlier the late readings of a series are measured, in milliseconds: from a half of `late-by` to all of it.
+    /// How much earlier the late readings of a series are measured, in milliseconds: from a half of
+    /// `late-by` to all of it.
     fn late_by(&self, series: u64) -> i64 {
         let limit = self.scenario.faults.late_by.as_millis() as f64;
         (limit * (0.5 + 0.5 * self.chance(Salt::LateBy, series))) as i64
@@ -304,7 +312,8 @@ impl Traffic {
     }
 }
 
-/// The mark of a run. Another scenario, or the same one at another time, has another mark with high probability.
+/// The mark of a run. Another scenario, or the same one at another time, has another mark with high
+/// probability.
 fn mark(scenario: &Scenario, begin: Micros) -> Micros {
     let text = toml::to_string(&Scenario {
         begin: None,

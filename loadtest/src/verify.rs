@@ -1,8 +1,9 @@
 //! Verification: the contents of the database, compared with the ledger.
 //!
-//! In: a report, its ledger, and the database. Out: a [`Verdict`] with the number of readings in each state, and every broken
-//! promise with examples. Each row identifies the reading that it comes from, so one bit per reading is enough. A broken
-//! promise is a result; an unavailable database or process is an error.
+//! In: a report, its ledger, and the database. Out: a [`Verdict`] with the number of readings in
+//! each state, and every broken promise with examples. Each row identifies the reading that it
+//! comes from, so one bit per reading is enough. A broken promise is a result; an unavailable
+//! database or process is an error.
 
 mod check;
 
@@ -95,8 +96,9 @@ pub struct Verify<'a> {
 }
 
 impl Verify<'_> {
-    /// Reads the database, and repeats that up to the time limit while readings may be in flight: an accepted reading is
-    /// missing, the counters do not balance, or, without counters, the number of rows grows.
+    /// Reads the database, and repeats that up to the time limit while readings may be in flight:
+    /// an accepted reading is missing, the counters do not balance, or, without counters, the
+    /// number of rows grows.
     ///
     /// # Errors
     /// The database or a process does not respond, or the scenario of the report is not valid.
@@ -106,9 +108,9 @@ impl Verify<'_> {
             .context("the database")?;
         let scenario = Scenario::parse(&self.report.scenario).context("the report's scenario")?;
         let traffic = Traffic::new(&scenario, self.report.begin);
-        let (begun, mut rows_before) = (Instant::now(), None);
+        let (started, mut rows_before) = (Instant::now(), None);
         loop {
-            let is_last = begun.elapsed() >= self.drain_timeout;
+            let is_last = started.elapsed() >= self.drain_timeout;
             // Before the tables, which then contain everything that is counted.
             let books = self.books().await?;
             let is_balanced = books.is_none_or(|books| is_balanced(&books));

@@ -1,4 +1,5 @@
-//! The command line and the generator, against the idle server. The tests of the pipeline run them against Gridwatch.
+//! The command line and the generator, against the idle server. The tests of the pipeline run them
+//! against Gridwatch.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -398,7 +399,8 @@ fn requests_without_a_response_are_errors_and_last_as_long_as_the_timeout() {
     );
 }
 
-/// A server that responds to the first `times` requests of each connection with 503, and then with 202.
+/// A server that responds to the first `times` requests of each connection with 503, and then with
+/// 202.
 fn reject_first(times: usize) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -529,7 +531,7 @@ fn generator(url: &str, pacing: Pacing) -> Generator {
 
 #[tokio::test]
 async fn the_generator_sends_every_request_as_fast_as_possible() {
-    let (server, begun, mut last) = (IdleServer::start(), Instant::now(), 0);
+    let (server, started, mut last) = (IdleServer::start(), Instant::now(), 0);
     let generator = generator(&server.url, Pacing::AsFastAsPossible);
     let sent = generator
         .send(CancellationToken::new(), |counts| last = counts.accepted)
@@ -542,7 +544,7 @@ async fn the_generator_sends_every_request_as_fast_as_possible() {
         (300, 3_000, 3_000)
     );
     assert_eq!(sent.latency_ms.count, 300);
-    assert!(sent.accepted_per_second() > 100.0 && begun.elapsed().as_secs() < 20);
+    assert!(sent.accepted_per_second() > 100.0 && started.elapsed().as_secs() < 20);
 }
 
 #[tokio::test]

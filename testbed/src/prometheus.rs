@@ -1,8 +1,8 @@
 //! A parser for the Prometheus text format, for programs that read the `/metrics` of a process.
 //!
-//! In: the text of a scrape, with or without the HTTP head in front of it. Out: [`Sample`]s, sums over them, and
-//! [`Histogram`]s with their quantiles. A line that is not a valid sample is skipped, as are comments: a metric that is
-//! absent is a sum of 0 and an empty histogram.
+//! In: the text of a scrape, with or without the HTTP head in front of it. Out: [`Sample`]s, sums
+//! over them, and [`Histogram`]s with their quantiles. A line that is not a valid sample is
+//! skipped, as are comments: a metric that is absent is a sum of 0 and an empty histogram.
 
 /// One sample of a scrape: a metric name, its labels and its value.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,15 +101,16 @@ pub fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
 /// Bounds and sum have the unit of the metric, which is seconds for `…_seconds`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Histogram {
-    /// Upper bound and cumulative count of each bucket, by ascending bound; the last bound is infinite.
+    /// Upper bound and cumulative count of each bucket, by ascending bound; the last bound is
+    /// infinite.
     pub buckets: Vec<(f64, f64)>,
     /// The sum of the observations.
     pub sum: f64,
 }
 
 impl Histogram {
-    /// The histogram `name` of the samples with all of these labels. Several that match, such as those of several
-    /// label values or processes, are added up.
+    /// The histogram `name` of the samples with all of these labels. Several that match, such as
+    /// those of several label values or processes, are added up.
     pub fn of(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> Self {
         let mut histogram = Self {
             sum: sum(samples, &format!("{name}_sum"), labels),
@@ -163,8 +164,8 @@ impl Histogram {
         (self.count() > 0.0).then(|| self.sum / self.count())
     }
 
-    /// A quantile from 0 to 1, interpolated linearly within its bucket as Prometheus does; none if there is no
-    /// observation. A quantile above the highest finite bound is that bound.
+    /// A quantile from 0 to 1, interpolated linearly within its bucket as Prometheus does; none if
+    /// there is no observation. A quantile above the highest finite bound is that bound.
     pub fn quantile(&self, quantile: f64) -> Option<f64> {
         if self.count() <= 0.0 {
             return None;
@@ -188,11 +189,22 @@ impl Histogram {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n# HELP a_total x\n\
-        # TYPE a_total counter\na_total{code=\"x\"} 3\na_total{code=\"y, {z}\\\"\\\\\\n\"} 4 1700000000\n\
-        b 1.5e3\nc_seconds_bucket{stage=\"s\",le=\"0.001\"} 50\n\
-        c_seconds_bucket{stage=\"s\",le=\"0.01\"} 100\nc_seconds_bucket{stage=\"s\",le=\"+Inf\"} 100\n\
-        c_seconds_sum{stage=\"s\"} 0.5\nc_seconds_count{stage=\"s\"} 100\nbroken{x=\"\n1 2\n";
+    const TEXT: &str = r#"HTTP/1.1 200 OK
+content-length: 5
+
+# HELP a_total x
+# TYPE a_total counter
+a_total{code="x"} 3
+a_total{code="y, {z}\"\\\n"} 4 1700000000
+b 1.5e3
+c_seconds_bucket{stage="s",le="0.001"} 50
+c_seconds_bucket{stage="s",le="0.01"} 100
+c_seconds_bucket{stage="s",le="+Inf"} 100
+c_seconds_sum{stage="s"} 0.5
+c_seconds_count{stage="s"} 100
+broken{x="
+1 2
+"#;
 
     #[test]
     fn samples_are_parsed_and_everything_else_is_skipped() {

@@ -18,8 +18,8 @@ const MAX_CONNECTIONS: u64 = 60_000;
 
 /// Load tests of Gridwatch, and verification of what it stored.
 ///
-/// Exit codes: 0 success; 1 error; 2 wrong argument or file; 3 a finding: a broken promise, failed requests, or a
-/// regression.
+/// Exit codes: 0 success; 1 error; 2 wrong argument or file; 3 a finding: a broken promise, failed
+/// requests, or a regression.
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version, max_term_width = 110)]
 pub struct Arguments {
@@ -33,11 +33,13 @@ pub(super) enum Command {
     Run(RunArguments),
     /// Verify that the database holds every reading that a run had accepted, and no other
     Verify(VerifyArguments),
-    /// Load every deployment mode of Gridwatch on private servers of this machine, and answer five questions
+    /// Load every deployment mode of Gridwatch on private servers of this machine, and answer five
+    /// questions
     Matrix(MatrixArguments),
     /// Compare two sets of runs; exit code 3 if the new one is worse beyond the noise
     Compare {
-        /// The base: a report or matrix, a directory of one, or a directory of such directories (repeated runs)
+        /// The base: a report or matrix, a directory of one, or a directory of such directories
+        /// (repeated runs)
         base: PathBuf,
         /// The set that is compared with the base
         new: PathBuf,
@@ -64,12 +66,14 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
-    /// A scenario file, or the name of a built-in scenario: lv-grid, firehose, trickle, outage, hostile
+    /// A scenario file, or the name of a built-in scenario: lv-grid, firehose, trickle, outage,
+    /// hostile
     pub(super) scenario: PathBuf,
     /// The front end, or the load balancer of several front ends
     #[arg(long, value_name = "URL")]
     pub(super) target: String,
-    /// Directory for report.json, report.html, the ledger and the log of latencies; created if it does not exist
+    /// Directory for report.json, report.html, the ledger and the log of latencies; created if it
+    /// does not exist
     #[arg(long, value_name = "DIR")]
     pub(super) report: PathBuf,
     /// Readings per second [default: the scenario's]
@@ -93,7 +97,8 @@ pub(super) struct RunArguments {
     /// Number of threads that send [default: half of the cores]
     #[arg(long)]
     pub(super) threads: Option<u64>,
-    /// Admin port of a process, for stages, backlog and CPU time, optionally with a name; can be repeated
+    /// Admin port of a process, for stages, backlog and CPU time, optionally with a name; can be
+    /// repeated
     #[arg(long, value_name = "[NAME=]HOST:PORT", value_parser = parse_admin)]
     pub(super) admin: Vec<(String, String)>,
     /// Time limit until everything accepted is stored; applies if admin ports are given
@@ -104,11 +109,17 @@ pub(super) struct RunArguments {
         default_value = "60s"
     )]
     pub(super) drain_timeout: Duration,
-    /// Do not compare the counts in the responses with the requests, for a server without such counts
+    /// Do not compare the counts in the responses with the requests, for a server without such
+    /// counts
     #[arg(long)]
     pub(super) unchecked: bool,
-    /// Number of runs, with reports in DIR/1, DIR/2, …, from which 'loadtest compare' computes the noise
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=MAX_REPEAT.into()))]
+    /// Number of runs, with reports in DIR/1, DIR/2, …, from which 'loadtest compare' computes
+    /// the noise
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_parser = value_parser!(u32).range(1..=MAX_REPEAT.into())
+    )]
     pub(super) repeat: u32,
 }
 
@@ -120,8 +131,8 @@ pub(super) struct VerifyArguments {
     /// The database that Gridwatch writes to
     #[arg(long, env = "GRIDWATCH_DATABASE_URL", hide_env_values = true)]
     pub(super) database_url: String,
-    /// Admin port of every process, to compare their counters; can be repeated. Counters start at 0 with the process, so
-    /// do not give them if a process was restarted since the run began
+    /// Admin port of every process, to compare their counters; can be repeated. Counters start at 0
+    /// with the process, so do not give them if a process was restarted since the run began
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     pub(super) admin: Vec<String>,
     /// Time limit until everything accepted is stored

@@ -42,8 +42,8 @@ pub(super) async fn execute(arguments: MatrixArguments) -> anyhow::Result<ExitCo
     };
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
-    let begun = Instant::now();
-    let mut log = |text: &str| eprintln!("{:>4.0} s  {text}", begun.elapsed().as_secs_f64());
+    let started = Instant::now();
+    let mut log = |text: &str| eprintln!("{:>4.0} s  {text}", started.elapsed().as_secs_f64());
     let matrix = plan.execute(&mut log, stop).await?;
     for (file, text) in [
         (matrix::FILE, serde_json::to_string_pretty(&matrix)?),

@@ -105,8 +105,9 @@ pub(super) fn verdict(verdict: &Verdict) -> ExitCode {
     );
     if *of_other_runs > 0 {
         println!(
-            "not verified: {of_other_runs} rows of the same series and hours that do not have the mark of this run; \
-             they are of other runs or were never sent. Use a separate database to verify every row"
+            "not verified: {of_other_runs} rows of the same series and time range that do not have \
+             the mark of this run; they are of other runs or were never sent. Use a separate \
+             database to verify every row"
         );
     }
     ExitCode::SUCCESS

@@ -1,4 +1,5 @@
-//! `loadtest run`: checks the arguments, runs the scenario once or repeatedly, and writes the reports.
+//! `loadtest run`: checks the arguments, runs the scenario once or repeatedly, and writes the
+//! reports.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -11,11 +11,13 @@ use crate::scenario::Scenario;
 
 /// Assumed noise if the base has one run only.
 pub(super) const ONE_RUN: f64 = 0.15;
-/// Assumed noise of the highest rate of a matrix cell: the short trials of a search differ by that much.
+/// Assumed noise of the highest rate of a matrix cell: the short trials of a search differ by that
+/// much.
 const ONE_MATRIX: f64 = 0.35;
 /// Assumed noise of the latencies at a share of that rate.
 const ONE_MATRIX_LATENCIES: f64 = 1.0;
-/// Differences of latencies up to this are ignored, in milliseconds: the resolution of a clock or a scheduler.
+/// Differences of latencies up to this are ignored, in milliseconds: the resolution of a clock or a
+/// scheduler.
 const MIN_DIFFERENCE_MS: f64 = 0.2;
 /// The same for CPU-seconds per million readings.
 const MIN_DIFFERENCE_CPU: f64 = 0.02;

@@ -1,7 +1,7 @@
 //! The five questions, and a sentence with figures that answers each.
 //!
-//! In: the results of the cells. Out: five answers. A question whose cells are missing is answered with "It was not
-//! measured."
+//! In: the results of the cells. Out: five answers. If the cells of a question are
+//! missing, the answer is "It was not measured."
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,8 +84,9 @@ fn multiple(cell: &CellResult, other: &CellResult) -> String {
 fn one_thread(cells: &[CellResult]) -> Option<String> {
     let cell = find_cell(cells, DeploymentMode::Direct, 1, true)?;
     Some(format!(
-        "With direct writes and one thread it sustains {} within the target; at higher rates the limit is {}. \
-         In a closed loop it reaches {} readings/s. The bottleneck is then {}.",
+        "With direct writes and one thread it sustains {} within the target; \
+         at higher rates the limit is {}. In a closed loop it reaches {} readings/s. \
+         The bottleneck is then {}.",
         rate(cell),
         cell.limit.description(),
         format_number(cell.ceiling_per_second),
@@ -162,9 +163,10 @@ fn latencies(cells: &[CellResult]) -> Option<String> {
     };
     let (direct_total, queued_total) = (total(direct)?, total(queued)?);
     Some(format!(
-        "At 80 % of the highest rate, with one front end and all threads, the response time is {} ms direct and \
-         {} ms queued at the median, {} and {} ms at the 99th percentile. The time from receipt to the table is \
-         {} and {} ms at the median, {} and {} ms at the 99th percentile.",
+        "At 80 % of the highest rate, with one front end and all threads, the response time is \
+         {} ms direct and {} ms queued at the median, {} and {} ms at the 99th percentile. \
+         The time from receipt to the table is {} and {} ms at the median, \
+         {} and {} ms at the 99th percentile.",
         format_number(direct.latency_ms.p50),
         format_number(queued.latency_ms.p50),
         format_number(direct.latency_ms.p99),

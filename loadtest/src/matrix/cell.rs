@@ -1,7 +1,7 @@
 //! A cell: one deployment of Gridwatch, with its own database and its own virtual host.
 //!
-//! In: the deployment. Out: a URL to load, admin ports to scrape, and processes to watch. The processes end when the cell is
-//! dropped. A process that does not start is an error.
+//! In: the deployment. Out: a URL to load, admin ports to scrape, and processes to watch. The
+//! processes end when the cell is dropped. A process that does not start is an error.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -30,7 +30,8 @@ pub(crate) const GENERATOR: &str = "load generator";
 pub enum DeploymentMode {
     /// The front end writes to PostgreSQL and responds after the commit.
     Direct,
-    /// The front end publishes to RabbitMQ and responds after the confirm; a worker writes to PostgreSQL.
+    /// The front end publishes to RabbitMQ and responds after the confirm; a worker writes to
+    /// PostgreSQL.
     Queued,
 }
 

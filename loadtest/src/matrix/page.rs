@@ -26,8 +26,9 @@ pub fn page(matrix: &Matrix) -> String {
     }
     let _ = write!(
         out,
-        "<h2>Highest rates</h2><p>The highest rate, in readings per second, at which 99 % of the responses \
-         are received within {} ms of the scheduled send, without errors and without a growing backlog.</p>\
+        "<h2>Highest rates</h2><p>The highest rate, in readings per second, at which 99 % of \
+         the responses are received within {} ms of the scheduled send, without errors and \
+         without a growing backlog.</p>\
          {}{}",
         format_number(matrix.target_ms),
         picture(matrix),
@@ -52,9 +53,10 @@ fn write_environment(matrix: &Matrix, out: &mut String) {
     let machine = &matrix.machine;
     let _ = write!(
         out,
-        "<h2>Environment</h2><p>{}, {} cores, {} MiB, Linux {}. The generator, the load balancer, the servers \
-         and Gridwatch share these cores: {}; started {}; seed {}; {} readings per request over {} connections. \
-         Against an idle server the generator reaches {} readings/s, {:.1} times the highest rate above.</p>",
+        "<h2>Environment</h2><p>{}, {} cores, {} MiB, Linux {}. The generator, the load balancer, \
+         the servers and Gridwatch share these cores: {}; started {}; seed {}; \
+         {} readings per request over {} connections. Against an idle server the generator reaches \
+         {} readings/s, {:.1} times the highest rate above.</p>",
         escape(&machine.processor),
         machine.cores,
         format_number(machine.memory_mib as f64),

@@ -1,8 +1,9 @@
-//! The search for the highest rate that meets the target. A closed loop finds the ceiling; then the interval below it is
-//! halved with every trial.
+//! The search for the highest rate that meets the target. A closed loop finds the ceiling; then the
+//! interval below it is halved with every trial.
 //!
-//! In: a cell. Out: every trial with its result, the highest rate that met the target, why the next higher one did not, and
-//! measurements at 50 % and 80 % of the highest rate. A cell that accepts nothing has a highest rate of 0.
+//! In: a cell. Out: every trial with its result, the highest rate that met the target, why the next
+//! higher one did not, and measurements at 50 % and 80 % of the highest rate. A cell that accepts
+//! nothing has a highest rate of 0.
 
 use std::time::Duration;
 
@@ -169,7 +170,8 @@ impl Search<'_> {
             if self.stop.is_cancelled() {
                 break;
             }
-            // The ceiling of a closed loop includes readings that are not stored yet, so the first trial is at half of it.
+            // The ceiling of a closed loop includes readings that are not stored yet, so the first
+            // trial is at half of it.
             let rate = (low + high) / 2.0;
             let mut trial = self.try_rate(rate).await?;
             let may_be_chance = matches!(trial.limit, Limit::Latency | Limit::Backlog);
@@ -258,8 +260,8 @@ fn is_backlog_growing(report: &Report) -> bool {
         .is_some_and(|growth| growth > report.accepted_per_second * MAX_GROWTH)
 }
 
-/// The bottleneck while requests were sent, from the CPU time of each process and the growth of the backlog.
-/// `front_end_threads` is the number of threads of all front ends together.
+/// The bottleneck while requests were sent, from the CPU time of each process and the growth of the
+/// backlog. `front_end_threads` is the number of threads of all front ends together.
 fn bottleneck(report: &Report, front_end_threads: f64) -> String {
     let mut cores_by_name: Vec<(&str, f64)> = Vec::new();
     for process in &report.processes {

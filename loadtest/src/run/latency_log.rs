@@ -1,6 +1,7 @@
 //! The latencies of each second, in the log format of HdrHistogram, which its tools merge and plot.
 //!
-//! In: the histograms of an interval. Out: a line for each histogram. An error while writing ends the run.
+//! In: the histograms of an interval. Out: a line for each histogram. An error while writing ends
+//! the run.
 
 use std::fs::File;
 use std::path::Path;
@@ -34,7 +35,8 @@ impl LatencyLogFile {
     pub(super) fn begin(&mut self) -> anyhow::Result<LatencyLog<'_>> {
         let log = IntervalLogWriterBuilder::new()
             .add_comment(
-                "latency in microseconds from the scheduled send; with tag 'sent' from the actual send",
+                "latency in microseconds from the scheduled send; \
+                 with tag 'sent' from the actual send",
             )
             .with_start_time(SystemTime::now())
             .begin_log_with(&mut self.file, &mut self.serializer)?;

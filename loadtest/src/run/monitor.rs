@@ -1,7 +1,8 @@
-//! The monitor of a run: it collects measurements and scrapes the processes while the generator sends.
+//! The monitor of a run: it collects measurements and scrapes the processes while the generator
+//! sends.
 //!
-//! In: the recorders of the sending threads, and admin addresses. Out: a row per second, totals, backlogs and CPU times. A
-//! scrape that fails leaves its values out.
+//! In: the recorders of the sending threads, and admin addresses. Out: a row per second, totals,
+//! backlogs and CPU times. A scrape that fails leaves its values out.
 
 use std::time::{Duration, Instant};
 
@@ -199,26 +200,27 @@ impl<'a> Monitor<'a> {
         Ok(())
     }
 
-    /// Waits until everything accepted is processed, up to the time limit. A process that does not respond may recover.
+    /// Waits until everything accepted is processed, up to the time limit. A process that does not
+    /// respond may recover.
     pub(super) async fn until_drained(
         &self,
         sent: CpuAt,
         stop: &CancellationToken,
         progress: &mut Progress,
     ) -> End {
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             let snapshot = self.scrape(stop).await;
             let backlog = snapshot.as_ref().and_then(|last| self.backlog(last));
             let is_drained = backlog == Some(0.0);
             if is_drained
                 || self.addresses.is_empty()
-                || begun.elapsed() > self.run.drain_timeout
+                || started.elapsed() > self.run.drain_timeout
                 || stop.is_cancelled()
             {
                 return End {
                     snapshot,
-                    drained_after: is_drained.then(|| begun.elapsed()),
+                    drained_after: is_drained.then(|| started.elapsed()),
                     sent,
                     drained: self.cpu_now(),
                 };
@@ -228,11 +230,12 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// CPU time and memory of each process: measured on this machine if the process is watched, otherwise from its
-    /// metrics.
+    /// CPU time and memory of each process: measured on this machine if the process is watched,
+    /// otherwise from its metrics.
     pub(super) fn processes(&self, warm: &Baseline, end: &End) -> Vec<ProcessUse> {
         let accepted = (self.total.counts.accepted - warm.accepted) as f64;
-        // Readings accepted in the warm-up and processed after it are work of the processes that store.
+        // Readings accepted in the warm-up and processed after it are work of the processes that
+        // store.
         let last = end.snapshot.as_ref().filter(|_| !self.addresses.is_empty());
         let processed = last.map_or(accepted, |last| {
             last.books.processed() - warm.snapshot.books.processed()

@@ -120,7 +120,8 @@ impl Scenario {
     }
 }
 
-/// The line of a key such as `fleet.devices`, counted from 1; the line of its table if the key is absent.
+/// The line of a key such as `fleet.devices`, counted from 1; the line of its table if the key is
+/// absent.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
     let (mut current, mut table_line) = ("", None);

@@ -91,7 +91,8 @@ pub(super) fn prefix<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Er
     }
 }
 
-/// Whether a name consists of letters, digits and these other characters, none of which JSON has to escape.
+/// Whether a name consists of letters, digits and these other characters, none of which JSON has to
+/// escape.
 fn is_plain(name: &str, others: &str) -> bool {
     (1..=100).contains(&name.len())
         && name

@@ -1,7 +1,7 @@
 //! One connection: it sends requests one after the other, and records the outcome of each.
 //!
-//! In: requests from the queue of its thread. Out: measurements and ledger entries. A connection that breaks is opened again
-//! for the next request.
+//! In: requests from the queue of its thread. Out: measurements and ledger entries. A connection
+//! that breaks is opened again for the next request.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,7 +114,8 @@ impl Connection {
             let due = sender.begin + if sender.is_paced { due } else { Duration::ZERO };
             if sender.is_paced && due + MAX_LATENESS < Instant::now() {
                 sender.recorder.lock().counts.dropped += 1;
-                // A long sequence of dropped requests must not block the other connections of this thread.
+                // A long sequence of dropped requests must not block the other connections of this
+                // thread.
                 tokio::task::yield_now().await;
                 if sender.stop.is_cancelled() {
                     return;
@@ -129,17 +130,18 @@ impl Connection {
                     return;
                 }
             }
-            let begun = Instant::now();
-            if sender.stop.is_cancelled() || (is_closed && begun >= end) {
+            let started = Instant::now();
+            if sender.stop.is_cancelled() || (is_closed && started >= end) {
                 return;
             }
-            let due = if sender.is_paced { due } else { begun };
-            self.process(number, &request, due, begun).await;
+            let due = if sender.is_paced { due } else { started };
+            self.process(number, &request, due, started).await;
         }
     }
 
-    /// Sends a request until there is a final response or the limit of retries is reached, and records its outcome.
-    async fn process(&mut self, number: u64, request: &Request, due: Instant, begun: Instant) {
+    /// Sends a request until there is a final response or the limit of retries is reached, and
+    /// records its outcome.
+    async fn process(&mut self, number: u64, request: &Request, due: Instant, started: Instant) {
         let state = self.state.clone();
         let sender = &state.sender;
         let entry = number / sender.partition.threads;
@@ -148,12 +150,13 @@ impl Connection {
         let is_warm = due >= sender.begin + sender.traffic.scenario().warm_up;
         let is_disconnect = request.fault == Some(RequestFault::Disconnect);
         let attempt = self.send_with_retries(request).await;
-        self.measure(due, begun, is_warm && !is_disconnect, attempt.is_final());
+        self.measure(due, started, is_warm && !is_disconnect, attempt.is_final());
         let outcome = self.evaluate(request, number, &attempt);
         lock(&state.ledger).set(entry, outcome);
         if outcome == Outcome::Accepted && sender.traffic.is_repeated(number) {
             sender.recorder.lock().counts.repeated += 1;
-            // The readings are already accepted: a 503 changes nothing, but another status has to be a 2xx.
+            // The readings are already accepted: a 503 changes nothing, but another status has to
+            // be a 2xx.
             let attempt = self.send(request).await;
             if attempt.is_final() {
                 self.evaluate_repeated(request, number, &attempt);
@@ -185,13 +188,13 @@ impl Connection {
         }
     }
 
-    /// Records the times of a request. A request without a final response counts with the timeout at least; otherwise a
-    /// target that fails fast would have low latencies.
-    fn measure(&self, due: Instant, begun: Instant, is_timed: bool, is_final: bool) {
+    /// Records the times of a request. A request without a final response counts with the timeout
+    /// at least; otherwise a target that fails fast would have low latencies.
+    fn measure(&self, due: Instant, started: Instant, is_timed: bool, is_final: bool) {
         let (sender, ended) = (self.sender(), Instant::now());
         let mut measurements = sender.recorder.lock();
         measurements.counts.sent += 1;
-        measurements.counts.late += u64::from(begun > due + LATE);
+        measurements.counts.late += u64::from(started > due + LATE);
         if is_timed {
             let least = if is_final {
                 Duration::ZERO
@@ -201,9 +204,9 @@ impl Connection {
             record(&mut measurements.latency, (ended - due).max(least));
             record(
                 &mut measurements.latency_from_send,
-                (ended - begun).max(least),
+                (ended - started).max(least),
             );
-            record(&mut measurements.lateness, begun - due);
+            record(&mut measurements.lateness, started - due);
         }
     }
 
@@ -219,7 +222,8 @@ impl Connection {
         }
     }
 
-    /// Counts the readings of a request by its outcome, and checks that the response matches the request.
+    /// Counts the readings of a request by its outcome, and checks that the response matches the
+    /// request.
     fn evaluate(&self, request: &Request, number: u64, attempt: &Attempt) -> Outcome {
         let mut measurements = self.sender().recorder.lock();
         let (status, body) = match attempt {

@@ -6,8 +6,8 @@ use super::Partition;
 use crate::scenario::Mode;
 use crate::traffic::Traffic;
 
-/// Two sequences of requests, merged by their scheduled times: those of online devices, and those that offline devices
-/// send after their outage.
+/// Two sequences of requests, merged by their scheduled times: those of online devices, and those
+/// that offline devices send after their outage.
 pub(super) struct RequestQueue {
     partition: Partition,
     online: u64,
@@ -29,8 +29,9 @@ impl RequestQueue {
         }
     }
 
-    /// Removes the next request and returns its number and when it is due, in time since the start; none if the schedule
-    /// is at its end. The requests of a closed loop have no end, and are due at once.
+    /// Removes the next request and returns its number and when it is due, in time since the start;
+    /// none if the schedule is at its end. The requests of a closed loop have no end, and are due
+    /// at once.
     pub(super) fn pop(&mut self, traffic: &Traffic) -> Option<(u64, Duration)> {
         let step = self.partition.threads;
         if traffic.scenario().mode == Mode::Closed {

@@ -1,8 +1,10 @@
 //! Pseudo-random values that follow from a seed, a purpose and a number.
 
-/// What a value is used for. Values of one reading for different purposes are independent of each other.
+/// What a value is used for. Values of one reading for different purposes are independent of each
+/// other.
 ///
-/// The numbers are part of the contents of a run: an earlier run can only be verified while they do not change.
+/// The numbers are part of the contents of a run: an earlier run can only be verified while they do
+/// not change.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Salt {
     Value = 1,

@@ -1,4 +1,5 @@
-//! One check of the database: reads every row of the run, and compares it with the reading that it comes from.
+//! One check of the database: reads every row of the run, and compares it with the reading that it
+//! comes from.
 
 use std::collections::HashMap;
 
@@ -205,7 +206,8 @@ impl<'a> Check<'a> {
         self.stored.contains(number) || self.dead_lettered.contains(number)
     }
 
-    /// Calls `visit` with the number of each reading, whether it is valid, and the outcome of its request.
+    /// Calls `visit` with the number of each reading, whether it is valid, and the outcome of its
+    /// request.
     fn for_each(&self, mut visit: impl FnMut(u64, bool, Outcome)) {
         let batch = self.traffic.scenario().batch;
         for request in 0..self.ledger.len() {
