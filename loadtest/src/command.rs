@@ -21,16 +21,16 @@ use loadtest::scenario::Scenario;
 use loadtest::verify::Verify;
 use tokio_util::sync::CancellationToken;
 
-pub use self::arguments::Arguments;
+pub(crate) use self::arguments::Arguments;
 use self::arguments::{Command, VerifyArguments};
 
 /// A wrong argument or file.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct UsageError(String);
+pub(crate) struct UsageError(String);
 
 /// Runs the command and returns the exit code of the process.
-pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

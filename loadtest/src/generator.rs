@@ -4,6 +4,9 @@
 //! In: [`Traffic`] and a [`Target`]. Out: [`Sent`]. A target that fails is a result: it is in the
 //! counts. `loadtest run` adds the metrics of the processes and a report; see [`crate::run`].
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};

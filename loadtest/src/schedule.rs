@@ -9,7 +9,7 @@ use crate::scenario::{Mode, ProfileKind, Scenario};
 /// An interval in which the rate changes linearly. Times are in seconds, rates in readings per
 /// second.
 #[derive(Debug, Clone, Copy)]
-struct Piece {
+struct Segment {
     begin: f64,
     end: f64,
     from: f64,
@@ -18,7 +18,7 @@ struct Piece {
     before: f64,
 }
 
-impl Piece {
+impl Segment {
     /// Readings that are due from the beginning of the interval to a time. After the end of the
     /// interval the rate stays constant; otherwise the count of a falling ramp would fall, too.
     fn count(&self, time: f64) -> f64 {
@@ -44,7 +44,7 @@ impl Piece {
 /// See the module.
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
-    pieces: Vec<Piece>,
+    segments: Vec<Segment>,
 }
 
 impl Schedule {
@@ -72,13 +72,13 @@ impl Schedule {
                 parts.extend([(at, rate, rate), (spike_end, to, to), (end, rate, rate)]);
             }
         }
-        let mut pieces: Vec<Piece> = Vec::new();
+        let mut segments: Vec<Segment> = Vec::new();
         for (end, from, to) in parts {
-            let (begin, before) = pieces.last().map_or((0.0, 0.0), |last| {
+            let (begin, before) = segments.last().map_or((0.0, 0.0), |last| {
                 (last.end, last.before + last.count(last.end))
             });
             if end > begin {
-                pieces.push(Piece {
+                segments.push(Segment {
                     begin,
                     end,
                     from,
@@ -87,29 +87,29 @@ impl Schedule {
                 });
             }
         }
-        Self { pieces }
+        Self { segments }
     }
 
     /// Readings that are due before a time in seconds since the start.
     pub(crate) fn count(&self, time: f64) -> f64 {
-        let piece = self
-            .pieces
+        let segment = self
+            .segments
             .iter()
             .rev()
-            .find(|piece| piece.begin <= time)
-            .unwrap_or(&self.pieces[0]);
-        piece.before + piece.count(time.max(0.0))
+            .find(|segment| segment.begin <= time)
+            .unwrap_or(&self.segments[0]);
+        segment.before + segment.count(time.max(0.0))
     }
 
     /// The time at which `count` readings are due, in seconds since the start.
     pub(crate) fn time(&self, count: f64) -> f64 {
-        let piece = self
-            .pieces
+        let segment = self
+            .segments
             .iter()
             .rev()
-            .find(|piece| piece.before <= count)
-            .unwrap_or(&self.pieces[0]);
-        piece.time(count - piece.before)
+            .find(|segment| segment.before <= count)
+            .unwrap_or(&self.segments[0]);
+        segment.time(count - segment.before)
     }
 }
 

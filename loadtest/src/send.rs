@@ -12,7 +12,7 @@ mod queue;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
@@ -23,12 +23,15 @@ use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
 use self::queue::RequestQueue;
+use crate::http;
 use crate::ledger::Ledger;
 use crate::recorder::Recorder;
 use crate::scenario::{Format, Mode};
 use crate::timer::Timer;
 use crate::traffic::Traffic;
 
+/// Time limit for connecting to the target in [`Target::probe`].
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The path that accepts readings, with times in microseconds.
 const PATH: &str = "/v1/readings?precision=us";
 
@@ -71,12 +74,24 @@ impl Target {
     }
 
     /// Host and port.
-    pub fn address(&self) -> (&str, u16) {
+    pub(crate) fn address(&self) -> (&str, u16) {
         let host = self.uri.host().unwrap_or_default();
         (
             host.trim_start_matches('[').trim_end_matches(']'),
             self.uri.port_u16().unwrap_or(80),
         )
+    }
+
+    /// Checks that the target accepts connections.
+    ///
+    /// # Errors
+    /// It accepts none within ten seconds.
+    pub async fn probe(&self) -> anyhow::Result<()> {
+        let connect = http::open(self.address());
+        tokio::time::timeout(CONNECT_TIMEOUT, connect)
+            .await
+            .with_context(|| format!("no connection within {CONNECT_TIMEOUT:?}"))??;
+        Ok(())
     }
 }
 

@@ -1,19 +1,11 @@
-//! The command line and the generator, against the idle server. The tests of the pipeline run them
-//! against Gridwatch.
+//! The command line, against the idle server. The tests of the pipeline run it against Gridwatch.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
-use std::time::Instant;
 
-use loadtest::generator::{Generator, Pacing};
 use loadtest::ledger::Ledger;
 use loadtest::report::{self, Report};
-use loadtest::scenario::Scenario;
-use loadtest::send::Target;
-use loadtest::traffic::Traffic;
-use tokio_util::sync::CancellationToken;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
 
@@ -235,132 +227,58 @@ fn a_usage_error_names_its_cause_and_has_exit_code_2() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("wrong.toml");
     std::fs::write(&file, "name = 'x'\nrate = 'fast'\n").unwrap();
-    let report = directory.path().join("report");
-    let (file, report) = (file.to_str().unwrap(), report.to_str().unwrap());
+    let file = file.to_str().unwrap();
+    let down = "--target http://127.0.0.1:1";
     for (arguments, expected) in [
+        (format!("run {file} {down}"), &["line 2", "rate", "f64"][..]),
+        (format!("run no-such {down}"), &["no-such", "lv-grid"]),
         (
-            vec![
-                "run",
-                file,
-                "--target",
-                "http://127.0.0.1:1",
-                "--report",
-                report,
-            ],
-            vec!["line 2", "rate", "f64"],
+            "run trickle --target 127.0.0.1:1".to_owned(),
+            &["--target", "http://HOST:PORT"],
         ),
         (
-            vec![
-                "run",
-                "no-such",
-                "--target",
-                "http://127.0.0.1:1",
-                "--report",
-                report,
-            ],
-            vec!["no-such", "lv-grid"],
+            "run trickle --target http://u:hunter2@h:1".to_owned(),
+            &["nothing else"],
         ),
         (
-            vec![
-                "run",
-                "trickle",
-                "--target",
-                "127.0.0.1:1",
-                "--report",
-                report,
-            ],
-            vec!["--target", "http://HOST:PORT"],
+            "run trickle --target http://h:1/gridwatch".to_owned(),
+            &["nothing else"],
         ),
         (
-            vec![
-                "run",
-                "trickle",
-                "--target",
-                "http://u:hunter2@h:1",
-                "--report",
-                report,
-            ],
-            vec!["nothing else"],
+            format!("run trickle {down} --rate 1 --batch 100"),
+            &["batch", "expected at most 30,"],
         ),
         (
-            vec![
-                "run",
-                "trickle",
-                "--target",
-                "http://h:1/gridwatch",
-                "--report",
-                report,
-            ],
-            vec!["nothing else"],
+            format!("run trickle {down} --seed 18446744073709551615"),
+            &["--seed"],
+        ),
+        ("matrix --trials 0".to_owned(), &["--trials", "1..=100"]),
+        (format!("run trickle {down}"), &["is it running?"]),
+        (format!("run trickle {down} --rate 0"), &["rate", "above 0"]),
+        (
+            format!("run trickle {down} --admin x"),
+            &["--admin", "HOST:PORT"],
         ),
         (
-            vec![
-                "run", "trickle", "--target", "http://x", "--report", report, "--rate", "1",
-                "--batch", "100",
-            ],
-            vec!["batch", "expected at most 30,"],
-        ),
-        (
-            vec![
-                "run",
-                "trickle",
-                "--target",
-                "http://x",
-                "--report",
-                report,
-                "--seed",
-                "18446744073709551615",
-            ],
-            vec!["--seed"],
-        ),
-        (
-            vec!["matrix", "--report", report, "--trials", "0"],
-            vec!["--trials", "1..=100"],
-        ),
-        (
-            vec![
-                "run",
-                "trickle",
-                "--target",
-                "http://127.0.0.1:1",
-                "--report",
-                report,
-            ],
-            vec!["is it running?"],
-        ),
-        (
-            vec![
-                "run", "trickle", "--target", "http://x", "--report", report, "--rate", "0",
-            ],
-            vec!["rate", "above 0"],
-        ),
-        (
-            vec![
-                "run", "trickle", "--target", "http://x", "--report", report, "--admin", "x",
-            ],
-            vec!["--admin", "HOST:PORT"],
-        ),
-        (
-            vec![
-                "verify",
-                "--report",
-                report,
-                "--database-url",
-                "postgres://x",
-            ],
-            vec!["--report"],
+            "verify --database-url postgres://x".to_owned(),
+            &["--report"],
         ),
     ] {
-        let output = Command::new(PROGRAM).args(&arguments).output().unwrap();
+        let output = Command::new(PROGRAM)
+            .args(arguments.split(' '))
+            .arg("--report")
+            .arg(directory.path().join("report"))
+            .output()
+            .unwrap();
         assert_eq!(
             output.status.code(),
             Some(2),
-            "{arguments:?}: {}",
+            "{arguments}: {}",
             text(&output)
         );
         assert!(
             expected.iter().all(|part| text(&output).contains(part)),
-            "{arguments:?}: {}",
+            "{arguments}: {}",
             text(&output)
         );
     }
@@ -513,62 +431,4 @@ fn printing_devices_ends_when_the_reader_does() {
     drop(lines);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
-}
-
-/// A generator of 30 seconds of readings: 300 requests of 10 readings.
-fn generator(url: &str, pacing: Pacing) -> Generator {
-    let scenario = "name='x'\nrate=100\nduration='30s'\nbatch=10\nconnections=4\n";
-    let scenario = Scenario::parse(scenario).unwrap();
-    let mut target = Target::new(url).unwrap();
-    target.is_checked = false;
-    Generator {
-        traffic: Arc::new(Traffic::new(&scenario, 1_793_491_200_000_000).render_all()),
-        target,
-        threads: 2,
-        pacing,
-    }
-}
-
-#[tokio::test]
-async fn the_generator_sends_every_request_as_fast_as_possible() {
-    let (server, started, mut last) = (IdleServer::start(), Instant::now(), 0);
-    let generator = generator(&server.url, Pacing::AsFastAsPossible);
-    let sent = generator
-        .send(CancellationToken::new(), |counts| last = counts.accepted)
-        .await
-        .unwrap()
-        .ensure_all_accepted()
-        .unwrap();
-    assert_eq!(
-        (sent.counts.sent, sent.counts.accepted, last),
-        (300, 3_000, 3_000)
-    );
-    assert_eq!(sent.latency_ms.count, 300);
-    assert!(sent.accepted_per_second() > 100.0 && started.elapsed().as_secs() < 20);
-}
-
-#[tokio::test]
-async fn a_stopped_generator_returns_what_it_has_sent() {
-    let (server, stop) = (IdleServer::start(), CancellationToken::new());
-    let sent = generator(&server.url, Pacing::Scenario)
-        .send(stop.clone(), |counts| {
-            if counts.sent > 0 {
-                stop.cancel();
-            }
-        })
-        .await
-        .unwrap();
-    assert!((1..300).contains(&sent.counts.sent), "{sent:?}");
-    assert!(sent.ensure_all_accepted().is_ok());
-}
-
-#[tokio::test]
-async fn requests_to_an_unavailable_target_are_errors() {
-    let sent = generator("http://127.0.0.1:1", Pacing::AsFastAsPossible)
-        .send(CancellationToken::new(), |_| {})
-        .await
-        .unwrap();
-    assert_eq!((sent.counts.errors, sent.counts.unknown), (300, 3_000));
-    let error = sent.ensure_all_accepted().unwrap_err().to_string();
-    assert!(error.contains("300 requests failed"), "{error}");
 }

@@ -22,7 +22,7 @@ const MAX_CONNECTIONS: u64 = 60_000;
 /// requests, or a regression.
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version, max_term_width = 110)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
 }

@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use loadtest::progress::Progress;
@@ -12,14 +11,10 @@ use loadtest::run::{Run, RunOutcome};
 use loadtest::scenario::{Mode, Scenario};
 use loadtest::scrape::scrape;
 use loadtest::send::Target;
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{MAX_REPEAT, RunArguments};
 use super::{UsageError, load_scenario, print, stop_on_signal};
-
-/// Time limit for connecting to the target.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let scenario = scenario_with_overrides(&arguments)?;
@@ -83,13 +78,7 @@ fn scenario_with_overrides(arguments: &RunArguments) -> Result<Scenario, UsageEr
 
 /// Checks that the target and the admin ports accept connections.
 async fn check_reachable(arguments: &RunArguments, target: &Target) -> Result<(), UsageError> {
-    let connect = TcpStream::connect(target.address());
-    let result = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
-    };
-    result.map_err(|error| {
+    target.probe().await.map_err(|error| {
         let url = &arguments.target;
         UsageError(format!("--target {url}: {error}; is it running?"))
     })?;

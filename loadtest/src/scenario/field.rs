@@ -103,11 +103,11 @@ fn is_plain(name: &str, others: &str) -> bool {
 pub(super) mod duration {
     use super::*;
 
-    pub fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
         humantime::format_duration(*value).to_string().serialize(to)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(from)?;
         humantime::parse_duration(&text).map_err(|_| {
             de::Error::custom(format!(
@@ -120,14 +120,19 @@ pub(super) mod duration {
 pub(super) mod duration_option {
     use super::*;
 
-    pub fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         match value {
             Some(value) => duration::serialize(value, to),
             None => to.serialize_none(),
         }
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
         duration::deserialize(from).map(Some)
     }
 }
@@ -135,12 +140,17 @@ pub(super) mod duration_option {
 pub(super) mod rfc3339 {
     use super::*;
 
-    pub fn serialize<S: Serializer>(value: &Option<Micros>, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        value: &Option<Micros>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         let time = value.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
         time.map(|time| time.to_string()).serialize(to)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Micros>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Micros>, D::Error> {
         let text = String::deserialize(from)?;
         match text.parse::<jiff::Timestamp>() {
             Ok(time) => Ok(Some(time.as_microsecond())),
