@@ -1,4 +1,7 @@
 //! A private HAProxy in front of several front ends.
+//!
+//! In: HTTP requests to one address. Out: each request to the server with the fewest connections.
+//! HAProxy ends with the process that started it.
 
 use std::net::TcpStream;
 use std::process::Command;
@@ -9,7 +12,7 @@ use anyhow::Context as _;
 use crate::node::Node;
 use crate::{find, free_port, wait};
 
-const PLACES: &[&str] = &["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"];
+const SEARCH_PATHS: &[&str] = &["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"];
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A load balancer that gives each request to the server with the fewest connections.
@@ -20,29 +23,34 @@ pub struct HaProxy {
 }
 
 impl HaProxy {
-    /// Starts one in front of these addresses.
+    /// Starts HAProxy in front of these addresses (`host:port`).
     ///
     /// # Errors
     /// HAProxy is not installed, or does not start.
     pub fn start(servers: &[String]) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new()
+        let directory = tempfile::Builder::new()
             .prefix("gridwatch-haproxy-")
             .tempdir()?
             .keep();
         let address = format!("127.0.0.1:{}", free_port()?);
         let mut config = format!(
-            "global\n  maxconn 4000\ndefaults\n  mode http\n  option http-keep-alive\n  timeout connect 5s\n  \
-             timeout client 75s\n  timeout server 75s\nfrontend readings\n  bind {address}\n  \
-             default_backend front-ends\nbackend front-ends\n  balance leastconn\n"
+            concat!(
+                "global\n  maxconn 4000\n",
+                "defaults\n  mode http\n  option http-keep-alive\n  timeout connect 5s\n",
+                "  timeout client 75s\n  timeout server 75s\n",
+                "frontend readings\n  bind {address}\n  default_backend front-ends\n",
+                "backend front-ends\n  balance leastconn\n",
+            ),
+            address = address
         );
         for (number, server) in servers.iter().enumerate() {
             config += &format!("  server front-end-{number} {server}\n");
         }
-        let file = folder.join("haproxy.cfg");
+        let file = directory.join("haproxy.cfg");
         std::fs::write(&file, config)?;
-        let mut server = Command::new(find("haproxy", PLACES)?);
+        let mut server = Command::new(find("haproxy", SEARCH_PATHS)?);
         server.args(["-db", "-f"]).arg(&file);
-        let node = Node::start(&folder, None, &server)?;
+        let node = Node::start(&directory, None, &server)?;
         wait::try_until("HAProxy listens", LIMIT, || {
             Ok(TcpStream::connect(&address).is_ok())
         })
@@ -50,24 +58,26 @@ impl HaProxy {
         Ok(Self { node, address })
     }
 
-    /// What is installed; none where HAProxy says nothing.
+    /// The first line of `haproxy -v`, or `None` where it prints nothing.
     ///
     /// # Errors
     /// HAProxy is not installed.
     pub fn version() -> anyhow::Result<Option<String>> {
-        let output = Command::new(find("haproxy", PLACES)?).arg("-v").output()?;
+        let output = Command::new(find("haproxy", SEARCH_PATHS)?)
+            .arg("-v")
+            .output()?;
         Ok(String::from_utf8_lossy(&output.stdout)
             .lines()
             .next()
             .map(str::to_owned))
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.node.pid()
     }

@@ -1,10 +1,11 @@
-//! For tests and benchmarks only: private PostgreSQL, RabbitMQ and HAProxy nodes, processes that are watched, and a faulty TCP link.
+//! For tests and benchmarks only: private servers, watched processes and a faulty TCP proxy.
 //!
-//! Everything listens on loopback, on free ports, and keeps its files in a temporary folder. Nothing outlives the process
-//! that started it, however that ends: see [`node`].
+//! Each module starts one kind of program. Everything listens on loopback, on free ports, and keeps
+//! its files in a temporary directory. Nothing outlives the process that started it, however that
+//! process ends: see [`node`] for servers and [`process`] for programs under test.
 
+pub mod faulty_proxy;
 pub mod haproxy;
-pub mod link;
 pub mod node;
 pub mod postgres;
 pub mod process;
@@ -17,25 +18,25 @@ use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
-/// A port that is free now.
+/// A port of loopback that is free now.
 ///
 /// # Errors
-/// Loopback has none.
+/// No port is free.
 pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// Where a program is: on PATH, or in one of the places where packages put it. A `*` in a place stands for a version; of
-/// several the last counts.
+/// The path of a program: on `PATH`, or in one of the directories that packages install to. A `*`
+/// in such a directory stands for a version; the last version wins.
 ///
 /// # Errors
-/// It is nowhere; the error says how to get it.
-pub fn find(program: &str, places: &[&str]) -> anyhow::Result<PathBuf> {
+/// The program is not installed; the error names the script that installs it.
+pub fn find(program: &str, search_paths: &[&str]) -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    for place in places {
-        match place.split_once("/*/") {
-            None => folders.push(place.into()),
+    let mut directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    for search_path in search_paths {
+        match search_path.split_once("/*/") {
+            None => directories.push(search_path.into()),
             Some((parent, rest)) => {
                 let mut versions: Vec<_> = std::fs::read_dir(parent)
                     .into_iter()
@@ -44,15 +45,17 @@ pub fn find(program: &str, places: &[&str]) -> anyhow::Result<PathBuf> {
                     .map(|entry| entry.path())
                     .collect();
                 versions.sort();
-                folders.extend(versions.into_iter().rev().map(|version| version.join(rest)));
+                directories.extend(versions.into_iter().rev().map(|version| version.join(rest)));
             }
         }
     }
-    folders
+    directories
         .into_iter()
-        .map(|folder| folder.join(program))
+        .map(|directory| directory.join(program))
         .find(|file| file.is_file())
         .ok_or_else(|| {
-            anyhow::anyhow!("{program} was not found; 'scripts/setup.sh' installs what is missing")
+            anyhow::anyhow!(
+                "{program} was not found; 'scripts/setup.sh' installs the missing programs"
+            )
         })
 }

@@ -1,8 +1,9 @@
-//! A server that ends with its owner.
+//! A server that ends with the process that started it, its owner.
 //!
-//! A guardian, a few lines of shell, is the server's parent. It holds the reading end of a pipe whose writing end is the
-//! owner's: when the owner ends, by itself or by SIGKILL, the pipe closes, and the guardian ends the server's whole session
-//! and removes its folder. Terminal signals do not reach it, so that an owner can stop things in its own order.
+//! The server's parent is a guardian, a short shell script. The guardian reads from a pipe; the
+//! owner holds the writing end. When the owner exits or is killed, the pipe closes. The guardian
+//! then kills the server's whole session and removes its directory. Terminal signals do not reach
+//! the guardian, so that the owner decides in which order to stop its servers.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -16,16 +17,16 @@ dir=$1; shift
 setsid "$@" </dev/null >>"$dir/log" 2>&1 &
 server=$!
 echo "$server"
-word=
-read -r word
-kill -s "${word:-KILL}" "$server" 2>/dev/null
-[ -n "$word" ] && wait "$server"
+signal=
+read -r signal
+kill -s "${signal:-KILL}" "$server" 2>/dev/null
+[ -n "$signal" ] && wait "$server"
 kill -s KILL -- "-$server" 2>/dev/null
 wait "$server" 2>/dev/null
-[ -n "$word" ] || rm -rf "$dir"
+[ -n "$signal" ] || rm -rf "$dir"
 "#;
 
-/// The user that a server runs as where the caller is root.
+/// The user that a server runs as when the caller is root.
 #[derive(Debug, Clone, Copy)]
 pub struct User {
     uid: u32,
@@ -33,7 +34,7 @@ pub struct User {
 }
 
 impl User {
-    /// The first of these users that this machine has, where the caller is root; none otherwise.
+    /// The first of these users that exists here, if the caller is root; otherwise `None`.
     ///
     /// # Errors
     /// The user database cannot be read.
@@ -55,17 +56,17 @@ impl User {
         }))
     }
 
-    /// Lets a command run as this user.
+    /// Makes a command run as this user.
     pub fn apply(self, command: &mut Command) {
         command.uid(self.uid).gid(self.gid);
     }
 
-    /// Gives a folder to this user.
+    /// Makes this user the owner of a directory.
     ///
     /// # Errors
-    /// The caller may not.
-    pub fn own(self, folder: &Path) -> std::io::Result<()> {
-        std::os::unix::fs::chown(folder, Some(self.uid), Some(self.gid))
+    /// The caller lacks the permission.
+    pub fn chown(self, directory: &Path) -> std::io::Result<()> {
+        std::os::unix::fs::chown(directory, Some(self.uid), Some(self.gid))
     }
 }
 
@@ -74,21 +75,22 @@ impl User {
 pub struct Node {
     guardian: Child,
     pid: u32,
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Node {
-    /// Starts a server in its folder, which is removed with it. The log is `log` in it.
+    /// Starts a server in `directory`, which is removed when the node is dropped. The server's
+    /// output goes to the file `log` in it.
     ///
     /// # Errors
     /// The guardian cannot be started.
-    pub fn start(folder: &Path, user: Option<User>, server: &Command) -> anyhow::Result<Self> {
+    pub fn start(directory: &Path, user: Option<User>, server: &Command) -> anyhow::Result<Self> {
         let mut command = Command::new("sh");
         command
             .arg("-c")
             .arg(GUARDIAN)
             .arg("guardian")
-            .arg(folder)
+            .arg(directory)
             .arg(server.get_program())
             .args(server.get_args());
         for (name, value) in server.get_envs() {
@@ -96,7 +98,7 @@ impl Node {
                 command.env(name, value);
             }
         }
-        command.current_dir(folder).process_group(0);
+        command.current_dir(directory).process_group(0);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -110,34 +112,39 @@ impl Node {
         let pid = line
             .trim()
             .parse()
-            .context("the guardian named no process")?;
+            .context("the guardian printed no process id")?;
         Ok(Self {
             guardian,
             pid,
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
         })
     }
 
-    /// The server's process.
+    /// The server's process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Ends the server with this signal (`QUIT`, `KILL`, …), waits for its end, and keeps its folder.
+    /// Sends the server this signal (`QUIT`, `KILL`, …), waits until it has exited, and keeps its
+    /// directory.
     ///
     /// # Errors
-    /// The guardian is gone.
+    /// The server was stopped before, or the guardian has exited.
     pub fn stop_with(&mut self, signal: &str) -> anyhow::Result<()> {
-        let mut pipe = self.guardian.stdin.take().context("stopped already")?;
+        let mut pipe = self
+            .guardian
+            .stdin
+            .take()
+            .context("the server was stopped before")?;
         writeln!(pipe, "{signal}")?;
         drop(pipe);
         self.guardian.wait()?;
         Ok(())
     }
 
-    /// The last lines of the server's log.
+    /// The end of the server's log.
     pub fn log(&self) -> String {
-        tail(&self.folder.join("log"))
+        tail(&self.directory.join("log"))
     }
 }
 
@@ -146,11 +153,11 @@ impl Drop for Node {
         if std::thread::panicking() {
             eprintln!(
                 "--- log of the server in {}\n{}",
-                self.folder.display(),
+                self.directory.display(),
                 self.log()
             );
         }
-        // A server that was stopped by hand keeps its folder, for whoever starts it again.
+        // A server that was stopped explicitly keeps its directory, so that it can be restarted.
         if let Some(pipe) = self.guardian.stdin.take() {
             drop(pipe);
             let _ = self.guardian.wait();
@@ -158,7 +165,7 @@ impl Drop for Node {
     }
 }
 
-/// The last lines of a file.
+/// The last 60 lines of a file.
 pub fn tail(file: &Path) -> String {
     let text = std::fs::read(file).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

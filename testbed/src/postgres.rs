@@ -1,4 +1,7 @@
 //! A private PostgreSQL server.
+//!
+//! It listens on a free port of loopback and accepts its superuser without a password. It ends, and
+//! its files are removed, with the process that started it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,41 +12,41 @@ use anyhow::{Context as _, ensure};
 use crate::node::{Node, User};
 use crate::{find, free_port, wait};
 
-const PLACES: &[&str] = &[
+const SEARCH_PATHS: &[&str] = &[
     "/usr/lib/postgresql/*/bin",
     "/usr/local/pgsql/bin",
     "/opt/homebrew/bin",
 ];
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Its superuser, who needs no password.
+/// The superuser, who needs no password.
 const SUPERUSER: &str = "gridwatch";
 
-/// A server with a cluster of its own. `fsync` is on, as in earnest.
+/// A server with its own database cluster. `fsync` is on, as in production.
 #[derive(Debug)]
 pub struct Postgres {
     node: Option<Node>,
-    folder: PathBuf,
+    directory: PathBuf,
     port: u16,
     user: Option<User>,
 }
 
 impl Postgres {
-    /// Makes a cluster and starts its server.
+    /// Creates a cluster and starts its server.
     ///
     /// # Errors
-    /// PostgreSQL is not installed, or does not start; the error has its last words.
+    /// PostgreSQL is not installed, or does not start; the error contains the end of its log.
     pub fn start() -> anyhow::Result<Self> {
         let user = User::instead_of_root(&["postgres", "nobody"])?;
-        let folder = tempfile::Builder::new()
+        let directory = tempfile::Builder::new()
             .prefix("gridwatch-postgres-")
             .tempdir()?
             .keep();
         if let Some(user) = user {
-            user.own(&folder)?;
+            user.chown(&directory)?;
         }
-        let mut initdb = Command::new(find("initdb", PLACES)?);
-        initdb.arg("-D").arg(folder.join("data")).args([
+        let mut initdb = Command::new(find("initdb", SEARCH_PATHS)?);
+        initdb.arg("-D").arg(directory.join("data")).args([
             "-U",
             SUPERUSER,
             "-A",
@@ -52,7 +55,7 @@ impl Postgres {
             "UTF8",
             "--locale=C",
         ]);
-        initdb.arg("--no-sync").current_dir(&folder);
+        initdb.arg("--no-sync").current_dir(&directory);
         if let Some(user) = user {
             user.apply(&mut initdb);
         }
@@ -64,23 +67,23 @@ impl Postgres {
         );
         let mut postgres = Self {
             node: None,
-            folder,
+            directory,
             port: free_port()?,
             user,
         };
-        postgres.resume()?;
+        postgres.restart()?;
         Ok(postgres)
     }
 
     /// Starts the server again after [`Postgres::crash`], on the same port and data.
     ///
     /// # Errors
-    /// It does not start.
-    pub fn resume(&mut self) -> anyhow::Result<()> {
-        let mut server = Command::new(find("postgres", PLACES)?);
+    /// PostgreSQL does not start; the error contains the end of its log.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        let mut server = Command::new(find("postgres", SEARCH_PATHS)?);
         server
             .arg("-D")
-            .arg(self.folder.join("data"))
+            .arg(self.directory.join("data"))
             .arg("-p")
             .arg(self.port.to_string());
         for setting in [
@@ -93,30 +96,27 @@ impl Postgres {
         ] {
             server.arg("-c").arg(setting);
         }
-        let node = Node::start(&self.folder, self.user, &server)?;
+        let node = Node::start(&self.directory, self.user, &server)?;
         let ready = || {
-            Command::new(find("pg_isready", PLACES).unwrap_or_default())
+            Command::new(find("pg_isready", SEARCH_PATHS).unwrap_or_default())
                 .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
                 .status()
                 .is_ok_and(|status| status.success())
         };
-        wait::until(
-            &format!("PostgreSQL accepts connections; its log: {}", node.log()),
-            LIMIT,
-            ready,
-        );
+        wait::try_until("PostgreSQL accepts connections", LIMIT, || Ok(ready()))
+            .with_context(|| node.log())?;
         self.node = Some(node);
         Ok(())
     }
 
-    /// Ends the server as a crash would: at once, without a checkpoint.
+    /// Ends the server as a crash does: at once, without a checkpoint.
     ///
     /// # Errors
-    /// It does not run.
+    /// The server is not running.
     pub fn crash(&mut self) -> anyhow::Result<()> {
         self.node
             .as_mut()
-            .context("not running")?
+            .context("PostgreSQL is not running")?
             .stop_with("QUIT")?;
         self.node = None;
         Ok(())
@@ -127,26 +127,26 @@ impl Postgres {
         format!("postgres://{SUPERUSER}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Its address, for a faulty link in front of it.
+    /// Its address (`host:port`), for a faulty proxy in front of it.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The server's process, where it runs.
+    /// The server's process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.node.as_ref().map(Node::pid)
     }
 
-    /// Its folder, for a look at its files.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// The directory of its files and its log.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
         if self.node.take().is_none() {
-            let _ = std::fs::remove_dir_all(&self.folder);
+            let _ = std::fs::remove_dir_all(&self.directory);
         }
     }
 }

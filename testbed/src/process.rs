@@ -1,7 +1,8 @@
-//! A process under test: started, watched, and ended with its owner.
+//! A process under test, which ends with the process that started it, its owner.
 //!
-//! Beside it waits a guard, a line of shell that reads from a pipe whose other end is the owner's: when the owner ends
-//! without a word, as by SIGKILL, the guard ends the process.
+//! Its output goes to a log file; its health and metrics are read from its admin port. A guard, one
+//! line of shell, reads from a pipe; the owner holds the writing end. When the owner is killed, the
+//! pipe closes, and the guard kills the process.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -18,7 +19,7 @@ use crate::wait;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-const GUARD: &str = r#"read -r word || kill -s KILL "$1""#;
+const GUARD: &str = r#"read -r line || kill -s KILL "$1""#;
 
 /// A process whose output goes to a file.
 #[derive(Debug)]
@@ -27,28 +28,29 @@ pub struct Process {
     guard: Child,
     name: String,
     log: PathBuf,
-    /// Where `/readyz` is.
+    /// The address of its admin port.
     admin: String,
 }
 
 impl Process {
-    /// Starts a program. `admin` is the address of its admin port, `folder` where its log goes.
+    /// Starts a program. `admin` is the address of its admin port; its log is written to
+    /// `directory`.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The program cannot be started.
     pub fn start(
         program: &Path,
         arguments: &[&str],
         admin: &str,
-        folder: &Path,
+        directory: &Path,
     ) -> anyhow::Result<Self> {
         let name = arguments.first().copied().unwrap_or_default().to_owned();
-        let log = folder.join(format!("{name}-{}.log", admin.replace(':', "-")));
+        let log = directory.join(format!("{name}-{}.log", admin.replace(':', "-")));
         let file = File::options().create(true).append(true).open(&log)?;
         let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
-            // Ctrl-C is its owner's, who stops things in order.
+            // Ctrl-C reaches the owner only, which stops its processes in order.
             .process_group(0)
             .stdout(file.try_clone()?)
             .stderr(file)
@@ -79,7 +81,7 @@ impl Process {
         }
     }
 
-    /// Waits until `/readyz` says yes.
+    /// Waits until `/readyz` responds with 200.
     ///
     /// # Panics
     /// See [`Process::try_ready`].
@@ -87,16 +89,16 @@ impl Process {
         self.try_ready().unwrap_or_else(|error| panic!("{error:#}"));
     }
 
-    /// Waits until `/readyz` says yes.
+    /// Waits until `/readyz` responds with 200.
     ///
     /// # Errors
-    /// The process ends before, or takes a minute.
+    /// The process exits before, or is not ready within a minute.
     pub fn try_ready(&mut self) -> anyhow::Result<()> {
         wait::try_until(&format!("{} is ready", self.name), LIMIT, || {
-            let ended = self.child.try_wait()?;
+            let exited = self.child.try_wait()?;
             ensure!(
-                ended.is_none(),
-                "{} ended before it was ready:\n{}",
+                exited.is_none(),
+                "{} exited before it was ready:\n{}",
                 self.name,
                 tail(&self.log)
             );
@@ -104,16 +106,16 @@ impl Process {
         })
     }
 
-    /// Whether `/readyz` says yes now.
+    /// Whether `/readyz` responds with 200 now.
     pub fn ready(&self) -> bool {
         self.admin("/readyz")
-            .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+            .is_ok_and(|response| response.starts_with("HTTP/1.1 200"))
     }
 
-    /// What the admin port answers, head and body.
+    /// The response of the admin port to `GET`, head and body.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The admin port does not respond.
     pub fn admin(&self, path: &str) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect(&self.admin)?;
         stream.set_read_timeout(Some(LIMIT))?;
@@ -122,52 +124,63 @@ impl Process {
             "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
             self.admin
         )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        Ok(response)
     }
 
-    /// The sum of a metric over its labels; 0 where it was never moved. `name` may go on with a part of the labels.
+    /// The sum of a metric over its labels; 0 if it has no sample. `name` may end with a prefix of
+    /// the labels.
     ///
     /// # Panics
-    /// The process does not answer.
+    /// See [`Process::try_metric`].
     pub fn metric(&self, name: &str) -> f64 {
-        let text = self
-            .admin("/metrics")
-            .unwrap_or_else(|error| panic!("{} has no metrics: {error}", self.name));
-        text.lines()
-            .filter(|line| line.starts_with(name))
-            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-            // The sum of nothing would be -0.
-            .fold(0.0, |sum, value| sum + value)
+        self.try_metric(name)
+            .unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// Sends a signal, by its name.
+    /// As [`Process::metric`], without the panic.
     ///
     /// # Errors
-    /// The process is gone.
+    /// The admin port does not respond.
+    pub fn try_metric(&self, name: &str) -> anyhow::Result<f64> {
+        let text = self
+            .admin("/metrics")
+            .with_context(|| format!("cannot read the metrics of {}", self.name))?;
+        Ok(text
+            .lines()
+            .filter(|line| line.starts_with(name))
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            // `sum()` of an empty iterator is -0.
+            .fold(0.0, |sum, value| sum + value))
+    }
+
+    /// Sends a signal, by its name (`TERM`, `KILL`, …).
+    ///
+    /// # Errors
+    /// The process has exited.
     pub fn signal(&self, name: &str) -> anyhow::Result<()> {
         let status = Command::new("kill")
             .args(["-s", name, &self.child.id().to_string()])
             .status()?;
-        ensure!(status.success(), "{} is gone", self.name);
+        ensure!(status.success(), "{} has exited", self.name);
         Ok(())
     }
 
-    /// Waits for its end.
+    /// Waits until the process has exited.
     ///
     /// # Errors
-    /// It does not end within a minute.
-    pub fn wait_end(&mut self) -> anyhow::Result<ExitStatus> {
+    /// It does not exit within a minute.
+    pub fn wait_exit(&mut self) -> anyhow::Result<ExitStatus> {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
-                self.dismiss();
+                self.end_guard();
                 return Ok(status);
             }
             ensure!(
                 begun.elapsed() < LIMIT,
-                "{} does not end:\n{}",
+                "{} does not exit:\n{}",
                 self.name,
                 tail(&self.log)
             );
@@ -175,8 +188,8 @@ impl Process {
         }
     }
 
-    /// Ends the guard: the process has ended, and another may get its number.
-    fn dismiss(&mut self) {
+    /// Ends the guard: the process has exited, and its id may be reused.
+    fn end_guard(&mut self) {
         if let Some(mut pipe) = self.guard.stdin.take() {
             let _ = pipe.write_all(b"done\n");
             drop(pipe);
@@ -184,16 +197,16 @@ impl Process {
         }
     }
 
-    /// SIGTERM, and the end of it.
+    /// Sends SIGTERM and waits until the process has exited.
     ///
     /// # Errors
-    /// It is gone, or does not end.
+    /// The process had exited before, or does not exit within a minute.
     pub fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         self.signal("TERM")?;
-        self.wait_end()
+        self.wait_exit()
     }
 
-    /// Where its admin port is.
+    /// The address of its admin port.
     pub fn admin_address(&self) -> &str {
         &self.admin
     }
@@ -203,7 +216,7 @@ impl Process {
         self.child.id()
     }
 
-    /// The last lines it wrote.
+    /// The end of its log.
     pub fn log(&self) -> String {
         tail(&self.log)
     }
@@ -212,8 +225,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        // Before its number is free for another.
-        self.dismiss();
+        // Before its id may be reused.
+        self.end_guard();
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- log of {}\n{}", self.name, self.log());
@@ -226,22 +239,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_ends_with_the_pipe_of_its_owner() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut process =
-            Process::start(Path::new("sleep"), &["1000"], "127.0.0.1:1", folder.path()).unwrap();
+    fn a_process_is_killed_when_the_pipe_to_its_owner_closes() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut process = Process::start(
+            Path::new("sleep"),
+            &["1000"],
+            "127.0.0.1:1",
+            directory.path(),
+        )
+        .unwrap();
         assert_eq!(process.child.try_wait().unwrap(), None);
-        // What the owner's end does, however it comes.
+        // This happens when the owner exits, for whatever reason.
         drop(process.guard.stdin.take());
-        assert!(!process.wait_end().unwrap().success());
+        assert!(!process.wait_exit().unwrap().success());
     }
 
     #[test]
-    fn the_guard_ends_with_the_process() {
-        let folder = tempfile::tempdir().unwrap();
+    fn the_guard_exits_with_the_process() {
+        let directory = tempfile::tempdir().unwrap();
         let mut process =
-            Process::start(Path::new("true"), &["x"], "127.0.0.1:1", folder.path()).unwrap();
-        assert!(process.wait_end().unwrap().success());
+            Process::start(Path::new("true"), &["x"], "127.0.0.1:1", directory.path()).unwrap();
+        assert!(process.wait_exit().unwrap().success());
         assert!(process.guard.try_wait().unwrap().is_some());
     }
 }

@@ -1,4 +1,7 @@
 //! A private RabbitMQ node.
+//!
+//! It listens on a free port of loopback, with one user and a fixed number of virtual hosts. It
+//! ends, and its files are removed, with the process that started it.
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -11,8 +14,8 @@ use anyhow::{Context as _, ensure};
 use crate::node::Node;
 use crate::{find, free_port, wait};
 
-/// Debian's programs of the same name on PATH insist on being root or rabbitmq; these do not.
-const PLACES: &[&str] = &[
+/// Debian's wrappers of the same name on `PATH` must run as root or rabbitmq; these need not.
+const SEARCH_PATHS: &[&str] = &[
     "/usr/lib/rabbitmq/bin",
     "/usr/local/sbin",
     "/opt/homebrew/sbin",
@@ -20,26 +23,28 @@ const PLACES: &[&str] = &[
 ];
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// `guest`, salted and hashed as RabbitMQ's documentation on passwords says. The node listens on loopback only.
+/// `guest`, salted and hashed as RabbitMQ's documentation on passwords describes. The node listens
+/// on loopback only.
 const PASSWORD_HASH: &str = "Z3JpZIZBZbBl9lOthC+0VlNCYnc+zdnlr7Ob/4saf9j9ovBa";
 
-/// Distribution on loopback only. And schedulers that have nothing to do sleep: on a machine that the broker shares, its
-/// busy waiting takes the processor from those that it waits for (rabbitmq.com/docs/runtime, "Busy Waiting").
+/// Distribution listens on loopback only. Idle schedulers sleep: on a shared machine, their busy
+/// waiting takes CPU time from the other processes (rabbitmq.com/docs/runtime, "Busy Waiting").
 const ERLANG: &str =
     "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none";
 
-/// Starts epmd in the server's own session, so that it ends with it; left to itself it would become a daemon.
+/// Starts epmd in the server's session, so that it ends with the server; otherwise it would become
+/// a daemon.
 const WITH_EPMD: &str = r#"
 epmd -address 127.0.0.1 &
 until epmd -names >/dev/null 2>&1; do sleep 0.05; done
 exec "$@"
 "#;
 
-/// A node with as many virtual hosts as it was asked for: `t0`, `t1`, …
+/// A node with the virtual hosts `t0`, `t1`, …
 #[derive(Debug)]
 pub struct RabbitMq {
     node: Option<Node>,
-    folder: PathBuf,
+    directory: PathBuf,
     port: u16,
     distribution_port: u16,
     epmd_port: u16,
@@ -48,52 +53,56 @@ pub struct RabbitMq {
 }
 
 impl RabbitMq {
-    /// Starts a node.
+    /// Starts a node with this number of virtual hosts.
     ///
     /// # Errors
-    /// RabbitMQ is not installed, or does not start; the error has its last words.
+    /// RabbitMQ is not installed, or does not start; the error contains the end of its log.
     pub fn start(vhosts: usize) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new()
+        let directory = tempfile::Builder::new()
             .prefix("gridwatch-rabbitmq-")
             .tempdir()?
             .keep();
         let (port, distribution_port, epmd_port) = (free_port()?, free_port()?, free_port()?);
         let names = |each: fn(usize) -> String| (0..vhosts).map(each).collect::<Vec<_>>().join(",");
         let definitions = format!(
-            r#"{{"users": [{{"name": "guest", "password_hash": "{PASSWORD_HASH}", "tags": "administrator",
-            "hashing_algorithm": "rabbit_password_hashing_sha256"}}], "vhosts": [{}], "permissions": [{}]}}"#,
+            r#"{{"users": [{{"name": "guest", "tags": "administrator",
+            "password_hash": "{PASSWORD_HASH}",
+            "hashing_algorithm": "rabbit_password_hashing_sha256"}}],
+            "vhosts": [{}], "permissions": [{}]}}"#,
             names(|n| format!(r#"{{"name": "t{n}"}}"#)),
             names(|n| format!(
-                r#"{{"user": "guest", "vhost": "t{n}", "configure": ".*", "write": ".*", "read": ".*"}}"#
+                r#"{{"user": "guest", "vhost": "t{n}",
+                "configure": ".*", "write": ".*", "read": ".*"}}"#
             )),
         );
         let config = format!(
-            "listeners.tcp.1 = 127.0.0.1:{port}\nload_definitions = {}\nlog.file = false\nlog.console = true\n\
-             log.console.level = warning\n",
-            folder.join("definitions.json").display()
+            "listeners.tcp.1 = 127.0.0.1:{port}\nload_definitions = {}\n\
+             log.file = false\nlog.console = true\nlog.console.level = warning\n",
+            directory.join("definitions.json").display()
         );
-        std::fs::write(folder.join("definitions.json"), definitions)?;
-        std::fs::write(folder.join("rabbitmq.conf"), config)?;
-        std::fs::write(folder.join("enabled_plugins"), "[].\n")?;
+        std::fs::write(directory.join("definitions.json"), definitions)?;
+        std::fs::write(directory.join("rabbitmq.conf"), config)?;
+        std::fs::write(directory.join("enabled_plugins"), "[].\n")?;
         let used = AtomicUsize::new(0);
         let mut rabbitmq = Self {
             node: None,
-            folder,
+            directory,
             port,
             distribution_port,
             epmd_port,
             vhosts,
             used,
         };
-        rabbitmq.resume()?;
+        rabbitmq.restart()?;
         Ok(rabbitmq)
     }
 
-    /// Starts the node again after [`RabbitMq::stop`] or [`RabbitMq::crash`], on the same ports and data.
+    /// Starts the node again after [`RabbitMq::stop`] or [`RabbitMq::crash`], on the same ports and
+    /// data.
     ///
     /// # Errors
-    /// It does not start.
-    pub fn resume(&mut self) -> anyhow::Result<()> {
+    /// RabbitMQ does not start; the error contains the end of its log.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
         let mut server = Command::new("sh");
         server
             .arg("-c")
@@ -101,30 +110,29 @@ impl RabbitMq {
             .arg("rabbitmq")
             .arg(find_program("rabbitmq-server")?);
         self.environment(&mut server);
-        let node = Node::start(&self.folder, None, &server)?;
+        let node = Node::start(&self.directory, None, &server)?;
         let address = self.address();
-        wait::until(
-            &format!("RabbitMQ listens; its log: {}", node.log()),
-            LIMIT,
-            || TcpStream::connect(&address).is_ok(),
-        );
+        wait::try_until("RabbitMQ listens", LIMIT, || {
+            Ok(TcpStream::connect(&address).is_ok())
+        })
+        .with_context(|| node.log())?;
         self.node = Some(node);
         Ok(())
     }
 
-    /// Ends the node in its own order.
+    /// Shuts the node down in order.
     ///
     /// # Errors
-    /// It does not run.
+    /// The node is not running.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         self.end("TERM")
     }
 
-    /// Ends the node as a crash would. A queue that was declared less than half a second before does not survive that:
-    /// RabbitMQ 3.10 keeps the names of its queues' logs in a file that it writes at that interval.
+    /// Kills the node. A queue that was declared less than half a second before does not survive:
+    /// RabbitMQ 3.10 writes the names of its queues' logs to a file at that interval.
     ///
     /// # Errors
-    /// It does not run.
+    /// The node is not running.
     pub fn crash(&mut self) -> anyhow::Result<()> {
         self.end("KILL")
     }
@@ -132,13 +140,13 @@ impl RabbitMq {
     fn end(&mut self, signal: &str) -> anyhow::Result<()> {
         self.node
             .as_mut()
-            .context("not running")?
+            .context("RabbitMQ is not running")?
             .stop_with(signal)?;
         self.node = None;
         Ok(())
     }
 
-    /// A virtual host that nobody has used yet.
+    /// A virtual host that was not handed out before.
     ///
     /// # Errors
     /// All are in use.
@@ -146,7 +154,7 @@ impl RabbitMq {
         let number = self.used.fetch_add(1, Ordering::Relaxed);
         ensure!(
             number < self.vhosts,
-            "the node has {} virtual hosts and all are in use; ask for more",
+            "all {} virtual hosts of the node are in use; start it with more",
             self.vhosts
         );
         Ok(format!("t{number}"))
@@ -157,15 +165,15 @@ impl RabbitMq {
         format!("amqp://guest:guest@{}/{vhost}", self.address())
     }
 
-    /// Its address, for a faulty link in front of it.
+    /// Its address (`host:port`), for a faulty proxy in front of it.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Runs `rabbitmqctl` against it. Takes a second or two.
+    /// Runs `rabbitmqctl` against the node. This takes one or two seconds.
     ///
     /// # Errors
-    /// It fails; the error has its words.
+    /// The command fails; the error contains its output.
     pub fn control(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         let mut command = Command::new(find_program("rabbitmqctl")?);
         self.environment(&mut command);
@@ -183,14 +191,14 @@ impl RabbitMq {
         Ok(output)
     }
 
-    /// The first process of its session, where it runs; the broker is one of its children.
+    /// The process id of its session leader, while it runs; the broker is one of its children.
     pub fn pid(&self) -> Option<u32> {
         self.node.as_ref().map(Node::pid)
     }
 
-    /// Its folder, for a look at its files.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// The directory of its files and its log.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     fn name(&self) -> String {
@@ -198,16 +206,16 @@ impl RabbitMq {
     }
 
     fn environment(&self, command: &mut Command) {
-        let folder = &self.folder;
+        let directory = &self.directory;
         command
-            .env("HOME", folder)
+            .env("HOME", directory)
             .env("RABBITMQ_NODENAME", self.name())
-            .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
-            .env("RABBITMQ_LOG_BASE", folder.join("logs"))
-            .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
+            .env("RABBITMQ_MNESIA_BASE", directory.join("mnesia"))
+            .env("RABBITMQ_LOG_BASE", directory.join("logs"))
+            .env("RABBITMQ_CONFIG_FILE", directory.join("rabbitmq.conf"))
             .env(
                 "RABBITMQ_ENABLED_PLUGINS_FILE",
-                folder.join("enabled_plugins"),
+                directory.join("enabled_plugins"),
             )
             .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", ERLANG)
@@ -218,16 +226,16 @@ impl RabbitMq {
 impl Drop for RabbitMq {
     fn drop(&mut self) {
         if self.node.take().is_none() {
-            let _ = std::fs::remove_dir_all(&self.folder);
+            let _ = std::fs::remove_dir_all(&self.directory);
         }
     }
 }
 
 fn find_program(program: &str) -> anyhow::Result<PathBuf> {
-    // Debian's wrappers of the same name are on PATH: the places come first.
-    let own = PLACES
+    // Debian's wrappers are on `PATH`: the search paths come first.
+    let installed = SEARCH_PATHS
         .iter()
-        .map(|place| Path::new(place).join(program))
+        .map(|directory| Path::new(directory).join(program))
         .find(|file| file.is_file());
-    own.map_or_else(|| find(program, &[]), Ok)
+    installed.map_or_else(|| find(program, &[]), Ok)
 }

@@ -1,20 +1,22 @@
-//! CPU time and memory of processes, from `/proc` (proc(5)).
+//! CPU time and memory of processes, read from `/proc` (proc(5)).
+//!
+//! A process that does not exist, or has exited, uses 0 seconds and 0 MiB.
 
 use std::fs;
 
-/// Clock ticks a second; 100 on every Linux that this runs on.
+/// Clock ticks per second; 100 on every supported Linux.
 const TICKS: f64 = 100.0;
 
 struct Stat {
     parent: u32,
     session: u32,
-    own: f64,
-    children: f64,
+    cpu_seconds: f64,
+    children_cpu_seconds: f64,
 }
 
 fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name, in parentheses, may hold anything.
+    // The command's name, in parentheses, may contain spaces and parentheses.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |index: usize| {
         fields
@@ -24,12 +26,12 @@ fn stat(pid: u32) -> Option<Stat> {
     Some(Stat {
         parent: number(1)? as u32,
         session: number(3)? as u32,
-        own: (number(11)? + number(12)?) / TICKS,
-        children: (number(13)? + number(14)?) / TICKS,
+        cpu_seconds: (number(11)? + number(12)?) / TICKS,
+        children_cpu_seconds: (number(13)? + number(14)?) / TICKS,
     })
 }
 
-fn every() -> impl Iterator<Item = (u32, Stat)> {
+fn all_processes() -> impl Iterator<Item = (u32, Stat)> {
     fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -40,17 +42,18 @@ fn every() -> impl Iterator<Item = (u32, Stat)> {
         })
 }
 
-/// CPU-seconds that a process has used.
+/// CPU time of a process in seconds.
 pub fn of_process(pid: u32) -> f64 {
-    stat(pid).map_or(0.0, |stat| stat.own)
+    stat(pid).map_or(0.0, |stat| stat.cpu_seconds)
 }
 
-/// CPU-seconds of a server with all of its processes, those that have ended included. A server's processes are those of
-/// the session that it leads, and the children of its first process (PostgreSQL's have sessions of their own).
+/// CPU time of a server in seconds, including its processes that have exited. The processes of a
+/// server are those of its session and the children of its first process (the children of
+/// PostgreSQL have their own sessions).
 pub fn of_server(pid: u32) -> f64 {
-    every()
-        .filter(|(own, stat)| *own == pid || stat.session == pid || stat.parent == pid)
-        .map(|(_, stat)| stat.own + stat.children)
+    all_processes()
+        .filter(|(id, stat)| *id == pid || stat.session == pid || stat.parent == pid)
+        .map(|(_, stat)| stat.cpu_seconds + stat.children_cpu_seconds)
         .sum()
 }
 

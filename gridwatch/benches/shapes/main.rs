@@ -25,7 +25,7 @@ use clap::Parser;
 use common::{address, median, program};
 use serde::Serialize;
 use service::spool::{self, record};
-use testbed::link::{Condition, Link};
+use testbed::faulty_proxy::{Condition, FaultyProxy};
 use testbed::postgres::Postgres;
 use testbed::process::Process;
 use testbed::rabbitmq::RabbitMq;
@@ -314,9 +314,9 @@ async fn outage() -> anyhow::Result<Outage> {
             .success(),
         "migrate"
     );
-    let link = Link::to(rabbitmq.address()).await?;
+    let proxy = FaultyProxy::start(rabbitmq.address()).await?;
     let amqp = rabbitmq.url(&rabbitmq.vhost()?);
-    let cut = amqp.replace(&rabbitmq.address(), &link.address().to_string());
+    let cut = amqp.replace(&rabbitmq.address(), &proxy.address().to_string());
     let (listen, admin, worker_admin) = (address()?, address()?, address()?);
     let spool = folder.path().join("spool");
     let spool = spool.to_str().context("a strange name")?;
@@ -362,9 +362,9 @@ async fn outage() -> anyhow::Result<Outage> {
         })
     };
     tokio::time::sleep(Duration::from_secs(4)).await;
-    link.set(Condition::Cut);
+    proxy.set(Condition::Disconnected);
     tokio::time::sleep(Duration::from_secs(4)).await;
-    link.set(Condition::Delayed(Duration::ZERO));
+    proxy.set(Condition::HEALTHY);
     let back = Instant::now();
     // The gauge is set every second; so is what this says.
     while !ingest.admin("/readyz")?.contains("\"state\":\"ready\"")
