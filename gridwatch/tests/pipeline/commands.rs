@@ -1,11 +1,14 @@
-//! The operator's command: what it says, and what it ends with.
+//! The operator's commands: their output and their exit codes.
 
 use std::io::Write as _;
+
+use testbed::process::Process;
+use testbed::wait::until;
 
 use crate::support::*;
 
 #[test]
-fn a_wrong_flag_file_or_url_gives_one_sentence_and_exit_code_2() {
+fn a_wrong_flag_file_or_url_gives_an_error_message_and_exit_code_2() {
     let mut config = tempfile::NamedTempFile::new().unwrap();
     config.write_all(b"[worker]\nwritters = 3\n").unwrap();
     let config = config.path().to_str().unwrap();
@@ -101,20 +104,19 @@ fn a_wrong_flag_file_or_url_gives_one_sentence_and_exit_code_2() {
         ),
     ] {
         let output = gridwatch(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
         assert!(
-            said.contains(expected),
-            "{arguments:?}: expected {expected:?}, got {said:?}"
+            stderr.contains(expected),
+            "{arguments:?}: expected {expected:?}, got {stderr:?}"
         );
-        assert!(!said.contains("hunter2"), "{said}");
+        assert!(!stderr.contains("hunter2"), "{stderr}");
     }
 }
 
 #[test]
-fn migrating_twice_at_once_is_done_once_and_again_is_harmless() {
-    let mut site = Site::new();
-    site.database_url = SHARED.empty_database();
+fn two_concurrent_migrations_apply_once_and_a_third_changes_nothing() {
+    let site = Site::new().with_database(SHARED.empty_database());
     let migrate = || gridwatch(&["migrate", "--database-url", &site.database_url]);
     let (first, second) = std::thread::scope(|scope| {
         let (a, b) = (scope.spawn(migrate), scope.spawn(migrate));
@@ -135,10 +137,10 @@ fn migrating_twice_at_once_is_done_once_and_again_is_harmless() {
 }
 
 #[test]
-fn processes_without_tables_say_what_to_do() {
-    let mut site = Site::new();
-    site.database_url = SHARED.postgres.url("postgres");
-    let admin = format!("127.0.0.1:{}", testbed::free_port().unwrap());
+fn a_worker_without_tables_reports_the_command_that_creates_them() {
+    let mut site = Site::new().with_database(SHARED.empty_database());
+    site.books_cannot_balance("there are no tables");
+    let admin = free_address();
     let arguments = [
         "worker",
         "--admin",
@@ -148,23 +150,25 @@ fn processes_without_tables_say_what_to_do() {
         "--database-url",
         &site.database_url,
     ];
-    let worker =
-        testbed::process::Process::start(program(), &arguments, &admin, site.folder.path())
-            .unwrap();
-    testbed::wait::until("it says to migrate", LIMIT, || {
+    let worker = Process::start(program(), &arguments, &admin, site.directory.path()).unwrap();
+    until("the worker names the command", LIMIT, || {
         worker
             .admin("/readyz")
-            .is_ok_and(|answer| answer.contains("run 'gridwatch migrate'"))
+            .is_ok_and(|response| response.contains("run 'gridwatch migrate'"))
     });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_is_replayed_and_what_is_rejected_is_listed_by_line() {
+async fn a_replayed_file_lists_its_rejected_readings_by_line() {
     let site = Site::running();
     let mut file = tempfile::NamedTempFile::new().unwrap();
     write!(
         file,
-        "id,when,usage\n1,2019-01-01 00:15:00,55.09\n2,2019-01-01T00:30:00Z,NaN\n3,then,1\n4,2019-01-01 00:45:00,55\n"
+        "id,when,usage\n\
+         1,2019-01-01 00:15:00,55.09\n\
+         2,2019-01-01T00:30:00Z,NaN\n\
+         3,then,1\n\
+         4,2019-01-01 00:45:00,55\n"
     )
     .unwrap();
     let url = format!("http://{}", site.listen);
@@ -181,25 +185,28 @@ async fn a_file_is_replayed_and_what_is_rejected_is_listed_by_line() {
         "3",
     ];
     let output = gridwatch(&[&replay[..], &columns].concat());
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
     for expected in [
         "2 accepted, 2 rejected",
         "line 3: value_not_finite",
         "line 4: bad_timestamp",
     ] {
-        assert!(said.contains(expected), "expected {expected:?}, got {said}");
+        assert!(
+            stdout.contains(expected),
+            "expected {expected:?}, got {stdout}"
+        );
     }
-    site.wait_settled(2).await;
+    site.wait_in_ledger(2).await;
     let expected = "SELECT count(*) FROM reading WHERE (measured_at, value) IN
         (('2019-01-01 00:15:00+00', 55.09), ('2019-01-01 00:45:00+00', 55))";
-    assert_eq!(site.number(expected).await, 2);
+    assert_eq!(site.query_int(expected).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_month_of_a_real_meter_is_replayed() {
     let Some(file) = meter_file() else {
-        eprintln!("the meter's file is not beside this checkout; nothing to replay");
+        eprintln!("skipped: the file of the meter does not lie beside this checkout");
         return;
     };
     let site = Site::running();
@@ -214,16 +221,19 @@ async fn a_month_of_a_real_meter_is_replayed() {
         "--url",
         &url,
     ]);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        said.contains("2974 accepted, 1 rejected") && said.contains("value_not_finite: 1"),
-        "{said} {output:?}"
+        stdout.contains("2974 accepted, 1 rejected") && stdout.contains("value_not_finite: 1"),
+        "{stdout} {output:?}"
     );
-    site.wait_settled(2_974).await;
-    assert_eq!(site.number("SELECT count(*) FROM reading").await, 2_974);
+    site.wait_in_ledger(2_974).await;
+    assert_eq!(site.query_int("SELECT count(*) FROM reading").await, 2_974);
     assert_eq!(
-        site.number("SELECT count(*) FROM gridwatch_reading_days() WHERE day < '2019-02-02' AND day >= '2019-01-01'")
-            .await,
+        site.query_int(
+            "SELECT count(*) FROM gridwatch_reading_days()
+             WHERE day < '2019-02-02' AND day >= '2019-01-01'"
+        )
+        .await,
         31
     );
     site.assert_books().await;

@@ -1,9 +1,9 @@
-//! The effect is once, whatever is delivered twice; and the checks that say so can fail.
+//! The effect is once, whatever is delivered twice; and the checks that prove it can fail.
 
 use schema::batch::Receipt;
 use schema::{Batch, Reading};
 use serde_json::json;
-use testbed::link::{Condition, Link};
+use testbed::faulty_proxy::Condition;
 use testbed::wait::until_async;
 
 use crate::support::*;
@@ -28,47 +28,44 @@ fn batch(series_id: i32, values: &[f64]) -> Batch {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_that_is_on_the_queue_twice_is_stored_once() {
+async fn a_batch_that_is_published_twice_is_stored_once() {
     let mut site = Site::new();
     site.start_worker(&[]);
+    site.books_cannot_balance("the test deletes the ledger");
     let message = batch(1, &[1.0, 2.0, 3.0]).encode();
     site.publish(&message).await;
-    site.wait_settled(3).await;
+    site.wait_in_ledger(3).await;
     site.publish(&message).await;
     let worker = site.worker();
-    until_async("the second is skipped", LIMIT, async || {
+    until_async("the second message is skipped", LIMIT, async || {
         worker.metric("gridwatch_redelivered_batches_total") == 1.0
     })
     .await;
-    assert_eq!(site.number("SELECT count(*) FROM reading").await, 3);
+    assert_eq!(site.query_int("SELECT count(*) FROM reading").await, 3);
     assert_eq!(worker.metric("gridwatch_readings_persisted_total"), 3.0);
     assert_eq!(worker.metric("gridwatch_readings_duplicate_total"), 0.0);
 
-    // The control: without the ledger's row the same message has an effect, and the counters show it.
-    site.sql()
-        .await
-        .batch_execute("DELETE FROM batch")
-        .await
-        .unwrap();
+    // Negative control: without its row in the ledger, the same message has an effect, and the
+    // counters show it.
+    site.execute("DELETE FROM batch").await;
     site.publish(&message).await;
-    until_async("counted as duplicates", LIMIT, async || {
-        worker.metric("gridwatch_readings_duplicate_total") == 3.0
-    })
+    until_async(
+        "the readings are counted as duplicates",
+        LIMIT,
+        async || worker.metric("gridwatch_readings_duplicate_total") == 3.0,
+    )
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_redelivered_after_commit_is_not_stored_twice() {
-    let mut site = Site::new();
+    let mut site = Site::new().behind_proxy(Role::Worker).await;
+    let proxy = site.proxy();
     site.start_ingest(&["--unknown-devices", "register"]);
-    let direct = site.amqp_url.clone();
-    let link = Link::to(SHARED.rabbitmq.address()).await.unwrap();
-    site.amqp_url = direct.replace(&SHARED.rabbitmq.address(), &link.address().to_string());
     site.start_worker(&[]);
-    site.amqp_url = direct;
 
-    // The worker has the message and waits for the ledger; then its link to the broker falls silent, it commits, and is
-    // killed before its acknowledgement can arrive.
+    // The worker has received the message and waits for the ledger. Then its connection to the
+    // broker stalls, it commits, and it is killed before its acknowledgement can arrive.
     let holder = site.sql().await;
     holder
         .batch_execute("BEGIN; LOCK TABLE batch IN EXCLUSIVE MODE")
@@ -76,35 +73,30 @@ async fn a_batch_redelivered_after_commit_is_not_stored_twice() {
         .unwrap();
     let readings: Vec<_> = (0..50).map(|at| reading("m", "p", at, at as f64)).collect();
     assert_eq!(site.post(json!(readings)).await.status, 202);
-    until_async("the worker waits for the ledger", LIMIT, async || {
-        site.number(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'batch'::regclass",
-        )
-        .await
-            == 1
-    })
-    .await;
-    link.set(Condition::Silent);
+    site.wait_for_lock_on("batch").await;
+    proxy.set(Condition::Stalled);
     holder.batch_execute("COMMIT").await.unwrap();
-    site.wait_settled(50).await;
-    site.worker().signal("KILL").unwrap();
-    site.worker.take().unwrap().wait_end().unwrap();
-    link.set(Condition::Cut);
+    site.wait_in_ledger(50).await;
+    site.kill_worker();
+    proxy.set(Condition::Disconnected);
 
+    site.bypass_proxy();
     site.start_worker(&[]);
     let worker = site.worker();
-    until_async("it is delivered again and skipped", LIMIT, async || {
-        worker.metric("gridwatch_redelivered_batches_total") == 1.0
-    })
+    until_async(
+        "the message is delivered again and skipped",
+        LIMIT,
+        async || worker.metric("gridwatch_redelivered_batches_total") == 1.0,
+    )
     .await;
-    assert_eq!(site.number("SELECT count(*) FROM reading").await, 50);
+    assert_eq!(site.query_int("SELECT count(*) FROM reading").await, 50);
     assert_eq!(worker.metric("gridwatch_readings_persisted_total"), 0.0);
     site.assert_books().await;
     site.assert_all_acknowledged().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn repeats_are_duplicates_and_other_values_are_conflicts_that_are_kept() {
+async fn equal_repeats_are_duplicates_and_other_values_are_stored_as_conflicts() {
     let site = Site::running();
     let send = async |values: [f64; 3]| {
         let readings: Vec<_> = values
@@ -115,17 +107,17 @@ async fn repeats_are_duplicates_and_other_values_are_conflicts_that_are_kept() {
         assert_eq!(site.post(json!(readings)).await.status, 202);
     };
     send([1.0, 2.0, 3.0]).await;
-    site.wait_settled(3).await;
+    site.wait_in_ledger(3).await;
     send([1.0, 2.0, 30.0]).await;
-    site.wait_settled(6).await;
-    // Within one request, and so within one transaction.
+    site.wait_in_ledger(6).await;
+    // The same within one request and so within one transaction.
     let twice = json!([
         reading("m", "p", 9, 5.0),
         reading("m", "p", 9, 5.0),
         reading("m", "p", 9, 6.0)
     ]);
     assert_eq!(site.post(twice).await.status, 202);
-    site.wait_settled(9).await;
+    site.wait_in_ledger(9).await;
 
     let row = site
         .sql()
@@ -153,7 +145,7 @@ async fn repeats_are_duplicates_and_other_values_are_conflicts_that_are_kept() {
         .collect();
     assert_eq!(conflicts, [(3.0, 30.0), (5.0, 6.0)]);
     let worker = site.worker();
-    until_async("the counters agree", LIMIT, async || {
+    until_async("the counters are those of the ledger", LIMIT, async || {
         let [p, d, c] = ["persisted", "duplicate", "conflict"]
             .map(|which| worker.metric(&format!("gridwatch_readings_{which}_total")));
         (p, d, c) == (4.0, 3.0, 2.0)
@@ -163,13 +155,10 @@ async fn repeats_are_duplicates_and_other_values_are_conflicts_that_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn poison_and_bad_rows_are_dead_lettered_with_their_reason_and_block_nobody() {
+async fn poison_messages_and_bad_rows_are_dead_lettered_and_block_no_other_reading() {
     let mut site = Site::new();
-    site.sql()
-        .await
-        .batch_execute("ALTER TABLE reading ADD CONSTRAINT plausible CHECK (value < 1000)")
-        .await
-        .unwrap();
+    site.execute("ALTER TABLE reading ADD CONSTRAINT plausible CHECK (value < 1000)")
+        .await;
     site.start_worker(&[]);
     let mut unknown_version = batch(1, &[1.0]).encode();
     unknown_version[0] = 77;
@@ -194,12 +183,16 @@ async fn poison_and_bad_rows_are_dead_lettered_with_their_reason_and_block_nobod
     ] {
         site.publish(&message).await;
     }
-    site.wait_settled(103).await;
-    assert_eq!(site.number("SELECT count(*) FROM reading").await, 99);
+    site.wait_in_ledger(103).await;
+    assert_eq!(site.query_int("SELECT count(*) FROM reading").await, 99);
     let letters = site
         .sql()
         .await
-        .query("SELECT code, count(*), count(DISTINCT detail) FROM dead_letter GROUP BY code ORDER BY code", &[])
+        .query(
+            "SELECT code, count(*), count(DISTINCT detail) FROM dead_letter
+             GROUP BY code ORDER BY code",
+            &[],
+        )
         .await
         .unwrap();
     let letters: Vec<(String, i64)> = letters.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -213,9 +206,9 @@ async fn poison_and_bad_rows_are_dead_lettered_with_their_reason_and_block_nobod
         letters,
         expected.map(|(code, count)| (code.to_owned(), count))
     );
-    // The messages themselves are kept, each as often as it came.
+    // The dead-letter queue holds every poison message, also the repeated one.
     until_async(
-        "three messages in the dead-letter queue",
+        "three messages are in the dead-letter queue",
         LIMIT,
         async || site.queue_length("gridwatch.dead-letters").await == 3,
     )
@@ -226,26 +219,28 @@ async fn poison_and_bad_rows_are_dead_lettered_with_their_reason_and_block_nobod
             .metric("gridwatch_readings_dead_lettered_total"),
         4.0
     );
-    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'reading'::regclass
+    let partitions = "SELECT count(*) FROM pg_inherits
+                      WHERE inhparent = 'reading'::regclass
                       AND inhrelid::regclass::text !~ '^reading_(before_2000|20\\d{6})$'";
     assert_eq!(
-        site.number(partitions).await,
+        site.query_int(partitions).await,
         0,
-        "a partition for a time that no reading has"
+        "a partition was created for a time that no reading has"
     );
     site.assert_all_acknowledged().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_repeat_waits_for_no_other_day_and_a_detached_day_blocks_nobody() {
-    let site = Site::running();
+async fn a_repeat_waits_for_no_other_day_and_a_detached_day_blocks_no_reading() {
+    let mut site = Site::running();
+    site.books_cannot_balance("a detached partition takes its rows out of the table");
     const DAY: i64 = 86_400;
     let days: Vec<_> = (0..3)
         .map(|day| reading("m", "p", day * DAY, 1.0))
         .collect();
     assert_eq!(site.post(days.into()).await.status, 202);
-    site.wait_settled(3).await;
-    // A plan that looks into every partition would wait for this one.
+    site.wait_in_ledger(3).await;
+    // A plan that reads every partition would wait for this one.
     let holder = site.sql().await;
     holder
         .batch_execute("BEGIN; LOCK TABLE reading_20261103 IN ACCESS EXCLUSIVE MODE")
@@ -260,14 +255,12 @@ async fn a_repeat_waits_for_no_other_day_and_a_detached_day_blocks_nobody() {
         .status,
         202
     );
-    site.wait_settled(5).await;
+    site.wait_in_ledger(5).await;
     holder.batch_execute("COMMIT").await.unwrap();
-    // Retention may detach a day instead of dropping it; a late reading of it has no place any more.
-    site.sql()
-        .await
-        .batch_execute("ALTER TABLE reading DETACH PARTITION reading_20261102")
-        .await
-        .unwrap();
+    // Retention may detach a day instead of dropping it. A late reading of that day is
+    // dead-lettered.
+    site.execute("ALTER TABLE reading DETACH PARTITION reading_20261102")
+        .await;
     assert_eq!(
         site.post(json!([
             reading("m", "p", DAY + 1, 1.0),
@@ -277,7 +270,7 @@ async fn a_repeat_waits_for_no_other_day_and_a_detached_day_blocks_nobody() {
         .status,
         202
     );
-    site.wait_settled(7).await;
+    site.wait_in_ledger(7).await;
     let row = site
         .sql()
         .await
@@ -289,22 +282,23 @@ async fn a_repeat_waits_for_no_other_day_and_a_detached_day_blocks_nobody() {
         ("sqlstate_23514", BEGIN + (DAY + 1) * 1_000_000)
     );
     assert_eq!(
-        site.number("SELECT sum(stored) - sum(duplicates) FROM batch")
+        site.query_int("SELECT sum(stored) - sum(duplicates) FROM batch")
             .await,
         4
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_checks_of_these_tests_see_a_lost_a_changed_and_an_invented_reading() {
-    let site = Site::running();
-    let load = Load::start(&site, 2, 10);
+async fn the_assertions_of_these_tests_detect_lost_and_changed_readings() {
+    let mut site = Site::running();
+    let load = LoadClients::start(&site, 2, 10);
     load.wait_accepted(40).await;
-    let sent = load.finish().await;
+    let sent = load.stop().await;
     assert_stored(&site, &sent).await;
     site.assert_books().await;
+    site.books_cannot_balance("the test damages the tables");
     let sql = site.sql().await;
-    for (damage, mended) in [
+    for (damage, expected) in [
         (
             "DELETE FROM reading WHERE value = 3",
             "accepted and not stored",
@@ -315,13 +309,13 @@ async fn the_checks_of_these_tests_see_a_lost_a_changed_and_an_invented_reading(
         ),
     ] {
         sql.batch_execute(&format!(
-            "BEGIN; CREATE TEMP TABLE kept AS TABLE reading; COMMIT; {damage}"
+            "BEGIN; CREATE TEMP TABLE backup AS TABLE reading; COMMIT; {damage}"
         ))
         .await
         .unwrap();
-        let seen = check_stored(&site.sql().await, &sent).await.unwrap_err();
-        assert!(seen.contains(mended), "{seen}");
-        sql.batch_execute("TRUNCATE reading; INSERT INTO reading TABLE kept; DROP TABLE kept")
+        let error = check_stored(&site.sql().await, &sent).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        sql.batch_execute("TRUNCATE reading; INSERT INTO reading TABLE backup; DROP TABLE backup")
             .await
             .unwrap();
     }
@@ -329,11 +323,11 @@ async fn the_checks_of_these_tests_see_a_lost_a_changed_and_an_invented_reading(
     sql.batch_execute("DELETE FROM reading WHERE value = 3")
         .await
         .unwrap();
-    let seen = site.check_books().await.unwrap_err();
-    assert!(seen.contains("rows in reading"), "{seen}");
+    let error = site.check_books().await.unwrap_err();
+    assert!(error.to_string().contains("rows in reading"), "{error}");
     sql.batch_execute("DELETE FROM batch WHERE id = (SELECT id FROM batch LIMIT 1)")
         .await
         .unwrap();
-    let seen = site.check_books().await.unwrap_err();
-    assert!(seen.contains("but the ledger has"), "{seen}");
+    let error = site.check_books().await.unwrap_err();
+    assert!(error.to_string().contains("but the ledger has"), "{error}");
 }

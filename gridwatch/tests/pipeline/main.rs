@@ -1,12 +1,14 @@
 //! The pipeline end to end: the real binary, real servers, real faults.
 
+mod books;
 mod commands;
+mod data_flow;
+mod deployment_modes;
 mod exactly_once;
-mod faults;
-mod http;
-mod load;
+mod http_requests;
+mod load_test;
+mod negative_controls;
 mod registry;
-mod shapes;
+mod server_faults;
 mod shutdown;
 mod support;
-mod way;

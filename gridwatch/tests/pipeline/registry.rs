@@ -1,4 +1,4 @@
-//! The registry: known, new and refused names.
+//! The registry: known, new and rejected names.
 
 use serde_json::json;
 use testbed::wait::until_async;
@@ -6,14 +6,14 @@ use testbed::wait::until_async;
 use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_device_added_by_the_operator_is_taken_within_moments() {
+async fn readings_of_a_device_are_accepted_after_an_operator_added_it() {
     let mut site = Site::new();
     site.start_ingest(&[]);
-    let refused = site.post(reading("meter-1", "p", 1, 1.0)).await;
+    let rejected = site.post(reading("meter-1", "p", 1, 1.0)).await;
     assert_eq!(
         (
-            refused.status.as_u16(),
-            refused.json()["errors"][0]["code"].as_str()
+            rejected.status.as_u16(),
+            rejected.json()["errors"][0]["code"].as_str()
         ),
         (422, Some("unknown_device"))
     );
@@ -34,7 +34,7 @@ async fn a_device_added_by_the_operator_is_taken_within_moments() {
         String::from_utf8_lossy(&added.stdout),
         "2 devices with 4 series are registered\n"
     );
-    until_async("the device is known", LIMIT, async || {
+    until_async("the front end knows the device", LIMIT, async || {
         site.post(reading("meter-1", "p", 1, 1.0)).await.status == 202
     })
     .await;
@@ -51,7 +51,7 @@ async fn a_device_added_by_the_operator_is_taken_within_moments() {
     sql.batch_execute("UPDATE device SET active = false WHERE external_id = 'meter-1'")
         .await
         .unwrap();
-    until_async("it is switched off", LIMIT, async || {
+    until_async("the device is inactive", LIMIT, async || {
         site.post(reading("meter-1", "p", 2, 1.0)).await.json()["errors"][0]["code"]
             == "inactive_device"
     })
@@ -60,12 +60,8 @@ async fn a_device_added_by_the_operator_is_taken_within_moments() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_front_ends_that_register_the_same_names_agree_on_their_series() {
-    let mut first = Site::new();
-    let mut second = Site::new();
-    (second.database_url, second.amqp_url) = (first.database_url.clone(), first.amqp_url.clone());
-    first.start_ingest(&["--unknown-devices", "register"]);
-    second.start_ingest(&["--unknown-devices", "register"]);
-    first.start_worker(&[]);
+    let mut site = Site::running();
+    let second = site.start_another_ingest(&["--unknown-devices", "register"]);
     let names = |at| {
         json!(
             (0..500)
@@ -73,7 +69,12 @@ async fn two_front_ends_that_register_the_same_names_agree_on_their_series() {
                 .collect::<Vec<_>>()
         )
     };
-    let (a, b) = tokio::join!(first.post(names(1)), second.post(names(2)));
+    let body = names(2).to_string();
+    let (a, b) = tokio::join!(
+        site.post(names(1)),
+        post_readings(&site.client, &second, "", &[JSON], body)
+    );
+    let b = b.unwrap();
     assert_eq!(
         (a.status.as_u16(), b.status.as_u16()),
         (202, 202),
@@ -81,14 +82,16 @@ async fn two_front_ends_that_register_the_same_names_agree_on_their_series() {
         a.text(),
         b.text()
     );
-    first.wait_settled(1_000).await;
-    assert_eq!(first.number("SELECT count(*) FROM series").await, 500);
-    let agree = "SELECT count(*) FROM (SELECT series_id FROM reading GROUP BY 1 HAVING count(*) = 2 AND min(value) = max(value)) x";
-    assert_eq!(first.number(agree).await, 500);
+    site.wait_in_ledger(1_000).await;
+    assert_eq!(site.query_int("SELECT count(*) FROM series").await, 500);
+    let agree = "SELECT count(*) FROM (
+                     SELECT series_id FROM reading GROUP BY 1
+                     HAVING count(*) = 2 AND min(value) = max(value)) x";
+    assert_eq!(site.query_int(agree).await, 500);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn registering_stops_at_its_bound() {
+async fn no_device_is_registered_beyond_the_limit() {
     let mut site = Site::new();
     site.start_ingest(&["--unknown-devices", "register", "--max-series", "3"]);
     assert_eq!(
@@ -101,7 +104,7 @@ async fn registering_stops_at_its_bound() {
         .status,
         202
     );
-    let answer = site
+    let response = site
         .post(json!([
             reading("d0", "p", 2, 1.0),
             reading("d3", "p", 2, 1.0)
@@ -109,19 +112,19 @@ async fn registering_stops_at_its_bound() {
         .await;
     assert_eq!(
         (
-            answer.status.as_u16(),
-            answer.json()["errors"][0]["code"].as_str()
+            response.status.as_u16(),
+            response.json()["errors"][0]["code"].as_str()
         ),
         (202, Some("registry_full"))
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn new_names_of_many_requests_are_registered_by_few_statements() {
+async fn the_new_names_of_many_requests_are_registered_by_few_statements() {
     let site = Site::running();
     let sql = site.sql().await;
     let before = site.ingest().metric("process_open_fds");
-    // While a registration waits for this lock, the others gather.
+    // While a registration waits for this lock, the others are collected.
     sql.batch_execute("BEGIN; LOCK TABLE device IN SHARE MODE")
         .await
         .unwrap();
@@ -129,38 +132,30 @@ async fn new_names_of_many_requests_are_registered_by_few_statements() {
         .map(|n| {
             let (client, listen) = (site.client.clone(), site.listen.clone());
             tokio::spawn(async move {
-                let uri = format!("http://{listen}/v1/readings").parse().unwrap();
                 let body = reading(&format!("new-{n}"), "p", 1, 1.0).to_string();
-                client
-                    .post(uri, &[("content-type", "application/json")], body.into())
-                    .await
-                    .unwrap()
-                    .status
+                let response = post_readings(&client, &listen, "", &[JSON], body).await;
+                response.unwrap().status
             })
         })
         .collect();
-    until_async("a registration waits", LIMIT, async || {
-        site.number(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'device'::regclass",
-        )
-        .await
-            == 1
-    })
-    .await;
-    // The client sends on a connection as soon as it stands; one more is that of the scrape itself.
-    until_async("every request is in", LIMIT, async || {
-        site.ingest().metric("process_open_fds") > before + 59.0
-    })
+    site.wait_for_lock_on("device").await;
+    // The client sends on a connection as soon as it is established. The scrape itself opens one
+    // more connection.
+    until_async(
+        "the front end has received every request",
+        LIMIT,
+        async || site.ingest().metric("process_open_fds") > before + 59.0,
+    )
     .await;
     sql.batch_execute("COMMIT").await.unwrap();
     for request in requests {
         assert_eq!(request.await.unwrap(), 202);
     }
     let statements = site
-        .number("SELECT count(DISTINCT changed_in) FROM device")
+        .query_int("SELECT count(DISTINCT changed_in) FROM device")
         .await;
     assert!(
         statements < 30,
-        "60 new devices took {statements} statements"
+        "60 new devices needed {statements} statements"
     );
 }

@@ -1,15 +1,13 @@
-//! The way down: SIGTERM and SIGKILL of the real binaries under load.
-
-use testbed::wait::until_async;
+//! Shutdown: SIGTERM and SIGKILL of the real binaries under load.
 
 use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_under_load_loses_nothing_and_gives_back_what_was_not_stored() {
+async fn sigterm_under_load_loses_nothing_and_requeues_what_was_not_stored() {
     let mut site = Site::running();
-    let load = Load::start(&site, 8, 20);
+    let load = LoadClients::start(&site, 8, 20);
     load.wait_accepted(2_000).await;
-    // The worker first: another one takes over what it gave back.
+    // The worker first: another worker receives what it returned to the queue.
     let status = site.worker.take().unwrap().terminate().unwrap();
     assert!(status.success(), "{status}");
     load.wait_accepted(1_000).await;
@@ -19,7 +17,7 @@ async fn sigterm_under_load_loses_nothing_and_gives_back_what_was_not_stored() {
     let before = counters(&site);
     let status = site.ingest.take().unwrap().terminate().unwrap();
     assert!(status.success(), "{status}");
-    let sent = load.finish().await;
+    let sent = load.stop().await;
     let accepted: i64 = sent
         .iter()
         .filter(|sent| sent.accepted)
@@ -27,9 +25,9 @@ async fn sigterm_under_load_loses_nothing_and_gives_back_what_was_not_stored() {
         .sum();
     assert!(accepted as f64 >= before);
     assert_stored(&site, &sent).await;
-    // Nobody was cut off in the middle: what is stored was accepted, but for requests whose answer was lost with their
-    // connection, of which there is at most one a client.
-    let stored = site.number("SELECT count(*) FROM reading").await;
+    // Readings that are stored but not accepted belong to requests whose response was lost with
+    // the connection: at most one per client.
+    let stored = site.query_int("SELECT count(*) FROM reading").await;
     assert!(
         (accepted..=accepted + 8 * 20).contains(&stored),
         "accepted {accepted}, stored {stored}"
@@ -39,22 +37,21 @@ async fn sigterm_under_load_loses_nothing_and_gives_back_what_was_not_stored() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_killed_under_load_loses_nothing_and_stores_nothing_twice() {
     let mut site = Site::running();
-    let load = Load::start(&site, 8, 20);
+    let load = LoadClients::start(&site, 8, 20);
     for _ in 0..3 {
         load.wait_accepted(1_000).await;
-        site.worker().signal("KILL").unwrap();
-        site.worker.take().unwrap().wait_end().unwrap();
+        site.kill_worker();
         site.start_worker(&[]);
     }
     load.wait_accepted(1_000).await;
-    let sent = load.finish().await;
+    let sent = load.stop().await;
     assert_stored(&site, &sent).await;
     site.assert_books().await;
     site.assert_all_acknowledged().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_while_the_database_is_locked_gives_the_readings_back() {
+async fn sigterm_while_the_database_is_locked_requeues_the_readings() {
     let mut site = Site::new();
     site.start_ingest(&["--unknown-devices", "register"]);
     site.start_worker(&["--grace", "1s"]);
@@ -64,20 +61,13 @@ async fn sigterm_while_the_database_is_locked_gives_the_readings_back() {
         .await
         .unwrap();
     assert_eq!(site.post(reading("m", "p", 1, 1.0)).await.status, 202);
-    until_async("the worker waits for the ledger", LIMIT, async || {
-        site.number(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'batch'::regclass",
-        )
-        .await
-            == 1
-    })
-    .await;
-    // It does not wait for ever, and leaves the message to the next one.
+    site.wait_for_lock_on("batch").await;
+    // The worker waits only for its grace period and returns the message to the queue.
     let status = site.worker.take().unwrap().terminate().unwrap();
     assert!(status.success(), "{status}");
-    assert_eq!(site.number("SELECT count(*) FROM reading").await, 0);
+    assert_eq!(site.query_int("SELECT count(*) FROM reading").await, 0);
     holder.batch_execute("COMMIT").await.unwrap();
     site.start_worker(&[]);
-    site.wait_settled(1).await;
+    site.wait_in_ledger(1).await;
     site.assert_books().await;
 }

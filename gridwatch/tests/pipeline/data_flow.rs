@@ -1,30 +1,33 @@
-//! One reading's way, and what is seen of it.
+//! The data flow of one reading, and the metrics that show it.
 
 use serde_json::json;
-
 use testbed::wait::until_async;
 
 use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reading_goes_in_over_http_and_is_in_the_table_once_with_every_stage_timed() {
+async fn a_reading_sent_over_http_is_stored_once_and_every_stage_is_timed() {
     let site = Site::running();
-    let answer = site
+    let response = site
         .post(
-            json!({"device": "meter-1", "metric": "active_power", "value": 1.5, "measured_at": "2026-11-20T10:00:00Z"}),
+            json!({"device": "meter-1", "metric": "active_power", "value": 1.5,
+                   "measured_at": "2026-11-20T10:00:00Z"}),
         )
         .await;
     assert_eq!(
-        (answer.status.as_u16(), answer.json()),
+        (response.status.as_u16(), response.json()),
         (202, json!({"accepted": 1, "rejected": 0, "errors": []}))
     );
-    site.wait_settled(1).await;
+    site.wait_in_ledger(1).await;
     let row = site
         .sql()
         .await
         .query_one(
-            "SELECT external_id, metric, value, measured_at = '2026-11-20T10:00:00Z', count(*) OVER ()
-             FROM reading JOIN series ON series.id = series_id JOIN device ON device.id = device_id",
+            "SELECT external_id, metric, value, measured_at = '2026-11-20T10:00:00Z',
+                    count(*) OVER ()
+             FROM reading
+             JOIN series ON series.id = series_id
+             JOIN device ON device.id = device_id",
             &[],
         )
         .await
@@ -33,9 +36,10 @@ async fn a_reading_goes_in_over_http_and_is_in_the_table_once_with_every_stage_t
         (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
     assert_eq!(row, ("meter-1".into(), "active_power".into(), 1.5, true, 1));
 
-    let in_order = "SELECT count(*) FROM batch WHERE first_measured <= first_received AND first_received <= enqueued_at
+    let in_order = "SELECT count(*) FROM batch
+                    WHERE first_measured <= first_received AND first_received <= enqueued_at
                     AND enqueued_at <= dequeued_at AND dequeued_at <= persisted_at";
-    assert_eq!(site.number(in_order).await, 1);
+    assert_eq!(site.query_int(in_order).await, 1);
     for (process, stages) in [
         (
             site.ingest(),
@@ -53,7 +57,7 @@ async fn a_reading_goes_in_over_http_and_is_in_the_table_once_with_every_stage_t
     ] {
         for stage in stages {
             let count = format!("gridwatch_stage_seconds_count{{stage=\"{stage}\"}}");
-            until_async(&format!("one reading in {stage}"), LIMIT, async || {
+            until_async(&format!("{stage} counts one reading"), LIMIT, async || {
                 process.metric(&count) == 1.0
             })
             .await;
@@ -67,7 +71,7 @@ async fn a_reading_goes_in_over_http_and_is_in_the_table_once_with_every_stage_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_admin_port_tells_alive_from_ready_and_the_metrics_have_their_help() {
+async fn the_admin_port_reports_liveness_readiness_and_metrics_with_their_help() {
     let mut site = Site::new();
     site.start_ingest(&[]);
     let ingest = site.ingest();
@@ -99,11 +103,11 @@ async fn the_admin_port_tells_alive_from_ready_and_the_metrics_have_their_help()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_clients_at_once_share_messages_and_nothing_is_lost() {
+async fn concurrent_clients_share_messages_and_nothing_is_lost() {
     let site = Site::running();
-    let load = Load::start(&site, 200, 1);
+    let load = LoadClients::start(&site, 200, 1);
     load.wait_accepted(5_000).await;
-    let sent = load.finish().await;
+    let sent = load.stop().await;
     assert!(
         sent.iter().all(|sent| sent.accepted),
         "a request was not accepted"
@@ -111,7 +115,7 @@ async fn a_thousand_clients_at_once_share_messages_and_nothing_is_lost() {
     assert_stored(&site, &sent).await;
     site.assert_books().await;
     let (batches, readings) = (
-        site.number("SELECT count(*) FROM batch").await,
+        site.query_int("SELECT count(*) FROM batch").await,
         sent.len() as i64,
     );
     assert!(
@@ -121,39 +125,48 @@ async fn a_thousand_clients_at_once_share_messages_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn days_far_back_get_their_partition_on_demand_and_the_rest_shares_one() {
-    let site = Site::running();
-    let readings: Vec<_> = ["1970-01-01", "1999-12-31", "2000-01-01", "2019-01-01", "2019-01-02", "2026-11-01"]
-        .iter()
-        .map(|day| json!({"device": "m", "metric": "p", "value": 1, "measured_at": format!("{day}T12:00:00Z")}))
-        .collect();
+async fn past_days_get_partitions_on_demand_and_days_before_2000_share_one() {
+    let mut site = Site::running();
+    let at_noon = |day: &str| {
+        let measured_at = format!("{day}T12:00:00Z");
+        json!({"device": "m", "metric": "p", "value": 1, "measured_at": measured_at})
+    };
+    let readings = [
+        "1970-01-01",
+        "1999-12-31",
+        "2000-01-01",
+        "2019-01-01",
+        "2019-01-02",
+        "2026-11-01",
+    ]
+    .map(at_noon);
     assert_eq!(site.post(json!(readings)).await.json()["accepted"], 6);
-    site.wait_settled(6).await;
-    let own = "SELECT count(*) FROM gridwatch_reading_days() WHERE day IN ('2000-01-01', '2019-01-01', '2019-01-02')";
-    assert_eq!(site.number(own).await, 3);
+    site.wait_in_ledger(6).await;
+    let own = "SELECT count(*) FROM gridwatch_reading_days()
+               WHERE day IN ('2000-01-01', '2019-01-01', '2019-01-02')";
+    assert_eq!(site.query_int(own).await, 3);
     assert_eq!(
-        site.number("SELECT count(*) FROM reading_before_2000")
+        site.query_int("SELECT count(*) FROM reading_before_2000")
             .await,
         2
     );
     assert!(
-        site.number("SELECT count(*) FROM gridwatch_reading_days() WHERE day > current_date")
+        site.query_int("SELECT count(*) FROM gridwatch_reading_days() WHERE day > current_date")
             .await
             >= 1
     );
 
-    // A partition that was dropped behind the worker's back is made again.
-    site.sql()
-        .await
-        .batch_execute("DROP TABLE reading_20190102; DELETE FROM batch")
-        .await
-        .unwrap();
+    // The worker creates a partition again that was dropped while it was running.
+    site.books_cannot_balance("the test deletes stored readings and the ledger");
+    site.execute("DROP TABLE reading_20190102; DELETE FROM batch")
+        .await;
     let again =
         json!({"device": "m", "metric": "p", "value": 2, "measured_at": "2019-01-02T13:00:00Z"});
     assert_eq!(site.post(again).await.status, 202);
-    site.wait_settled(1).await;
+    site.wait_in_ledger(1).await;
     assert_eq!(
-        site.number("SELECT count(*) FROM reading_20190102").await,
+        site.query_int("SELECT count(*) FROM reading_20190102")
+            .await,
         1
     );
 }

@@ -1,32 +1,31 @@
-//! The other shapes of Gridwatch: a front end with a spool, one without a queue, and all in one process.
+//! The other deployment modes: queued with a spool, direct (without a queue) and standalone.
 
 use std::path::Path;
 use std::time::Duration;
 
 use pglite_oxide::PgliteServer;
 use serde_json::json;
-use testbed::link::{Condition, Link};
+use testbed::faulty_proxy::Condition;
 use testbed::process::Process;
 use testbed::wait::until_async;
 
 use crate::support::*;
 
-/// A site whose front end reaches the broker over a link, with a spool, and whose worker reaches it directly.
-async fn behind_a_link(more: &[&str]) -> (Site, Link) {
-    put_behind_a_link(Site::new(), more).await
+/// A site with a worker and with a front end that has a spool and reaches the broker through a
+/// faulty proxy.
+async fn with_spool(more: &[&str]) -> Site {
+    start_with_spool(Site::new(), more).await
 }
 
-async fn put_behind_a_link(mut site: Site, more: &[&str]) -> (Site, Link) {
+async fn start_with_spool(site: Site, more: &[&str]) -> Site {
+    let mut site = site.behind_proxy(Role::FrontEnd).await;
     site.start_worker(&[]);
-    let link = Link::to(SHARED.rabbitmq.address()).await.unwrap();
-    start_spooled(&mut site, &link, more);
-    (site, link)
+    start_front_end_with_spool(&mut site, more);
+    site
 }
 
-fn start_spooled(site: &mut Site, link: &Link, more: &[&str]) {
-    let direct = site.amqp_url.clone();
-    site.amqp_url = direct.replace(&SHARED.rabbitmq.address(), &link.address().to_string());
-    let spool = site.folder.path().join("spool");
+fn start_front_end_with_spool(site: &mut Site, more: &[&str]) {
+    let spool = site.directory.path().join("spool");
     let spooled = [
         "--unknown-devices",
         "register",
@@ -36,15 +35,14 @@ fn start_spooled(site: &mut Site, link: &Link, more: &[&str]) {
         spool.to_str().unwrap(),
     ];
     site.start_ingest(&[&spooled[..], more].concat());
-    site.amqp_url = direct;
 }
 
 async fn wait_state(process: &Process, state: &str) {
     let expected = format!("\"state\":\"{state}\"");
-    until_async(&format!("it is {state}"), LIMIT, async || {
+    until_async(&format!("the process is {state}"), LIMIT, async || {
         process
             .admin("/readyz")
-            .is_ok_and(|answer| answer.contains(&expected))
+            .is_ok_and(|response| response.contains(&expected))
     })
     .await;
 }
@@ -58,21 +56,22 @@ async fn wait_drained(process: &Process) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_front_end_with_a_spool_outlives_its_broker_and_its_own_death() {
-    let (mut site, link) = behind_a_link(&[]).await;
-    let load = Load::start(&site, 8, 20);
+async fn spooled_readings_survive_an_outage_of_the_broker_and_a_kill_of_the_front_end() {
+    let mut site = with_spool(&[]).await;
+    let proxy = site.proxy();
+    let load = LoadClients::start(&site, 8, 20);
     load.wait_accepted(2_000).await;
-    link.set(Condition::Cut);
+    proxy.set(Condition::Disconnected);
     wait_state(site.ingest(), "degraded").await;
     load.wait_accepted(2_000).await;
-    let mut sent = load.finish().await;
+    let mut sent = load.stop().await;
     assert!(
         sent.iter().all(|sent| sent.accepted),
         "a request was refused although there is a spool"
     );
     let spooled = async |site: &Site| {
         until_async(
-            "readings wait in the spool, and the oldest has an age",
+            "readings are in the spool, and the oldest has an age",
             LIMIT,
             async || {
                 site.ingest().metric("gridwatch_spool_readings") >= 2_000.0
@@ -82,45 +81,31 @@ async fn a_front_end_with_a_spool_outlives_its_broker_and_its_own_death() {
         .await;
     };
     spooled(&site).await;
-    // Killed with readings on its disk; the next process on the same folder delivers them, while new ones arrive.
-    site.ingest().signal("KILL").unwrap();
-    site.ingest.take().unwrap().wait_end().unwrap();
-    start_spooled(&mut site, &link, &[]);
+    // Killed with readings on its disk. The next process on the same directory delivers them
+    // while new readings arrive.
+    site.kill_ingest();
+    start_front_end_with_spool(&mut site, &[]);
     spooled(&site).await;
-    let load = Load::on(&site.listen, "later", 4, 20);
+    let load = LoadClients::start_on(&site.listen, "later", 4, 20);
     load.wait_accepted(1_000).await;
-    link.set(Condition::Delayed(Duration::ZERO));
+    proxy.set(Condition::HEALTHY);
     wait_drained(site.ingest()).await;
     load.wait_accepted(1_000).await;
-    sent.extend(load.finish().await);
+    sent.extend(load.stop().await);
     assert_stored(&site, &sent).await;
     site.assert_all_acknowledged().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_falls_silent_or_blocks_costs_no_request_where_there_is_a_spool() {
+async fn with_a_spool_no_request_fails_while_the_broker_stalls_or_blocks() {
     let servers = FRAGILE.lock().await;
-    let mut site = Site::on(&servers);
-    site.start_worker(&[]);
-    let link = Link::to(servers.rabbitmq.address()).await.unwrap();
-    let direct = site.amqp_url.clone();
-    site.amqp_url = direct.replace(&servers.rabbitmq.address(), &link.address().to_string());
-    let spool = site.folder.path().join("spool");
-    let spooled = [
-        "--unknown-devices",
-        "register",
-        "--spool-after",
-        "300ms",
-        "--spool",
-        spool.to_str().unwrap(),
-    ];
-    site.start_ingest(&spooled);
-    site.amqp_url = direct;
-    let load = Load::start(&site, 8, 20);
+    let site = start_with_spool(Site::on_servers(&servers), &[]).await;
+    let proxy = site.proxy();
+    let load = LoadClients::start(&site, 8, 20);
     load.wait_accepted(500).await;
-    link.set(Condition::Silent);
+    proxy.set(Condition::Stalled);
     load.wait_accepted(2_000).await;
-    link.set(Condition::Delayed(Duration::ZERO));
+    proxy.set(Condition::HEALTHY);
     wait_drained(site.ingest()).await;
     servers
         .rabbitmq
@@ -133,7 +118,7 @@ async fn a_broker_that_falls_silent_or_blocks_costs_no_request_where_there_is_a_
         .control(&["set_vm_memory_high_watermark", "0.4"])
         .unwrap();
     wait_drained(site.ingest()).await;
-    let sent = load.finish().await;
+    let sent = load.stop().await;
     assert!(
         sent.iter().all(|sent| sent.accepted),
         "a request was refused although there is a spool"
@@ -143,15 +128,16 @@ async fn a_broker_that_falls_silent_or_blocks_costs_no_request_where_there_is_a_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_spool_refuses_says_so_and_recovers() {
-    let (site, link) = behind_a_link(&["--spool-max-bytes", "1048576"]).await;
+async fn a_full_spool_refuses_readings_reports_it_and_recovers() {
+    let site = with_spool(&["--spool-max-bytes", "1048576"]).await;
+    let proxy = site.proxy();
     assert_eq!(site.post(reading("m", "p", 0, 0.0)).await.status, 202);
-    link.set(Condition::Cut);
-    let load = Load::start(&site, 8, 1_000);
-    until_async("it is full", LIMIT, async || {
+    proxy.set(Condition::Disconnected);
+    let load = LoadClients::start(&site, 8, 1_000);
+    until_async("the spool is full", LIMIT, async || {
         site.ingest()
             .admin("/readyz")
-            .is_ok_and(|answer| answer.contains("\"spool\":\"full\""))
+            .is_ok_and(|response| response.contains("\"spool\":\"full\""))
     })
     .await;
     assert!(!site.ingest().ready());
@@ -171,123 +157,122 @@ async fn a_full_spool_refuses_says_so_and_recovers() {
         "{}",
         full.text()
     );
-    link.set(Condition::Delayed(Duration::ZERO));
+    proxy.set(Condition::HEALTHY);
     wait_drained(site.ingest()).await;
     load.wait_accepted(5_000).await;
-    let mut sent = load.finish().await;
-    sent.push(Sent {
-        device: "m".into(),
-        first: 0,
-        count: 1,
-        accepted: true,
-    });
+    let mut sent = load.stop().await;
+    sent.push(SentRequest::of_one("m", 0, true));
     assert_stored(&site, &sent).await;
     site.assert_books().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_slow_broker_takes_after_a_full_spool_refused_it_is_counted_as_unconfirmed() {
-    let (site, link) = behind_a_link(&["--spool-max-bytes", "1048576"]).await;
-    let load = Load::start(&site, 8, 1_000);
+async fn readings_that_a_slow_broker_accepts_after_the_deadline_are_counted_as_unconfirmed() {
+    let site = with_spool(&["--spool-max-bytes", "1048576"]).await;
+    let proxy = site.proxy();
+    let load = LoadClients::start(&site, 8, 1_000);
     load.wait_accepted(10_000).await;
-    link.set(Condition::Delayed(Duration::from_millis(800)));
+    proxy.set(Condition::Delayed(Duration::from_millis(800)));
     let unconfirmed = "gridwatch_readings_unavailable_total{reason=\"unconfirmed\"}";
     until_async("readings are unconfirmed", LIMIT, async || {
         site.ingest().metric(unconfirmed) >= 5_000.0
     })
     .await;
-    link.set(Condition::Delayed(Duration::ZERO));
+    proxy.set(Condition::HEALTHY);
     wait_drained(site.ingest()).await;
-    let sent = load.finish().await;
+    let sent = load.stop().await;
     assert!(
         sent.iter().any(|sent| !sent.accepted),
-        "nothing was refused"
+        "no request was refused"
     );
     assert_stored(&site, &sent).await;
     site.assert_books().await;
 }
 
-/// A disk that takes no more, as the kernel says it to the process: files end at 2 MiB (4 where the shell counts in kibibytes).
-fn on_a_small_disk(site: &mut Site) {
-    let script = site.folder.path().join("on-a-small-disk");
+/// Starts front ends with a limit on the size of files, which the kernel reports as a full disk:
+/// 2 MiB, or 4 MiB where the shell counts in kibibytes.
+fn limit_file_size(site: &mut Site) {
+    let script = site.directory.path().join("with-limited-file-size");
     let program = program().display();
     let text = format!("#!/bin/sh\ntrap '' XFSZ\nulimit -f 4096\nexec '{program}' \"$@\"\n");
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    site.front_end = script;
+    site.front_end_program = script;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_spool_whose_disk_is_full_refuses_says_so_and_recovers() {
+async fn a_spool_on_a_full_disk_refuses_readings_reports_it_and_recovers() {
     let mut site = Site::new();
-    on_a_small_disk(&mut site);
-    let (site, link) = put_behind_a_link(site, &[]).await;
-    let load = Load::start(&site, 8, 1_000);
-    // Twice: what was in the way the first time has made room.
+    limit_file_size(&mut site);
+    let site = start_with_spool(site, &[]).await;
+    let proxy = site.proxy();
+    let load = LoadClients::start(&site, 8, 1_000);
+    // Twice: draining the spool has freed the disk space.
     for _ in 0..2 {
         let before = site.ingest().metric("gridwatch_spooled_readings_total");
-        link.set(Condition::Cut);
-        until_async("its disk is full", LIMIT, async || {
+        proxy.set(Condition::Disconnected);
+        until_async("the disk of the spool is full", LIMIT, async || {
             site.ingest()
                 .admin("/readyz")
-                .is_ok_and(|answer| answer.contains("its disk cannot be written"))
+                .is_ok_and(|response| response.contains("its disk cannot be written"))
         })
         .await;
         let spooled = site.ingest().metric("gridwatch_spooled_readings_total") - before;
         assert!(spooled > 10_000.0, "{spooled}");
-        link.set(Condition::Delayed(Duration::ZERO));
+        proxy.set(Condition::HEALTHY);
         wait_drained(site.ingest()).await;
         load.wait_accepted(5_000).await;
     }
-    let sent = load.finish().await;
+    let sent = load.stop().await;
     assert!(
         sent.iter().any(|sent| !sent.accepted),
-        "nothing was refused"
+        "no request was refused"
     );
     assert_stored(&site, &sent).await;
     site.assert_books().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn direct_mode_answers_201_once_it_is_stored_and_survives_the_database() {
+async fn direct_mode_responds_with_201_after_the_commit_and_survives_a_database_crash() {
     let mut servers = FRAGILE.lock().await;
-    let mut site = Site::on(&servers);
+    let mut site = Site::on_servers(&servers);
     site.start_ingest(&["--unknown-devices", "register", "--sink", "direct"]);
-    let answer = site
+    let response = site
         .post(json!([reading("m", "p", 0, 0.0), {"device": "m"}]))
         .await;
     assert_eq!(
-        (answer.status.as_u16(), answer.json()["accepted"].as_u64()),
+        (
+            response.status.as_u16(),
+            response.json()["accepted"].as_u64()
+        ),
         (201, Some(1))
     );
-    assert_eq!(site.number("SELECT count(*) FROM reading").await, 1);
-    let load = Load::start(&site, 8, 20);
+    assert_eq!(site.query_int("SELECT count(*) FROM reading").await, 1);
+    let load = LoadClients::start(&site, 8, 20);
     load.wait_accepted(2_000).await;
     servers.postgres.crash().unwrap();
-    until_async("it is not ready", LIMIT, async || !site.ingest().ready()).await;
-    servers.postgres.resume().unwrap();
+    until_async("the front end is not ready", LIMIT, async || {
+        !site.ingest().ready()
+    })
+    .await;
+    servers.postgres.restart().unwrap();
     load.wait_accepted(2_000).await;
     let accepted = load.accepted() as i64;
     assert!(
-        site.number("SELECT count(*) FROM reading").await >= accepted,
-        "201 before the commit"
+        site.query_int("SELECT count(*) FROM reading").await >= accepted,
+        "a response with 201 preceded the commit"
     );
     let status = site.ingest.take().unwrap().terminate().unwrap();
     assert!(status.success(), "{status}");
-    let mut sent = load.finish().await;
-    sent.push(Sent {
-        device: "m".into(),
-        first: 0,
-        count: 1,
-        accepted: true,
-    });
+    let mut sent = load.stop().await;
+    sent.push(SentRequest::of_one("m", 0, true));
     assert_stored(&site, &sent).await;
 }
 
-/// A standalone process on a folder.
-fn standalone(folder: &Path, more: &[&str]) -> (Process, String) {
-    let [listen, admin] = [(); 2].map(|()| format!("127.0.0.1:{}", testbed::free_port().unwrap()));
-    let data = folder.join("data");
+/// A standalone process with its data in a directory.
+fn standalone(directory: &Path, more: &[&str]) -> (Process, String) {
+    let (listen, admin) = (free_address(), free_address());
+    let data = directory.join("data");
     let arguments = [
         "standalone",
         "--data",
@@ -298,37 +283,37 @@ fn standalone(folder: &Path, more: &[&str]) -> (Process, String) {
         &admin,
     ];
     let arguments = [&arguments[..], more].concat();
-    let mut process = Process::start(program(), &arguments, &admin, folder).unwrap();
+    let mut process = Process::start(program(), &arguments, &admin, directory).unwrap();
     process.wait_ready();
     (process, listen)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn standalone_is_killed_and_ended_at_any_moment_and_loses_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+async fn standalone_loses_nothing_when_it_is_killed_or_terminated_under_load() {
+    let directory = tempfile::tempdir().unwrap();
     let mut sent = Vec::new();
     for (round, signal) in ["KILL", "TERM", "KILL", "TERM"].into_iter().enumerate() {
-        let (mut process, listen) = standalone(folder.path(), &[]);
-        let load = Load::on(&listen, &format!("round-{round}"), 4, 20);
+        let (mut process, listen) = standalone(directory.path(), &[]);
+        let load = LoadClients::start_on(&listen, &format!("round-{round}"), 4, 20);
         load.wait_accepted(500).await;
         process.signal(signal).unwrap();
-        let status = process.wait_end().unwrap();
+        let status = process.wait_exit().unwrap();
         assert_eq!(
             status.success(),
             signal == "TERM",
             "{status}\n{}",
             process.log()
         );
-        sent.extend(load.finish().await);
+        sent.extend(load.stop().await);
     }
-    // What is left in the queue is stored by the next process.
-    let (mut process, _) = standalone(folder.path(), &[]);
+    // The next process stores what is left in the queue.
+    let (mut process, _) = standalone(directory.path(), &[]);
     until_async("the queue is empty", LIMIT, async || {
         process.metric("gridwatch_spool_readings") == 0.0
     })
     .await;
     assert!(process.terminate().unwrap().success());
-    let database = folder.path().join("data/postgres");
+    let database = directory.path().join("data/postgres");
     let server = tokio::task::spawn_blocking(|| {
         PgliteServer::builder()
             .path(database)
@@ -337,7 +322,7 @@ async fn standalone_is_killed_and_ended_at_any_moment_and_loses_nothing() {
     });
     let server = server.await.unwrap().unwrap();
     let client = connect(&server.database_url()).await;
-    assert_eq!(check_stored(&client, &sent).await, Ok(()));
+    check_stored(&client, &sent).await.unwrap();
     drop(client);
     tokio::task::spawn_blocking(|| server.shutdown())
         .await
@@ -346,10 +331,10 @@ async fn standalone_is_killed_and_ended_at_any_moment_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_standalone_on_the_same_folder_says_so_and_stops() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_process, _) = standalone(folder.path(), &[]);
-    let data = folder.path().join("data");
+async fn a_second_standalone_on_the_same_directory_exits_with_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_process, _) = standalone(directory.path(), &[]);
+    let data = directory.path().join("data");
     let second = gridwatch(&[
         "standalone",
         "--data",
@@ -359,26 +344,25 @@ async fn a_second_standalone_on_the_same_folder_says_so_and_stops() {
         "--admin",
         "127.0.0.1:0",
     ]);
-    let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert_eq!(second.status.code(), Some(2), "{said}");
-    assert!(said.contains("in use by another process"), "{said}");
+    let stderr = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("in use by another process"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn standalone_takes_the_real_servers_where_they_are_given() {
-    let mut site = Site::new();
-    site.database_url = SHARED.empty_database();
-    let real = [
+async fn standalone_uses_external_servers_if_their_urls_are_given() {
+    let mut site = Site::new().with_database(SHARED.empty_database());
+    let external = [
         "--amqp-url",
         &site.amqp_url,
         "--database-url",
         &site.database_url,
     ];
-    let (mut process, listen) = standalone(site.folder.path(), &real);
+    let (mut process, listen) = standalone(site.directory.path(), &external);
     site.listen = listen;
-    let load = Load::start(&site, 4, 20);
+    let load = LoadClients::start(&site, 4, 20);
     load.wait_accepted(1_000).await;
-    let sent = load.finish().await;
+    let sent = load.stop().await;
     assert_stored(&site, &sent).await;
     assert!(process.terminate().unwrap().success());
     assert_eq!(site.queue_length("gridwatch.readings").await, 0);

@@ -1,4 +1,4 @@
-//! The front door: formats, partial success, and bodies that mean harm.
+//! HTTP requests: body formats, partial success, and hostile bodies.
 
 use std::io::Write as _;
 
@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-const JSON: (&str, &str) = ("content-type", "application/json");
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -15,14 +14,18 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn codes(answer: &Value) -> Vec<(u64, String)> {
+fn one(device: &str, metric: &str, value: Value, measured_at: Value) -> Value {
+    json!({"device": device, "metric": metric, "value": value, "measured_at": measured_at})
+}
+
+fn error_codes(response: &Value) -> Vec<(u64, String)> {
     let error = |error: &Value| {
         (
             error["index"].as_u64().unwrap(),
             error["code"].as_str().unwrap().to_owned(),
         )
     };
-    answer["errors"]
+    response["errors"]
         .as_array()
         .unwrap()
         .iter()
@@ -31,12 +34,13 @@ fn codes(answer: &Value) -> Vec<(u64, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_format_precision_and_compression_is_stored() {
+async fn readings_of_every_format_precision_and_compression_are_stored() {
     let site = Site::running();
     let mut second = 0;
     let mut next = |scale: i64| {
         second += 1;
-        json!({"device": "m", "metric": "p", "value": second, "measured_at": (BEGIN / 1_000_000 + second) * scale})
+        let measured_at = (BEGIN / 1_000_000 + second) * scale;
+        json!({"device": "m", "metric": "p", "value": second, "measured_at": measured_at})
     };
     let (object, array, envelope) = (
         next(1),
@@ -69,20 +73,25 @@ async fn every_format_precision_and_compression_is_stored() {
             packed.unwrap(),
         ),
     ] {
-        let answer = site.send(query, &headers, body).await;
-        assert_eq!(answer.status, 202, "{query} {headers:?}: {}", answer.text());
+        let response = site.send(query, &headers, body).await;
+        assert_eq!(
+            response.status,
+            202,
+            "{query} {headers:?}: {}",
+            response.text()
+        );
     }
-    site.wait_settled(total).await;
+    site.wait_in_ledger(total).await;
     let expected = format!(
         "SELECT count(*) FROM reading WHERE extract(epoch FROM measured_at)::bigint - {} = value",
         BEGIN / 1_000_000
     );
-    assert_eq!(site.number(&expected).await, total);
+    assert_eq!(site.query_int(&expected).await, total);
     site.assert_books().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bad_reading_costs_itself_only_and_is_told_by_its_code() {
+async fn a_bad_reading_is_rejected_with_its_code_and_costs_no_other_reading() {
     let mut site = Site::new();
     let add = [
         "devices",
@@ -95,18 +104,14 @@ async fn a_bad_reading_costs_itself_only_and_is_told_by_its_code() {
         &site.database_url,
     ];
     assert!(gridwatch(&add).status.success());
-    site.sql()
-        .await
-        .batch_execute("UPDATE device SET active = false WHERE external_id = 'off'")
-        .await
-        .unwrap();
+    site.execute("UPDATE device SET active = false WHERE external_id = 'off'")
+        .await;
     site.start_ingest(&["--horizon", "30d"]);
     site.start_worker(&[]);
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
         .as_secs();
-    let one = |device: &str, metric: &str, value: Value, at: Value| json!({"device": device, "metric": metric, "value": value, "measured_at": at});
     let bad = [
         (one("nobody", "p", json!(1), json!(now)), "unknown_device"),
         (one("meter-1", "q", json!(1), json!(now)), "unknown_metric"),
@@ -138,23 +143,23 @@ async fn a_bad_reading_costs_itself_only_and_is_told_by_its_code() {
     readings.extend(bad.iter().map(|(reading, _)| reading.clone()));
     readings.push(one("meter-1", "p", json!(2), json!(now - 1)));
 
-    let answer = site.post(json!(readings)).await;
+    let response = site.post(json!(readings)).await;
     let expected: Vec<_> = bad
         .iter()
         .enumerate()
         .map(|(index, (_, code))| (index as u64 + 1, (*code).to_owned()))
         .collect();
-    assert_eq!(answer.status, 202);
-    assert_eq!(codes(&answer.json()), expected);
+    assert_eq!(response.status, 202);
+    assert_eq!(error_codes(&response.json()), expected);
     assert_eq!(
         (
-            answer.json()["accepted"].as_u64(),
-            answer.json()["rejected"].as_u64()
+            response.json()["accepted"].as_u64(),
+            response.json()["rejected"].as_u64()
         ),
         (Some(2), Some(10))
     );
 
-    // All or nothing: nothing.
+    // An atomic request with a bad reading stores nothing.
     let atomic = site
         .send("?atomic=true", &[JSON], json!(readings).to_string())
         .await;
@@ -163,10 +168,11 @@ async fn a_bad_reading_costs_itself_only_and_is_told_by_its_code() {
         (422, Some("no_reading_accepted"))
     );
     assert_eq!(atomic.headers["content-type"], "application/problem+json");
-    // All.
+    // An atomic request without a bad reading stores all.
     let all = json!([readings[0], readings[11]]).to_string();
     assert_eq!(site.send("?atomic=true", &[JSON], all).await.status, 202);
-    // Two messages are stored or not independently of each other: that would be no atomic request.
+    // These readings need two messages, which are stored independently of each other: the request
+    // could not be atomic.
     let long: Vec<_> = (0..5_000)
         .map(|at| reading("meter-1", "p", at, 1.0))
         .collect();
@@ -177,12 +183,15 @@ async fn a_bad_reading_costs_itself_only_and_is_told_by_its_code() {
         (long.status.as_u16(), long.json()["code"].as_str()),
         (413, Some("atomic_too_large"))
     );
-    // None was good.
+    // A request without a good reading.
     let none = site.post(json!([bad[0].0, bad[1].0])).await;
-    assert_eq!((none.status.as_u16(), codes(&none.json()).len()), (422, 2));
+    assert_eq!(
+        (none.status.as_u16(), error_codes(&none.json()).len()),
+        (422, 2)
+    );
 
-    site.wait_settled(4).await;
-    assert_eq!(site.number("SELECT count(*) FROM reading").await, 2);
+    site.wait_in_ledger(4).await;
+    assert_eq!(site.query_int("SELECT count(*) FROM reading").await, 2);
     site.assert_books().await;
     let rejected = |code: &str| {
         site.ingest().metric(&format!(
@@ -200,21 +209,21 @@ async fn a_bad_reading_costs_itself_only_and_is_told_by_its_code() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_bad_readings_the_first_hundred_are_listed() {
+async fn a_response_lists_the_first_hundred_bad_readings() {
     let mut site = Site::new();
     site.start_ingest(&[]);
-    let answer = site.post(json!(vec![0; 250])).await.json();
+    let response = site.post(json!(vec![0; 250])).await.json();
     assert_eq!(
         (
-            answer["rejected"].as_u64(),
-            answer["errors"].as_array().unwrap().len()
+            response["rejected"].as_u64(),
+            response["errors"].as_array().unwrap().len()
         ),
         (Some(250), 100)
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hostile_bodies_get_a_clear_answer_and_harm_nobody() {
+async fn hostile_bodies_are_refused_with_a_code_and_harm_no_other_request() {
     let mut site = Site::new();
     site.start_ingest(&[
         "--unknown-devices",
@@ -303,12 +312,12 @@ async fn hostile_bodies_get_a_clear_answer_and_harm_nobody() {
         (422, "no_readings", "", vec![JSON], b"[]".to_vec()),
     ];
     for (status, code, query, headers, body) in cases {
-        let answer = site.send(query, &headers, body).await;
+        let response = site.send(query, &headers, body).await;
         assert_eq!(
-            (answer.status.as_u16(), answer.json()["code"].as_str()),
+            (response.status.as_u16(), response.json()["code"].as_str()),
             (status, Some(code)),
             "{}",
-            answer.text()
+            response.text()
         );
     }
     let other = site
@@ -326,29 +335,30 @@ async fn hostile_bodies_get_a_clear_answer_and_harm_nobody() {
     );
 
     assert_eq!(site.send("", &[JSON], good).await.status, 202);
-    site.wait_settled(1).await;
+    site.wait_in_ledger(1).await;
     site.assert_books().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_reaches_a_client_that_sends_all_of_its_body_before_it_reads() {
+async fn a_client_that_sends_its_whole_body_before_it_reads_receives_the_response() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut site = Site::new();
     site.start_ingest(&["--max-body-bytes", "8000000"]);
     let mut stream = tokio::net::TcpStream::connect(&site.listen).await.unwrap();
-    let head = "POST /v1/readings HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 8000001\r\n\r\n";
+    let head = "POST /v1/readings HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+                content-length: 8000001\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&vec![b' '; 8_000_001]).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
     assert!(
-        answer.starts_with("HTTP/1.1 413 ") && answer.contains("body_too_large"),
-        "{answer}"
+        response.starts_with("HTTP/1.1 413 ") && response.contains("body_too_large"),
+        "{response}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_goes_away_in_the_middle_leaves_nothing_behind() {
+async fn a_client_that_disconnects_during_its_request_leaves_no_pending_reading() {
     use tokio::io::AsyncWriteExt as _;
     let site = Site::running();
     for cut in [20, 120, 160] {

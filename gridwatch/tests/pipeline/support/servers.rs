@@ -1,0 +1,109 @@
+//! The private PostgreSQL and RabbitMQ of a run, and the connection to a database.
+//!
+//! The servers start with the first test that uses them and end with the run. A server that does
+//! not start fails the test.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Context as _;
+use testbed::postgres::Postgres;
+use testbed::rabbitmq::RabbitMq;
+
+/// One PostgreSQL and one RabbitMQ.
+pub struct Servers {
+    pub postgres: Postgres,
+    pub rabbitmq: RabbitMq,
+}
+
+impl Servers {
+    fn start(vhosts: usize) -> Self {
+        let servers = Self {
+            postgres: Postgres::start().expect("PostgreSQL starts"),
+            rabbitmq: RabbitMq::start(vhosts).expect("RabbitMQ starts"),
+        };
+        servers.create_database("template", "");
+        let url = servers.postgres.url("template");
+        let migrated = gridwatch(&["migrate", "--database-url", &url]);
+        assert!(migrated.status.success(), "{migrated:?}");
+        servers
+    }
+
+    /// Creates a database without tables and returns its URL.
+    pub fn empty_database(&self) -> String {
+        self.create_database(&unique_name("empty"), "")
+    }
+
+    /// Creates a database with all tables and returns its URL.
+    pub fn migrated_database(&self) -> String {
+        self.create_database(&unique_name("site"), "TEMPLATE template")
+    }
+
+    fn create_database(&self, name: &str, options: &str) -> String {
+        let server = self.postgres.url("postgres");
+        let statement = format!("CREATE DATABASE {name} {options}");
+        block_on(|| async {
+            let client = connect(&server).await;
+            client.batch_execute(&statement).await.unwrap();
+        });
+        self.postgres.url(name)
+    }
+}
+
+fn unique_name(prefix: &str) -> String {
+    static DATABASES: AtomicUsize = AtomicUsize::new(0);
+    format!("{prefix}{}", DATABASES.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Servers that no test stops.
+pub static SHARED: LazyLock<Servers> = LazyLock::new(|| Servers::start(64));
+
+/// Servers that tests stop, one test at a time.
+pub static FRAGILE: LazyLock<tokio::sync::Mutex<Servers>> =
+    LazyLock::new(|| tokio::sync::Mutex::new(Servers::start(8)));
+
+/// The binary under test.
+pub fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_gridwatch"))
+}
+
+/// Runs a command of the binary and waits until it has exited.
+pub fn gridwatch(arguments: &[&str]) -> Output {
+    Command::new(program())
+        .args(arguments)
+        .output()
+        .expect("the binary runs")
+}
+
+/// Runs a future to completion on its own thread and runtime, so that synchronous code which is
+/// called from a runtime can wait for it.
+pub fn block_on<F>(start: impl FnOnce() -> F + Send) -> F::Output
+where
+    F: Future<Output: Send>,
+{
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(start())
+    };
+    std::thread::scope(|scope| scope.spawn(run).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Connects to a database.
+pub async fn try_connect(url: &str) -> anyhow::Result<tokio_postgres::Client> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+        .await
+        .context("cannot connect to PostgreSQL")?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// As [`try_connect`]; an error fails the test.
+pub async fn connect(url: &str) -> tokio_postgres::Client {
+    try_connect(url).await.unwrap()
+}
