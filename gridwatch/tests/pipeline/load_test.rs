@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use loadtest::matrix::Plan;
 use loadtest::progress::Progress;
-use loadtest::run::{RunOutcome, Run};
+use loadtest::run::{Run, RunOutcome};
 use loadtest::scenario::Scenario;
 use loadtest::send::Target;
 use loadtest::verify::{Verdict, Verify};
@@ -55,23 +55,29 @@ fn start_until(
     tokio::spawn(async move { run.execute(&mut Progress::quiet(), stop).await.unwrap() })
 }
 
-/// Verifies a run with the counters of the site's processes; `settle` is how long it waits.
-pub async fn verify(site: &Site, found: &RunOutcome, settle: Duration) -> Verdict {
+/// Verifies a run with the counters of the site's processes. Waits up to `limit` until every
+/// accepted reading is processed.
+pub async fn verify(site: &Site, found: &RunOutcome, limit: Duration) -> Verdict {
     let processes = [&site.ingest, &site.worker];
     let admins: Vec<_> = processes
         .iter()
         .filter_map(|one| Some(one.as_ref()?.admin_address().to_owned()))
         .collect();
-    verify_with(site, found, settle, &admins).await
+    verify_with(site, found, limit, &admins).await
 }
 
-async fn verify_with(site: &Site, found: &RunOutcome, settle: Duration, admins: &[String]) -> Verdict {
+async fn verify_with(
+    site: &Site,
+    found: &RunOutcome,
+    limit: Duration,
+    admins: &[String],
+) -> Verdict {
     let verify = Verify {
         report: &found.report,
         ledger: &found.ledger,
         database_url: &site.database_url,
         admins,
-        drain_timeout: settle,
+        drain_timeout: limit,
     };
     verify.execute().await.unwrap()
 }
