@@ -39,7 +39,7 @@ SECONDS ?= 60
 fuzz:
 	@scripts/setup.sh build
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	cd service && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none spool_open -- -max_total_time=$(SECONDS) -timeout=20
+	cd transport && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none spool_open -- -max_total_time=$(SECONDS) -timeout=20
 
 # What the tests do not see: format, lints, documentation.
 lint:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs what Gridwatch's tests and benchmarks need and this machine lacks: PostgreSQL, RabbitMQ and a C compiler; what is
-# named on the command line besides (haproxy, wrk).
-# 'setup.sh build' installs nothing: it only says what is missing for building.
-# Only Debian-like systems are installed on; elsewhere the sentence says what to install by hand.
-# The packages' own services are kept from starting: Gridwatch starts private nodes on free ports.
+# Installs what the tests and benchmarks of Gridwatch need and this machine does not have:
+# PostgreSQL, RabbitMQ, a C compiler, and the programs that the arguments name (haproxy, wrk).
+# `setup.sh build` installs nothing: it reports what is missing for a build.
+# Packages are installed on systems with apt only. Elsewhere the script reports what to install.
+# The services of the packages are not started: Gridwatch starts private servers on free ports.
 set -euo pipefail
 
 if [ "${1:-}" = build ]; then

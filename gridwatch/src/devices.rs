@@ -3,31 +3,18 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
 use schema::reading::check_names;
-use service::postgres::words;
+use service::error_chain;
+use store::registry::{self, NewSeries};
 
-use crate::Usage;
-use crate::config::{Devices, DevicesCommand};
+use crate::UsageError;
+use crate::config::{DatabaseUrl, Devices, DevicesCommand};
 use crate::migrate::connect;
 
-/// Longest statement.
-const STATEMENT: Duration = Duration::from_secs(60);
-
-const ADD: &str = "
-    WITH added AS (
-        INSERT INTO device (external_id) SELECT DISTINCT unnest($1::text[])
-        ON CONFLICT (external_id) DO UPDATE SET external_id = excluded.external_id
-        RETURNING id)
-    INSERT INTO series (device_id, metric, unit)
-    SELECT id, metric, unit FROM added CROSS JOIN unnest($2::text[], $3::text[]) AS given (metric, unit)
-    ON CONFLICT (device_id, metric) DO UPDATE SET unit = coalesce(excluded.unit, series.unit)";
-
-const LIST: &str = "
-    SELECT external_id, active,
-           coalesce(string_agg(metric || coalesce(' [' || unit || ']', ''), ', ' ORDER BY metric), '-')
-    FROM device LEFT JOIN series ON device_id = device.id
-    GROUP BY device.id ORDER BY external_id";
+/// The name in `pg_stat_activity`.
+const NAME: &str = "gridwatch devices";
+/// Upper bound on the time of a statement.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs the command.
 pub async fn run(arguments: Devices) -> anyhow::Result<()> {
@@ -36,59 +23,51 @@ pub async fn run(arguments: Devices) -> anyhow::Result<()> {
             database,
             devices,
             metrics,
-        } => {
-            let database = database.parse("gridwatch devices", STATEMENT)?;
-            let (names, units): (Vec<&str>, Vec<Option<&str>>) = metrics
-                .iter()
-                .map(|metric| {
-                    metric
-                        .split_once(':')
-                        .map_or((metric.as_str(), None), |(name, unit)| (name, Some(unit)))
-                })
-                .unzip();
-            for (device, metric) in devices
-                .iter()
-                .flat_map(|device| names.iter().map(move |metric| (device, metric)))
-            {
-                check_names(device, metric).map_err(|rejection| {
-                    Usage(format!("device '{device}', metric '{metric}': {rejection}"))
-                })?;
-            }
-            let client = connect(&database).await?;
-            let series = client
-                .execute(ADD, &[&devices, &names, &units])
-                .await
-                .map_err(|error| {
-                    anyhow::anyhow!("the devices were not registered: {}", words(&error))
-                })?;
-            println!(
-                "{} devices with {series} series are registered",
-                devices.len()
-            );
-        }
-        DevicesCommand::List { database } => {
-            let database = database.parse("gridwatch devices", STATEMENT)?;
-            let client = connect(&database).await?;
-            let failed =
-                |error: tokio_postgres::Error| anyhow::anyhow!("cannot list: {}", words(&error));
-            let mut rows = std::pin::pin!(
-                client
-                    .query_raw(LIST, [] as [&str; 0])
-                    .await
-                    .map_err(failed)?
-            );
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "{:<40} {:<8} METRICS", "DEVICE", "ACTIVE")?;
-            while let Some(row) = rows.try_next().await.map_err(failed)? {
-                let (device, active, metrics): (String, bool, String) =
-                    (row.get(0), row.get(1), row.get(2));
-                writeln!(
-                    out,
-                    "{device:<40} {:<8} {metrics}",
-                    if active { "yes" } else { "no" }
-                )?;
-            }
+        } => add(&database, &devices, &metrics).await,
+        DevicesCommand::List { database } => list(&database).await,
+    }
+}
+
+/// Registers every metric for every device. A metric is a name, or a name and a unit with a colon
+/// in between.
+async fn add(database: &DatabaseUrl, devices: &[String], metrics: &[String]) -> anyhow::Result<()> {
+    let database = database.parse(NAME, STATEMENT_TIMEOUT)?;
+    let mut series = Vec::with_capacity(devices.len() * metrics.len());
+    for device in devices {
+        for metric in metrics {
+            let (metric, unit) = match metric.split_once(':') {
+                Some((metric, unit)) => (metric, Some(unit)),
+                None => (metric.as_str(), None),
+            };
+            check_names(device, metric).map_err(|rejection| {
+                UsageError(format!("device '{device}', metric '{metric}': {rejection}"))
+            })?;
+            series.push(NewSeries {
+                device,
+                metric,
+                unit,
+            });
         }
     }
+    let client = connect(&database).await?;
+    registry::register(&client, &series)
+        .await
+        .map_err(|error| anyhow::anyhow!("cannot register: {}", error_chain(&error)))?;
+    let (devices, series) = (devices.len(), series.len());
+    println!("{devices} devices with {series} series are registered");
+    Ok(())
+}
+
+async fn list(database: &DatabaseUrl) -> anyhow::Result<()> {
+    let database = database.parse(NAME, STATEMENT_TIMEOUT)?;
+    let client = connect(&database).await?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{:<40} {:<8} METRICS", "DEVICE", "ACTIVE")?;
+    registry::list(&client, |device| {
+        let active = if device.active { "yes" } else { "no" };
+        writeln!(out, "{:<40} {active:<8} {}", device.name, device.metrics)
+    })
+    .await
+    .map_err(|error| anyhow::anyhow!("cannot list: {}", error_chain(&error)))??;
     Ok(())
 }

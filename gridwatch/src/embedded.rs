@@ -1,11 +1,12 @@
-//! PostgreSQL in this process: PGlite, PostgreSQL 17 compiled to WebAssembly, behind a socket in the data folder.
+//! PostgreSQL in this process: PGlite, which is PostgreSQL 17 compiled to WebAssembly.
 //!
-//! In: a folder. Out: a pool of one connection. PGlite is one backend that lives as long as its connection; the next one
-//! recovers what the last one left, which it can do with fsync off only. That costs nothing: the WebAssembly system calls
-//! behind fsync do not reach the disk. So what PostgreSQL would do is done from outside: before an acknowledgement lets go
-//! of what is in the queue, [`SyncedSource`] syncs the file system.
+//! In: a directory. Out: a pool of one connection, over a socket in that directory. PGlite is one
+//! backend that lives as long as its connection. The next connection recovers from what the last one
+//! left, which works only with fsync off. That costs nothing, because the WebAssembly system calls
+//! behind fsync do not reach the disk. Durability comes from outside: `transport::synced` syncs the
+//! file system before it acknowledges to the queue.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +15,16 @@ use deadpool_postgres::{Connect, Manager, ManagerConfig, Pool, RecyclingMethod};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use pglite_oxide::PgliteServer;
-use service::source::{Delivery, Source, Token};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, NoTls};
-use tokio_util::sync::CancellationToken;
 
-use crate::Usage;
+use crate::UsageError;
 
-/// Longest path of a socket that Linux takes.
-const LONGEST_SOCKET: usize = 107;
-/// How long closing may take; what is committed is safe without it.
-const CLOSE: Duration = Duration::from_secs(5);
+/// Upper bound on the length of a socket's path in Linux.
+const MAX_SOCKET_PATH: usize = 107;
+/// How long closing may take. What is committed is safe without it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Server = Arc<Mutex<Option<PgliteServer>>>;
 
@@ -36,52 +35,54 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// A pool on the data of a folder, which is made where it is missing. The database starts with the first connection.
+    /// A pool on the data in a directory, which is created if it does not exist. The database starts
+    /// with the first connection.
     ///
     /// # Errors
-    /// [`Usage`]: the folder cannot be used.
-    pub fn pool(folder: &Path) -> anyhow::Result<(Self, Pool)> {
+    /// [`UsageError`]: the directory cannot be used.
+    pub fn pool(directory: &Path) -> anyhow::Result<(Self, Pool)> {
         let unusable =
-            |error: std::io::Error| Usage(format!("--data: {}: {error}", folder.display()));
-        fs::create_dir_all(folder).map_err(unusable)?;
-        let folder = folder.canonicalize().map_err(unusable)?;
-        // The name is PostgreSQL's.
-        let socket = folder.join(".s.PGSQL.5432");
-        if socket.as_os_str().len() > LONGEST_SOCKET {
-            let sentence = format!(
-                "--data: {} is too long for a socket; choose a shorter folder",
+            |error: std::io::Error| UsageError(format!("--data: {}: {error}", directory.display()));
+        fs::create_dir_all(directory).map_err(unusable)?;
+        let directory = directory.canonicalize().map_err(unusable)?;
+        // PostgreSQL defines this name.
+        let socket = directory.join(".s.PGSQL.5432");
+        if socket.as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(UsageError(format!(
+                "--data: {} is too long for the path of a socket; choose a shorter directory",
                 socket.display()
-            );
-            return Err(Usage(sentence).into());
+            ))
+            .into());
         }
         let mut config = Config::new();
         config
-            .host_path(&folder)
+            .host_path(&directory)
             .user("postgres")
             .dbname("postgres")
             .application_name("gridwatch standalone");
         let server = Server::default();
-        let opening = Opening {
+        let connector = Connector {
             server: server.clone(),
-            folder,
+            directory,
             socket: socket.clone(),
         };
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
-        let pool = Pool::builder(Manager::from_connect(config, opening, recycling))
-            .max_size(1)
-            .build()?;
+        let manager = Manager::from_connect(config, connector, recycling);
+        let pool = Pool::builder(manager).max_size(1).build()?;
         Ok((Self { server, socket }, pool))
     }
 
-    /// Closes it. The pool must be closed before.
+    /// Stops the database. The pool must be closed before.
     pub async fn stop(self) {
         if let Some(server) = self.server.lock().await.take() {
             let closing = tokio::task::spawn_blocking(|| server.shutdown());
-            if !matches!(tokio::time::timeout(CLOSE, closing).await, Ok(Ok(Ok(())))) {
+            let closed = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+            if !matches!(closed, Ok(Ok(Ok(())))) {
                 tracing::debug!(
-                    "the embedded PostgreSQL was left as it was; it recovers at the next start"
+                    "the embedded PostgreSQL did not shut down cleanly; \
+                     it recovers at the next start"
                 );
             }
         }
@@ -89,107 +90,50 @@ impl Embedded {
     }
 }
 
-/// How the pool's connection is made.
-struct Opening {
+/// Opens the pool's connection, and starts the database for it.
+struct Connector {
     server: Server,
-    folder: PathBuf,
+    directory: PathBuf,
     socket: PathBuf,
 }
 
-impl Connect for Opening {
+impl Connect for Connector {
     fn connect(&self, config: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
         let config = config.clone();
         async move {
             let mut server = self.server.lock().await;
-            let (old, folder, socket) = (server.take(), self.folder.clone(), self.socket.clone());
-            let opened = tokio::task::spawn_blocking(move || {
+            let old = server.take();
+            let (directory, socket) = (self.directory.clone(), self.socket.clone());
+            let starting = tokio::task::spawn_blocking(move || {
                 drop(old);
-                open(&folder, &socket)
+                start(&directory, &socket)
             });
-            match opened.await.map_err(anyhow::Error::from).flatten() {
-                Ok(opened) => *server = Some(opened),
-                // Connecting fails below, and is tried again.
-                Err(error) => tracing::error!(
-                    error = format!("{error:#}"),
-                    "the embedded PostgreSQL does not start"
-                ),
+            match starting.await.map_err(anyhow::Error::from).flatten() {
+                Ok(started) => *server = Some(started),
+                // Connecting fails below, and is retried.
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::error!(error, "the embedded PostgreSQL does not start");
+                }
             }
             let (client, connection) = config.connect(NoTls).await?;
-            let carrying = tokio::spawn(async move {
+            let task = tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::warn!(%error, "connection to the embedded PostgreSQL lost");
                 }
             });
-            Ok((client, carrying))
+            Ok((client, task))
         }
         .boxed()
     }
 }
 
-fn open(folder: &Path, socket: &Path) -> anyhow::Result<PgliteServer> {
-    tracing::info!(folder = %folder.display(), "starting the embedded PostgreSQL");
+fn start(directory: &Path, socket: &Path) -> anyhow::Result<PgliteServer> {
+    tracing::info!(directory = %directory.display(), "starting the embedded PostgreSQL");
     PgliteServer::builder()
-        .path(folder)
+        .path(directory)
         .unix(socket)
         .database("postgres")
         .postgres_config("fsync", "off")
         .start()
-}
-
-/// A source whose acknowledgements wait until what was committed before is on the disk.
-pub struct SyncedSource<S> {
-    source: S,
-    folder: Arc<File>,
-    failed: CancellationToken,
-}
-
-impl<S: Source> SyncedSource<S> {
-    /// `source`, with the file system of `folder` synced before each acknowledgement. A sync that fails cancels `failed` and
-    /// acknowledges nothing any more.
-    ///
-    /// # Errors
-    /// The folder cannot be opened.
-    pub fn new(source: S, folder: &Path, failed: CancellationToken) -> std::io::Result<Self> {
-        Ok(Self {
-            source,
-            folder: Arc::new(File::open(folder)?),
-            failed,
-        })
-    }
-
-    async fn acknowledge(&mut self, token: Token) {
-        let folder = self.folder.clone();
-        let synced = tokio::task::spawn_blocking(move || rustix::fs::syncfs(&folder)).await;
-        match synced {
-            Ok(Ok(())) if !self.failed.is_cancelled() => {
-                self.source.acknowledge_through(token).await
-            }
-            other => {
-                tracing::error!(?other, "the disk of the embedded PostgreSQL has failed");
-                self.failed.cancel();
-            }
-        }
-    }
-}
-
-impl<S: Source> Source for SyncedSource<S> {
-    fn next(&mut self) -> BoxFuture<'_, Delivery> {
-        self.source.next()
-    }
-
-    fn ready(&mut self) -> Option<Delivery> {
-        self.source.ready()
-    }
-
-    fn acknowledge_through(&mut self, token: Token) -> BoxFuture<'_, ()> {
-        self.acknowledge(token).boxed()
-    }
-
-    fn reject(&mut self, token: Token) -> BoxFuture<'_, bool> {
-        self.source.reject(token)
-    }
-
-    fn close(&mut self) -> BoxFuture<'_, ()> {
-        self.source.close()
-    }
 }

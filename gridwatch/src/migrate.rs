@@ -3,18 +3,20 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use service::postgres::{Database, words};
-use tokio_postgres::Client;
+use service::error_chain;
+use store::{Client, Database, migrations};
 
-use crate::Usage;
+use crate::UsageError;
 use crate::config::Migrate;
 
-/// Longest statement: a migration may rewrite a table.
-const STATEMENT: Duration = Duration::from_secs(3_600);
+/// Upper bound on the time of a statement: a migration may rewrite a table.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-/// Applies the migrations that are missing and says which.
+/// Applies the missing migrations and prints their names.
 pub async fn run(arguments: Migrate) -> anyhow::Result<()> {
-    let database = arguments.database.parse("gridwatch migrate", STATEMENT)?;
+    let database = arguments
+        .database
+        .parse("gridwatch migrate", STATEMENT_TIMEOUT)?;
     let mut client = connect(&database).await?;
     let applied = apply(&mut client, &database).await?;
     if applied.is_empty() {
@@ -26,28 +28,26 @@ pub async fn run(arguments: Migrate) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Applies the migrations that are missing. Returns their names.
+/// Applies the missing migrations. Returns their names.
 ///
 /// # Errors
-/// The migration that failed; those before it stand.
+/// The migration that failed; earlier ones remain applied.
 pub async fn apply(client: &mut Client, database: &dyn Display) -> anyhow::Result<Vec<String>> {
-    schema::migrations::run(client).await.map_err(|error| {
-        anyhow::anyhow!(
-            "the tables of {database} could not be migrated: {}",
-            words(&error)
-        )
+    migrations::run(client).await.map_err(|error| {
+        let cause = error_chain(&error);
+        anyhow::anyhow!("cannot migrate the tables of {database}: {cause}")
     })
 }
 
-/// A connection for a command that does one thing and ends.
+/// A connection for a command that does one thing and exits.
 ///
 /// # Errors
-/// [`Usage`]: the URL leads nowhere.
-pub async fn connect(database: &Database) -> Result<Client, Usage> {
+/// [`UsageError`]: PostgreSQL is unreachable or refuses the connection.
+pub async fn connect(database: &Database) -> Result<Client, UsageError> {
     database.connect().await.map_err(|error| {
-        Usage(format!(
-            "cannot connect to PostgreSQL at {database}: {}",
-            words(&error)
+        let cause = error_chain(&error);
+        UsageError(format!(
+            "cannot connect to PostgreSQL at {database}: {cause}"
         ))
     })
 }

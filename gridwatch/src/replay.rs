@@ -1,7 +1,8 @@
-//! `gridwatch replay`: a CSV file of readings through a running front end.
+//! `gridwatch replay`: sends the readings of a CSV file to a running front end.
 //!
-//! In: a file with a time and a value a row. Out: every row was accepted, or was rejected and is listed with its line and
-//! the reason. A front end that cannot take readings for now is asked again until it can.
+//! In: a file with a time and a value per row. Out: every row was accepted, or was rejected and is
+//! listed with its line and the reason. Requests that fail with 503 or without a response are
+//! retried.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,17 +14,21 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use service::client::Client;
 
-use crate::Usage;
+use crate::UsageError;
 use crate::config::Replay;
 
-/// How long one answer may take.
+/// How long a response may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Pause before a request is sent once more, and how often that is done.
-const RETRY: (Duration, u32) = (Duration::from_secs(1), 60);
-/// Rejected rows that are listed.
-const LISTED: usize = 20;
+/// Pause before a retry.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Upper bound on the retries of a request.
+const MAX_RETRIES: u32 = 60;
+/// Upper bound on the retries of the first request, which shows whether there is a front end.
+const MAX_FIRST_RETRIES: u32 = 2;
+/// Upper bound on the rejected rows that are listed.
+const MAX_LISTED: usize = 20;
 
-/// What became of the rows.
+/// The outcome of the rows.
 #[derive(Default)]
 struct Summary {
     accepted: u64,
@@ -37,9 +42,9 @@ pub async fn run(arguments: Replay) -> anyhow::Result<()> {
     let base = arguments.url.trim_end_matches('/');
     let uri: Uri = format!("{base}/v1/readings")
         .parse()
-        .map_err(|_| Usage(format!("--url {base}: not a URL")))?;
+        .map_err(|_| UsageError(format!("--url {base}: not a URL")))?;
     if uri.scheme_str() != Some("http") || uri.host().is_none() {
-        return Err(Usage(format!("--url {base}: expected http://HOST:PORT")).into());
+        return Err(UsageError(format!("--url {base}: expected http://HOST:PORT")).into());
     }
     let rows = read(&arguments)?;
     let client = Client::new(TIMEOUT);
@@ -77,9 +82,9 @@ struct Row {
     value: Value,
 }
 
-fn read(arguments: &Replay) -> Result<Vec<Row>, Usage> {
+fn read(arguments: &Replay) -> Result<Vec<Row>, UsageError> {
     let name = arguments.file.display();
-    let wrong = |reason: String| Usage(format!("{name}: {reason}"));
+    let wrong = |reason: String| UsageError(format!("{name}: {reason}"));
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
         .from_path(&arguments.file)
@@ -100,7 +105,7 @@ fn read(arguments: &Replay) -> Result<Vec<Row>, Usage> {
             }),
         None if otherwise < headers.len() => Ok(otherwise),
         None => Err(wrong(
-            "expected a header line and at least two columns, time and value".into(),
+            "expected a header line and at least two columns: time and value".into(),
         )),
     };
     let time = column(&arguments.time_column, 0)?;
@@ -119,7 +124,8 @@ fn read(arguments: &Replay) -> Result<Vec<Row>, Usage> {
     Ok(rows)
 }
 
-/// A time without a zone is UTC. What is no time goes to the front end as it is, which rejects it by its rules.
+/// Adds UTC to a time without a zone. Other texts are sent unchanged, so that the front end validates
+/// them.
 fn time_of(text: &str) -> String {
     match text.parse::<jiff::civil::DateTime>() {
         Ok(time) if text.parse::<jiff::Timestamp>().is_err() => format!("{time}Z"),
@@ -127,7 +133,7 @@ fn time_of(text: &str) -> String {
     }
 }
 
-/// A finite number, or what the front end takes for none.
+/// A finite number, or a value that the front end rejects.
 fn value_of(text: &str) -> Value {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() => json!(number),
@@ -136,6 +142,7 @@ fn value_of(text: &str) -> Value {
     }
 }
 
+/// Sends one request, retries it while the front end is unavailable, and adds its outcome.
 async fn send(
     client: &Client,
     uri: &Uri,
@@ -145,58 +152,70 @@ async fn send(
 ) -> anyhow::Result<()> {
     let reading = |row: &Row| {
         json!({
-            "device": arguments.device, "metric": arguments.metric, "value": row.value, "measured_at": row.time,
+            "device": arguments.device,
+            "metric": arguments.metric,
+            "value": row.value,
+            "measured_at": row.time,
         })
     };
-    let body = Bytes::from(serde_json::to_vec(
-        &rows.iter().map(reading).collect::<Vec<_>>(),
-    )?);
-    let mut attempts = 0;
-    let answer = loop {
-        attempts += 1;
-        let reason = match client
-            .post(
-                uri.clone(),
-                &[("content-type", "application/json")],
-                body.clone(),
-            )
-            .await
-        {
-            Ok(answer) if answer.status != StatusCode::SERVICE_UNAVAILABLE => break answer,
-            Ok(answer) => answer.json()["detail"].as_str().unwrap_or("503").to_owned(),
+    let readings: Vec<Value> = rows.iter().map(reading).collect();
+    let body = Bytes::from(serde_json::to_vec(&readings)?);
+    let headers = [("content-type", "application/json")];
+    let is_first = summary.accepted + summary.rejected == 0;
+    let max_retries = if is_first {
+        MAX_FIRST_RETRIES
+    } else {
+        MAX_RETRIES
+    };
+    let mut retries = 0;
+    let response = loop {
+        let result = client.post(uri.clone(), &headers, body.clone()).await;
+        let reason = match result {
+            Ok(response) if response.status != StatusCode::SERVICE_UNAVAILABLE => break response,
+            Ok(response) => match response.json()["detail"].as_str() {
+                Some(detail) => detail.to_owned(),
+                None => response.status.to_string(),
+            },
             Err(error) => error.to_string(),
         };
-        // The first request tells whether there is a front end at all.
-        if attempts > RETRY.1 || (attempts > 2 && summary.accepted + summary.rejected == 0) {
-            return Err(Usage(format!("{uri} does not take readings: {reason}")).into());
+        if retries == max_retries {
+            let sentence = format!("{uri} does not accept readings: {reason}");
+            return Err(UsageError(sentence).into());
         }
-        tokio::time::sleep(RETRY.0).await;
+        retries += 1;
+        tokio::time::sleep(RETRY_PAUSE).await;
     };
-    let result = answer.json();
-    if !answer.status.is_success() && answer.status != StatusCode::UNPROCESSABLE_ENTITY {
-        let detail = result["detail"]
-            .as_str()
-            .map_or_else(|| answer.text(), ToOwned::to_owned);
-        anyhow::bail!("{uri} answered {}: {detail}", answer.status);
+    let result = response.json();
+    let is_outcome =
+        response.status.is_success() || response.status == StatusCode::UNPROCESSABLE_ENTITY;
+    if !is_outcome {
+        let detail = match result["detail"].as_str() {
+            Some(detail) => detail.to_owned(),
+            None => response.text(),
+        };
+        anyhow::bail!("{uri} responded with {}: {detail}", response.status);
     }
-    summary.accepted += result["accepted"]
-        .as_u64()
-        .context("the answer does not say how many were accepted")?;
-    summary.rejected += result["rejected"].as_u64().unwrap_or_default();
-    for error in result["errors"].as_array().into_iter().flatten() {
-        let code = error["code"].as_str().unwrap_or("unknown").to_owned();
-        let line = error["index"]
+    summary.add(&result, rows)
+}
+
+impl Summary {
+    /// Adds the outcome of a request, from the JSON of its response.
+    fn add(&mut self, result: &Value, rows: &[Row]) -> anyhow::Result<()> {
+        self.accepted += result["accepted"]
             .as_u64()
-            .and_then(|index| rows.get(usize::try_from(index).ok()?))
-            .map(|row| row.line);
-        if summary.listed.len() < LISTED {
-            let detail = error["detail"].as_str().unwrap_or_default();
-            summary.listed.push(format!(
-                "line {}: {code}: {detail}",
-                line.unwrap_or_default()
-            ));
+            .context("the response has no number of accepted readings")?;
+        self.rejected += result["rejected"].as_u64().unwrap_or_default();
+        for error in result["errors"].as_array().into_iter().flatten() {
+            let code = error["code"].as_str().unwrap_or("unknown").to_owned();
+            let index = error["index"].as_u64();
+            let row = index.and_then(|index| rows.get(usize::try_from(index).ok()?));
+            if self.listed.len() < MAX_LISTED {
+                let line = row.map_or(0, |row| row.line);
+                let detail = error["detail"].as_str().unwrap_or_default();
+                self.listed.push(format!("line {line}: {code}: {detail}"));
+            }
+            *self.codes.entry(code).or_default() += 1;
         }
-        *summary.codes.entry(code).or_default() += 1;
+        Ok(())
     }
-    Ok(())
 }

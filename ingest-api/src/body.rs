@@ -1,81 +1,76 @@
-//! Bodies: the bytes of a request, read and decompressed within bounds.
+//! Bodies: the bytes of a request, received and decompressed within limits.
 //!
-//! In: a body of unknown length and honesty. Out: its text, and a share of the process's budget for bodies that is given
-//! back when it is dropped. Too long, too slow, too many at once, broken or not UTF-8: a problem, and nothing is kept. What
-//! is refused before its end is read on for a while and thrown away: a connection that is closed over unread bytes is
-//! reset, and the client would not see the answer.
+//! In: a body of unknown length from an untrusted client. Out: its bytes, and a permit of the
+//! process's memory budget for bodies, which is returned when they are dropped. A body that is too
+//! long, too slow or broken, or exceeds the budget, is an error, and nothing of it is kept. The
+//! rest of a refused body is received for a while and discarded: a connection that is closed with
+//! unread bytes is reset, and the client would not see the response.
 
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use service::problem::Problem;
+use service::ApiError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::format::MAX_READINGS;
+use crate::format::{Format, MAX_READINGS};
 
 /// How long a body may take to arrive.
-const ARRIVAL: Duration = Duration::from_secs(30);
-/// Budget taken for each byte of a body: the text itself, its readings taken apart, and the columns made of them.
-const SHARE_PER_BYTE: usize = 3;
-/// Budget taken for each entry that a body may have: what reading it makes.
-const ENTRY: usize = 80;
-/// Largest window of a zstd body, as a power of two: what a decoder must hold besides the output.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Budget for each byte of a body: the bytes themselves, the readings parsed from them, and the
+/// columns built from those.
+const BUDGET_PER_BYTE: usize = 3;
+/// Budget for each entry that a body may have: the parsed entry.
+const BUDGET_PER_ENTRY: usize = 80;
+/// Upper bound on the window of a zstd body, as a power of two: memory of the decoder besides its
+/// output.
 const ZSTD_WINDOW_LOG: u32 = 23;
-/// Compressed bodies above this many bytes are opened while another thread takes over whoever else waits for this one.
+/// Compressed bodies above this many bytes are decompressed in `block_in_place`, so that other
+/// tasks of this thread move to another one.
 const LARGE: usize = 16 * 1024;
-/// How long the rest of a refused body is read before the answer goes out.
-const LINGER: Duration = Duration::from_secs(5);
-/// How much is decompressed between two looks at the budget, in bytes.
+/// How long the rest of a refused body is received before the response is sent.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that are decompressed between two checks of the budget.
 const CHUNK: usize = 64 * 1024;
 
-/// Bounds on bodies, and the budget that all of them share.
+/// Limits on bodies, and the budget that they share.
 #[derive(Debug, Clone)]
 pub struct Bodies {
     max_bytes: usize,
     budget: Arc<Semaphore>,
 }
 
-/// The text of a request and its share of the budget.
+/// The decompressed bytes of a body, and its permit of the budget.
 #[derive(Debug)]
-pub struct Text {
+pub struct BodyBytes {
     bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Text {
-    /// How many bytes it has.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
-    }
+impl std::ops::Deref for BodyBytes {
+    type Target = [u8];
 
-    /// The text.
-    ///
-    /// # Errors
-    /// It is not UTF-8.
-    pub fn as_str(&self) -> Result<&str, Problem> {
-        std::str::from_utf8(&self.bytes).map_err(|error| {
-            let detail = format!("the body is not UTF-8 from byte {}", error.valid_up_to());
-            Problem::new(StatusCode::BAD_REQUEST, "not_utf8", detail)
-        })
+    fn deref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
-/// What the head of a request says of its body.
+/// What the headers of a request state about its body.
 #[derive(Debug, Clone, Copy)]
-pub struct Announced {
-    /// None: one that we cannot read.
+pub struct BodyHeaders {
+    /// `None` if it is not supported.
     encoding: Option<Encoding>,
-    /// In bytes; 0 where it says nothing.
+    /// In bytes; 0 if it is not stated.
     length: usize,
-    asks_first: bool,
+    /// The client sends the body only after a `100 Continue`.
+    expects_continue: bool,
 }
 
-impl Announced {
+impl BodyHeaders {
     /// Reads the headers of a request.
     pub fn new(headers: &HeaderMap) -> Self {
         let length = headers
@@ -86,16 +81,17 @@ impl Announced {
                 .get(header::CONTENT_ENCODING)
                 .map_or(Some(Encoding::Identity), Encoding::new),
             length: length.unwrap_or(0),
-            asks_first: headers.contains_key(header::EXPECT),
+            expects_continue: headers.contains_key(header::EXPECT),
         }
     }
 }
 
 impl Bodies {
-    /// `max_bytes` bounds one body, before and after decompression; `budget_bytes` all of them together.
+    /// `max_bytes` is the limit on one body, before and after decompression, and `budget_bytes` the
+    /// limit on all of them together.
     pub fn new(max_bytes: usize, budget_bytes: usize) -> Self {
         let budget = budget_bytes
-            .max(max_bytes * SHARE_PER_BYTE + MAX_READINGS * ENTRY)
+            .max(max_bytes * BUDGET_PER_BYTE + MAX_READINGS * BUDGET_PER_ENTRY)
             .min(Semaphore::MAX_PERMITS);
         Self {
             max_bytes,
@@ -103,20 +99,25 @@ impl Bodies {
         }
     }
 
-    /// Reads a body to its end and decompresses it.
+    /// Receives a body and decompresses it.
     ///
     /// # Errors
-    /// 400, 408, 413, 415 or 503, as problem.
-    pub async fn read(&self, announced: Announced, mut body: Body) -> Result<Text, Problem> {
-        let text = self.text(announced, &mut body).await;
-        // Who asks first whether to send the body has sent none of it.
-        if text.is_err() && !announced.asks_first {
-            let _too_slow = tokio::time::timeout(LINGER, self.discard(body)).await;
+    /// 400, 408, 413, 415 or 503.
+    pub async fn read(
+        &self,
+        headers: BodyHeaders,
+        format: &Format,
+        mut body: Body,
+    ) -> Result<BodyBytes, ApiError> {
+        let bytes = self.receive(headers, format, &mut body).await;
+        // A client that waits for `100 Continue` has sent nothing yet.
+        if bytes.is_err() && !headers.expects_continue {
+            let _timed_out = tokio::time::timeout(DISCARD_TIMEOUT, self.discard(body)).await;
         }
-        text
+        bytes
     }
 
-    /// Throws away what is left of a body, as far as one of the largest size goes.
+    /// Discards the rest of a body, up to the limit on one body.
     async fn discard(&self, mut body: Body) {
         let mut seen = 0;
         while let Some(Ok(frame)) = body.frame().await {
@@ -127,83 +128,73 @@ impl Bodies {
         }
     }
 
-    async fn text(&self, announced: Announced, body: &mut Body) -> Result<Text, Problem> {
-        let encoding = announced.encoding.ok_or_else(|| {
-            let detail = "content-encoding is gzip, zstd or identity";
-            Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_encoding",
-                detail,
-            )
-        })?;
-        if announced.length > self.max_bytes {
-            return Err(self.too_large());
+    async fn receive(
+        &self,
+        headers: BodyHeaders,
+        format: &Format,
+        body: &mut Body,
+    ) -> Result<BodyBytes, ApiError> {
+        let encoding = headers.encoding.ok_or(ApiError::UnsupportedEncoding)?;
+        if headers.length > self.max_bytes {
+            return Err(ApiError::BodyTooLarge(self.max_bytes));
         }
-        let reading = self.collect(body, announced.length);
-        let (bytes, mut share) = tokio::time::timeout(ARRIVAL, reading).await.map_err(|_| {
-            let detail = format!("the body did not arrive within {} s", ARRIVAL.as_secs());
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
-        })??;
+        let collecting = self.collect(body, headers.length);
+        let (bytes, mut permit) = tokio::time::timeout(ARRIVAL_TIMEOUT, collecting)
+            .await
+            .map_err(|_| ApiError::BodyTimeout(ARRIVAL_TIMEOUT.as_secs()))??;
         let bytes = match encoding {
             Encoding::Identity => bytes,
             _ if bytes.len() > LARGE => {
-                tokio::task::block_in_place(|| self.decompress(encoding, bytes, &mut share))?
+                tokio::task::block_in_place(|| self.decompress(encoding, bytes, &mut permit))?
             }
-            _ => self.decompress(encoding, bytes, &mut share)?,
+            _ => self.decompress(encoding, bytes, &mut permit)?,
         };
-        // What comes out of it may be larger than the text: an entry for every "0," of an array.
-        let entries = bytes
-            .iter()
-            .filter(|&&byte| byte == b',' || byte == b'\n')
-            .count()
-            .min(MAX_READINGS);
-        share.merge(self.acquire(entries * ENTRY)?);
-        Ok(Text {
+        // The parsed entries may need more memory than the bytes: `0,` is an entry of an array.
+        let entries = (format.max_entries)(&bytes).min(MAX_READINGS);
+        permit.merge(self.acquire(entries * BUDGET_PER_ENTRY)?);
+        Ok(BodyBytes {
             bytes,
-            _share: share,
+            _permit: permit,
         })
     }
 
     async fn collect(
         &self,
         body: &mut Body,
-        announced: usize,
-    ) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
-        let mut share = self.share(0)?;
-        let mut whole = BytesMut::with_capacity(announced.min(CHUNK));
+        expected_length: usize,
+    ) -> Result<(Bytes, OwnedSemaphorePermit), ApiError> {
+        let mut permit = self.acquire(0)?;
+        let mut whole = BytesMut::with_capacity(expected_length.min(CHUNK));
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| {
-                let detail = format!("the body broke off: {error}");
-                Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", detail)
-            })?;
+            let frame = frame.map_err(|error| ApiError::BodyIncomplete(error.to_string()))?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
             if whole.len() + data.len() > self.max_bytes {
-                return Err(self.too_large());
+                return Err(ApiError::BodyTooLarge(self.max_bytes));
             }
-            share.merge(self.share(data.len())?);
+            permit.merge(self.acquire(data.len() * BUDGET_PER_BYTE)?);
             whole.extend_from_slice(&data);
         }
-        Ok((whole.freeze(), share))
+        Ok((whole.freeze(), permit))
     }
 
     fn decompress(
         &self,
         encoding: Encoding,
         bytes: Bytes,
-        share: &mut OwnedSemaphorePermit,
-    ) -> Result<Bytes, Problem> {
+        permit: &mut OwnedSemaphorePermit,
+    ) -> Result<Bytes, ApiError> {
         match encoding {
             Encoding::Identity => Ok(bytes),
-            Encoding::Gzip => self.inflate(flate2::read::MultiGzDecoder::new(&bytes[..]), share),
+            Encoding::Gzip => self.inflate(flate2::read::MultiGzDecoder::new(&bytes[..]), permit),
             Encoding::Zstd => {
                 let mut decoder =
                     zstd::stream::read::Decoder::with_buffer(&bytes[..]).map_err(|e| broken(&e))?;
                 decoder
                     .window_log_max(ZSTD_WINDOW_LOG)
                     .map_err(|e| broken(&e))?;
-                self.inflate(decoder, share)
+                self.inflate(decoder, permit)
             }
         }
     }
@@ -211,8 +202,8 @@ impl Bodies {
     fn inflate(
         &self,
         mut decoder: impl Read,
-        share: &mut OwnedSemaphorePermit,
-    ) -> Result<Bytes, Problem> {
+        permit: &mut OwnedSemaphorePermit,
+    ) -> Result<Bytes, ApiError> {
         let mut whole = Vec::new();
         loop {
             let before = whole.len();
@@ -225,42 +216,23 @@ impl Bodies {
                 return Ok(whole.into());
             }
             if whole.len() > self.max_bytes {
-                return Err(self.too_large());
+                return Err(ApiError::BodyTooLarge(self.max_bytes));
             }
-            share.merge(self.share(whole.len() - before)?);
+            permit.merge(self.acquire((whole.len() - before) * BUDGET_PER_BYTE)?);
         }
     }
 
-    fn share(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        self.acquire(bytes * SHARE_PER_BYTE)
-    }
-
-    fn acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        let permits = u32::try_from(bytes).map_err(|_| self.too_large())?;
+    fn acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let permits = u32::try_from(bytes).map_err(|_| ApiError::BodyTooLarge(self.max_bytes))?;
         self.budget
             .clone()
             .try_acquire_many_owned(permits)
-            .map_err(|_| {
-                let detail = "the front end holds as many bodies as it may; retry";
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail)
-            })
-    }
-
-    fn too_large(&self) -> Problem {
-        let detail = format!(
-            "a body has at most {} bytes, before and after decompression",
-            self.max_bytes
-        );
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+            .map_err(|_| ApiError::TooManyBodies)
     }
 }
 
-fn broken(error: &std::io::Error) -> Problem {
-    Problem::new(
-        StatusCode::BAD_REQUEST,
-        "bad_compression",
-        format!("the body cannot be decompressed: {error}"),
-    )
+fn broken(error: &std::io::Error) -> ApiError {
+    ApiError::BadCompression(error.to_string())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,12 @@
 //! Coalescing: the readings of requests into batches, and batches to the sink.
 //!
-//! In: submissions, one or more a request. Out: each submission's outcome, once its batch is durable or is known not to
-//! be. At most so many batches are in flight; while they are, the submissions that arrive join the next batch, which
-//! leaves as soon as one comes back. There is no timer: a lone request leaves at once, a thousand concurrent ones share a
-//! message. What waits is bounded in readings; past that a submission is refused. The counters of the books move here,
-//! when the outcome is known, so that a client that goes away changes nothing in them.
+//! In: submissions, one or more per request. Out: the outcome of each submission, when its batch is
+//! durable or is known not to be. The number of batches in flight is bounded; while the limit is
+//! reached, new submissions join the next batch, which is sent as soon as one in flight is done.
+//! There is no timer: a lone request is sent at once, a thousand concurrent ones share a message.
+//! The number of pending readings is bounded; beyond it a submission is refused. The counters of
+//! the books are incremented here when the outcome is known, so that a client that disconnects
+//! changes nothing in them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -17,22 +19,23 @@ use schema::clock::{self, Stage};
 use schema::metric;
 use schema::partition::{Days, MAX_DAYS};
 use schema::reading::{Micros, Reading};
-use service::histogram::Tally;
+use service::histogram::LocalHistogram;
 use service::metrics::Histograms;
-use service::sink::{Sink, SinkError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use transport::{Sink, SinkError};
 
-/// Submissions that may wait. Most hold many readings, so that the bound on readings is met first; this one is for
-/// requests of a single reading.
-const QUEUE: usize = 16_384;
+/// Upper bound on pending submissions. Most have many readings, so that the limit on readings is
+/// reached first; this one is for requests of a single reading.
+const MAX_SUBMISSIONS: usize = 16_384;
 
-/// How often the coalescer lets everything else in the process go first, in vain, before a batch leaves: requests that have
-/// arrived by then join it. No timer: a lone request waits for nobody.
-const LOOKS: usize = 4;
+/// How often the coalescer yields to other tasks without a new submission before it sends a batch.
+/// Requests that arrive in between join the batch. This is not a timer: on an idle process the
+/// yields return at once.
+const IDLE_YIELDS: usize = 4;
 
-/// What became of a submission.
+/// The outcome of a submission.
 pub type Outcome = Result<(), SinkError>;
 
 /// Readings of one request, at most [`MAX_READINGS`].
@@ -42,48 +45,49 @@ struct Submission {
     days: Days,
     received_at: Micros,
     reply: oneshot::Sender<Outcome>,
-    _share: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// There is no room: as many readings wait as may.
+/// The limit on pending readings is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
 /// How the coalescer behaves.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Most batches in flight.
+    /// Upper bound on batches in flight.
     pub max_in_flight: usize,
-    /// Most readings that wait for their outcome.
+    /// Upper bound on readings that wait for their outcome.
     pub max_pending: usize,
-    /// How long the sink may try.
+    /// How long the sink may retry.
     pub deliver_timeout: Duration,
 }
 
-/// Where requests hand in their readings. The coalescer ends, everything delivered, when the last one is dropped.
+/// Accepts the readings of requests. When the last handle is dropped, the coalescer delivers what
+/// is pending and ends.
 #[derive(Debug, Clone)]
 pub struct Coalescer {
     queue: mpsc::Sender<Submission>,
-    room: Arc<Room>,
+    pending: Arc<PendingReadings>,
 }
 
-/// How many readings may wait, and how many do.
-struct Room {
-    places: Arc<Semaphore>,
-    size: usize,
-    pending: Gauge,
+/// The limit on pending readings, and how many there are.
+struct PendingReadings {
+    available: Arc<Semaphore>,
+    limit: usize,
+    gauge: Gauge,
 }
 
-impl std::fmt::Debug for Room {
+impl std::fmt::Debug for PendingReadings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Room({:?} of {})", self.places, self.size)
+        write!(f, "PendingReadings({:?} of {})", self.available, self.limit)
     }
 }
 
-impl Room {
-    fn note(&self) {
-        self.pending
-            .set((self.size - self.places.available_permits()) as f64);
+impl PendingReadings {
+    fn update_gauge(&self) {
+        let pending = self.limit - self.available.available_permits();
+        self.gauge.set(pending as f64);
     }
 }
 
@@ -95,28 +99,28 @@ impl Coalescer {
         histograms: Arc<Histograms>,
         tasks: &TaskTracker,
     ) -> Self {
-        let (queue, receiver) = mpsc::channel(QUEUE);
-        let size = config.max_pending.min(Semaphore::MAX_PERMITS);
-        let pending = metrics::gauge!(metric::PENDING.name);
-        let room = Arc::new(Room {
-            places: Arc::new(Semaphore::new(size)),
-            size,
-            pending,
+        let (queue, receiver) = mpsc::channel(MAX_SUBMISSIONS);
+        let limit = config.max_pending.min(Semaphore::MAX_PERMITS);
+        let pending = Arc::new(PendingReadings {
+            available: Arc::new(Semaphore::new(limit)),
+            limit,
+            gauge: metrics::gauge!(metric::PENDING.name),
         });
         let delivery = Arc::new(Delivery::new(
             config.deliver_timeout,
             sink,
             histograms,
-            room.clone(),
+            pending.clone(),
         ));
         tasks.spawn(run(receiver, config.max_in_flight, delivery));
-        Self { queue, room }
+        Self { queue, pending }
     }
 
-    /// Hands in the readings of one request, all of them or none. The receivers resolve when their part is decided.
+    /// Submits the readings of one request, all of them or none. Each receiver gets the outcome of
+    /// its part.
     ///
     /// # Errors
-    /// [`Full`]: none of them was taken.
+    /// [`Full`]: none of them was accepted.
     pub fn submit(
         &self,
         readings: Vec<Reading>,
@@ -125,17 +129,17 @@ impl Coalescer {
         let count = u32::try_from(readings.len()).map_err(|_| Full)?;
         let parts = split(readings);
         let slots = self.queue.try_reserve_many(parts.len()).map_err(|_| Full)?;
-        let mut share = self
-            .room
-            .places
+        let mut permit = self
+            .pending
+            .available
             .clone()
             .try_acquire_many_owned(count)
             .map_err(|_| Full)?;
         let mut outcomes = Vec::with_capacity(parts.len());
         for (slot, (readings, days)) in slots.zip(parts) {
             let (reply, outcome) = oneshot::channel();
-            // Never none: the parts sum up to what was acquired.
-            let Some(own) = share.split(readings.len()) else {
+            // Never `None`: the sizes of the parts add up to what was acquired.
+            let Some(permit) = permit.split(readings.len()) else {
                 return Err(Full);
             };
             slot.send(Submission {
@@ -143,16 +147,16 @@ impl Coalescer {
                 days,
                 received_at,
                 reply,
-                _share: own,
+                _permit: permit,
             });
             outcomes.push(outcome);
         }
-        self.room.note();
+        self.pending.update_gauge();
         Ok(outcomes)
     }
 }
 
-/// The readings of a request in parts that fit a batch, in their order, each with its days.
+/// Splits the readings of a request into parts that fit into a batch, in order, each with its days.
 fn split(readings: Vec<Reading>) -> Vec<(Vec<Reading>, Days)> {
     let mut parts = Vec::new();
     let mut rest = readings;
@@ -181,23 +185,24 @@ async fn run(mut queue: mpsc::Receiver<Submission>, max_in_flight: usize, delive
                 None => break,
             },
         };
-        // Closed by nobody.
+        // The semaphore is never closed.
         let Ok(slot) = slots.clone().acquire_owned().await else {
             break;
         };
         let mut submissions = Vec::new();
         let mut readings = 0;
         let mut days = Days::default();
-        let mut looks = 0;
+        let mut idle_yields = 0;
         next = Some(first);
-        while looks < LOOKS {
+        while idle_yields < IDLE_YIELDS {
             let Some(submission) = next.take().or_else(|| queue.try_recv().ok()) else {
-                looks += 1;
+                idle_yields += 1;
                 tokio::task::yield_now().await;
                 continue;
             };
             if submission.reply.is_closed() {
-                // The client has been told that its readings were not taken, or has gone: nobody was promised anything.
+                // The client has disconnected or got an error. No response promised to store the
+                // readings.
                 delivery
                     .not_sent
                     .increment(submission.readings.len() as u64);
@@ -209,7 +214,7 @@ async fn run(mut queue: mpsc::Receiver<Submission>, max_in_flight: usize, delive
                 next = Some(submission);
                 break;
             }
-            looks = 0;
+            idle_yields = 0;
             readings += submission.readings.len();
             days.extend(&submission.days);
             submissions.push(submission);
@@ -227,17 +232,17 @@ async fn run(mut queue: mpsc::Receiver<Submission>, max_in_flight: usize, delive
     deliveries.wait().await;
 }
 
-/// Takes one batch to the sink and does the books.
+/// Delivers batches to the sink and counts the outcomes.
 struct Delivery {
     timeout: Duration,
     sink: Arc<dyn Sink>,
     histograms: Arc<Histograms>,
-    room: Arc<Room>,
+    pending: Arc<PendingReadings>,
     accepted: Counter,
     not_sent: Counter,
     unconfirmed: Counter,
     batches: Counter,
-    /// The last batch was not taken: said once in the log, and counted each time.
+    /// Whether the last batch failed. Logged when it changes; each failure is counted.
     failing: AtomicBool,
 }
 
@@ -246,14 +251,17 @@ impl Delivery {
         timeout: Duration,
         sink: Arc<dyn Sink>,
         histograms: Arc<Histograms>,
-        room: Arc<Room>,
+        pending: Arc<PendingReadings>,
     ) -> Self {
-        let unavailable = |reason: &'static str| metrics::counter!(metric::UNAVAILABLE.name, metric::LABEL_REASON => reason);
+        let unavailable = |reason: &'static str| {
+            let name = metric::UNAVAILABLE.name;
+            metrics::counter!(name, metric::LABEL_REASON => reason)
+        };
         Self {
             timeout,
             sink,
             histograms,
-            room,
+            pending,
             accepted: metrics::counter!(metric::ACCEPTED.name),
             not_sent: unavailable("not_sent"),
             unconfirmed: unavailable("unconfirmed"),
@@ -280,46 +288,43 @@ impl Delivery {
 
         let in_flight = metrics::gauge!(metric::SINK_IN_FLIGHT.name);
         in_flight.increment(1.0);
-        let handed_over = Instant::now();
-        let outcome = self
-            .sink
-            .deliver(batch.clone(), handed_over + self.timeout)
-            .await;
+        let begin = Instant::now();
+        let outcome = self.sink.deliver(batch.clone(), begin + self.timeout).await;
         in_flight.decrement(1.0);
 
         if self.failing.swap(outcome.is_err(), Relaxed) != outcome.is_err() {
             match &outcome {
-                Ok(()) => tracing::info!("the sink takes batches again"),
-                Err(reason) => tracing::warn!(%reason, "the sink does not take batches"),
+                Ok(()) => tracing::info!("the sink accepts batches again"),
+                Err(reason) => tracing::warn!(%reason, "the sink does not accept batches"),
             }
         }
         match &outcome {
             Ok(()) => {
                 self.accepted.increment(readings);
                 self.batches.increment(1);
-                let micros = u64::try_from(handed_over.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
                 self.histograms.confirm.record(micros, 1);
-                self.clock(&batch);
+                self.record_stages(&batch);
             }
             Err(SinkError::Refused(reason)) => {
                 tracing::debug!(readings, reason, "the sink refused a batch");
                 self.not_sent.increment(readings);
             }
             Err(SinkError::Unconfirmed(reason)) => {
-                tracing::debug!(readings, reason, batch = %batch.id, "no confirmation of a batch");
+                tracing::debug!(readings, reason, batch = %batch.id, "a batch was not confirmed");
                 self.unconfirmed.increment(readings);
             }
         }
         for submission in submissions {
-            // A client that has gone does not hear it.
+            // An error means that the client has disconnected.
             let _ = submission.reply.send(outcome.clone());
         }
-        self.room.note();
+        self.pending.update_gauge();
     }
 
-    fn clock(&self, batch: &Batch) {
-        let mut measured = Tally::default();
-        let mut received = Tally::default();
+    fn record_stages(&self, batch: &Batch) {
+        let mut measured = LocalHistogram::default();
+        let mut received = LocalHistogram::default();
         let mut times = batch.measured_at.iter();
         for receipt in &batch.receipts {
             received.between(
@@ -345,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_split_by_readings_and_by_days_and_loses_none() {
+    fn a_request_is_split_by_readings_and_days_without_loss() {
         let reading = |n: i64, step: i64| Reading {
             series_id: 1,
             measured_at: 1_000_000_000_000_000 + n * step,

@@ -1,20 +1,20 @@
-//! Gridwatch's front door: readings in over HTTP, batches out to a sink.
+//! The front end: readings in over HTTP, batches out to a sink.
 //!
 //! ```text
-//! decode (body, format, timestamp) ▸ validate, resolve (readings, registry) ▸ coalesce ▸ sink
+//! read body (body) ▸ parse (format, timestamp) ▸ validate, resolve (readings, registry)
+//!   ▸ coalesce ▸ sink
 //! ```
 //!
-//! The front end never waits for PostgreSQL on the way of a reading: names are resolved from memory ([`registry`]), and
-//! only a name that is new to everyone is asked about. What answers 202 is durable in the sink.
+//! The front end resolves names from memory ([`registry`]) and does not wait for PostgreSQL, except
+//! to register a name that nobody has registered. A reading that was accepted with 202 is durable
+//! in the sink.
 
-pub mod amqp_sink;
-pub mod body;
+mod body;
 pub mod coalesce;
-pub mod failover;
 pub mod format;
-pub mod readings;
+mod readings;
 pub mod registry;
-pub mod timestamp;
+mod timestamp;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -23,33 +23,35 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
-use deadpool_postgres::Pool;
-use metrics::Counter;
 use schema::metric;
-use service::health::Health;
-use service::metrics::Histograms;
-use service::problem::Problem;
-use service::sink::Sink;
+use service::health::Component;
+use service::{ApiError, Context};
+use store::Pool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use transport::Sink;
 
 use crate::body::Bodies;
 use crate::coalesce::Coalescer;
 use crate::readings::Readings;
+use crate::registry::Registry;
+use crate::registry::refresh;
 use crate::registry::register::Registrar;
-use crate::registry::{Registry, follow};
 
-/// How long batches of clients that have gone may still take at the end, beyond the grace period.
-const SETTLE: Duration = Duration::from_secs(1);
+/// How long batches and registrations whose clients have disconnected may take after the grace
+/// period.
+const FINAL_WAIT: Duration = Duration::from_secs(1);
+/// How much longer than the sink a request waits for its outcome.
+const RESPONSE_MARGIN: Duration = Duration::from_secs(1);
 
-/// What happens to readings of devices that are not registered.
+/// What to do with readings of devices that are not registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnknownDevices {
-    /// They are rejected.
+    /// Reject them.
     #[default]
     Reject,
-    /// They are registered, with the metric.
+    /// Register the device and the metric.
     Register,
 }
 
@@ -70,149 +72,119 @@ impl FromStr for UnknownDevices {
 pub struct Config {
     /// See [`UnknownDevices`].
     pub unknown_devices: UnknownDevices,
-    /// Most series that registering may fill the registry with.
+    /// Upper bound on series in the registry, beyond which none is registered.
     pub max_series: usize,
-    /// Longest body in bytes, before and after decompression.
+    /// Upper bound on the length of a body in bytes, before and after decompression.
     pub max_body_bytes: usize,
-    /// Budget of all bodies under way together, in bytes.
+    /// Upper bound on the memory of all bodies in flight, in bytes.
     pub body_budget_bytes: usize,
-    /// Most connections at a time.
+    /// Upper bound on open connections.
     pub max_connections: usize,
     /// See [`coalesce::Config`].
     pub coalesce: coalesce::Config,
-    /// How far ahead of our clock a reading may be.
+    /// How far in the future a reading may be measured.
     pub future_tolerance: Duration,
-    /// How far behind our clock a reading may be; without one any age is welcome.
+    /// How old a reading may be; no age limit if `None`.
     pub horizon: Option<Duration>,
-    /// Whether the sink's word means that readings are in PostgreSQL: they are answered 201 then, and 202 otherwise.
-    pub stored: bool,
-    /// How long requests and batches under way may take to finish after the stop signal.
+    /// Whether the sink confirms that readings are committed to PostgreSQL. The response is then
+    /// 201, otherwise 202.
+    pub commits: bool,
+    /// How long requests in flight may take after the stop signal.
     pub grace: Duration,
 }
 
-/// Serves until `stop`, then drains: takes no further connection, lets the requests under way finish, and returns when
-/// every batch has had its answer or the grace period is over. The caller closes the sink and the pool afterwards.
-///
-/// # Errors
-/// None at present; the signature leaves room for fatal ones.
+/// Serves until the stop signal, then drains: stops accepting connections, and returns when every
+/// batch has its outcome or the grace period is over. The caller closes the sink and the pool
+/// afterwards.
 pub async fn run(
+    context: Context,
     config: Config,
     listener: TcpListener,
     sink: Arc<dyn Sink>,
     pool: Pool,
-    health: Health,
-    histograms: Arc<Histograms>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
+) {
     let registry = Arc::new(Registry::default());
-    let followed = CancellationToken::new();
-    let follower = tokio::spawn(follow::run(
+    let refresh_stop = CancellationToken::new();
+    let refreshing = tokio::spawn(refresh::run(
         registry.clone(),
         pool.clone(),
-        health.part("database"),
-        followed.clone(),
+        context.health.component(Component::Database),
+        refresh_stop.clone(),
     ));
-
     let tasks = TaskTracker::new();
-    let coalescer = Coalescer::start(config.coalesce.clone(), sink, histograms.clone(), &tasks);
+    let router = router(readings(&context, &config, registry, sink, pool, &tasks));
+    tracing::info!(address = ?listener.local_addr().ok(), "accepting readings");
+    let server = service::http::Config {
+        name: "readings",
+        max_connections: config.max_connections,
+        grace: config.grace,
+    };
+    let drain = async {
+        context.stop.cancelled().await;
+        context.health.begin_drain();
+    };
+    tokio::join!(
+        service::http::serve(server, listener, router, context.stop.clone()),
+        drain
+    );
+
+    // The router held the last coalescer and the last registrar. Their tasks finish their work and
+    // end.
+    tasks.close();
+    if tokio::time::timeout(FINAL_WAIT, tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "batches were still unconfirmed at shutdown; their clients got no 2xx response"
+        );
+    }
+    refresh_stop.cancel();
+    let _ = refreshing.await;
+}
+
+/// What the handler works with. Its background tasks are tasks of `tasks`.
+fn readings(
+    context: &Context,
+    config: &Config,
+    registry: Arc<Registry>,
+    sink: Arc<dyn Sink>,
+    pool: Pool,
+    tasks: &TaskTracker,
+) -> Readings {
+    let histograms = context.histograms.clone();
+    let coalescer = Coalescer::start(config.coalesce.clone(), sink, histograms.clone(), tasks);
     let registrar = match config.unknown_devices {
         UnknownDevices::Reject => None,
         UnknownDevices::Register => {
-            Some(Registrar::start(registry.clone(), pool, config.max_series))
+            let registry = registry.clone();
+            Some(Registrar::start(registry, pool, config.max_series, tasks))
         }
     };
     let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-    let readings = Arc::new(Readings {
+    Readings {
         bodies: Bodies::new(config.max_body_bytes, config.body_budget_bytes),
         registry,
         registrar,
         coalescer,
         future_tolerance: micros(config.future_tolerance),
         horizon: config.horizon.map(micros),
-        // The sink has its whole time, and a little to answer in.
-        answer_timeout: config.coalesce.deliver_timeout + Duration::from_secs(1),
-        success: if config.stored {
+        response_timeout: config.coalesce.deliver_timeout + RESPONSE_MARGIN,
+        success: if config.commits {
             StatusCode::CREATED
         } else {
             StatusCode::ACCEPTED
         },
         histograms,
         received: metrics::counter!(metric::RECEIVED.name),
-    });
-    {
-        let health = health.clone();
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            stop.cancelled().await;
-            health.drain();
-        });
     }
-    tracing::info!(address = ?listener.local_addr().ok(), "taking readings");
-    let statuses = Arc::new(Statuses::default());
-    let answered = move |status| statuses.count(status);
-    service::http::serve(
-        listener,
-        router(readings),
-        answered,
-        config.max_connections,
-        config.grace,
-        stop,
-    )
-    .await;
-
-    // The last coalescer went with the router: what it holds is delivered, and then its task ends.
-    tasks.close();
-    // Every request that could be answered was: what is still unconfirmed was promised to nobody.
-    if tokio::time::timeout(SETTLE, tasks.wait()).await.is_err() {
-        tracing::warn!("batches were still unconfirmed at the end; no one was told 202 for them");
-    }
-    followed.cancel();
-    let _ = follower.await;
-    Ok(())
 }
 
-fn router(readings: Arc<Readings>) -> Router {
-    let not_allowed = || async {
-        Problem::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            "readings are sent with POST",
-        )
-    };
-    let not_found = || async {
-        Problem::new(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "readings are sent to /v1/readings",
-        )
-    };
+fn router(readings: Readings) -> Router {
+    let not_allowed = || async { ApiError::MethodNotAllowed("send readings with POST") };
+    let not_found = || async { ApiError::NotFound("send readings to /v1/readings") };
     Router::new()
         .route("/v1/readings", post(readings::post).fallback(not_allowed))
         .fallback(not_found)
-        .with_state(readings)
-}
-
-/// Counters of answers, one a status, made once.
-struct Statuses(Vec<(StatusCode, Counter)>);
-
-impl Default for Statuses {
-    fn default() -> Self {
-        let codes = [201, 202, 400, 404, 405, 408, 413, 415, 422, 500, 503].into_iter();
-        let counter = |code: u16| {
-            let status = StatusCode::from_u16(code).unwrap_or_default();
-            (
-                status,
-                metrics::counter!(metric::HTTP_REQUESTS.name, metric::LABEL_STATUS => code.to_string()),
-            )
-        };
-        Self(codes.map(counter).collect())
-    }
-}
-
-impl Statuses {
-    fn count(&self, answered: StatusCode) {
-        if let Some((_, counter)) = self.0.iter().find(|(status, _)| *status == answered) {
-            counter.increment(1);
-        }
-    }
+        .with_state(Arc::new(readings))
 }

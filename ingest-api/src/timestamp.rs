@@ -1,4 +1,6 @@
-//! Times as devices write them: RFC 3339, or an epoch in the precision that the request names.
+//! Times as devices send them: RFC 3339, or an epoch number in the precision of the request.
+//!
+//! In: a JSON value. Out: microseconds since 1970, or a rejection.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,8 +9,9 @@ use schema::Rejection;
 use schema::reading::{Micros, check_calendar};
 use serde::{Deserialize, Deserializer, de};
 
-/// Unit of numeric times. Seconds unless the request says otherwise: a finer unit read as seconds lies in the far
-/// future and is rejected, so that a forgotten `precision` never stores a wrong time.
+/// Unit of numeric times. The default is seconds: a time in a finer unit that is interpreted as
+/// seconds is far in the future and rejected, so that a forgotten `precision` never stores a wrong
+/// time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -19,28 +22,28 @@ pub enum Precision {
     Ms,
     /// Microseconds.
     Us,
-    /// Nanoseconds; what is below a microsecond is cut.
+    /// Nanoseconds, truncated to microseconds.
     Ns,
 }
 
-/// A time as it stood in the input.
+/// A time as it is in the input.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum RawTime<'a> {
-    /// Not there: the time of receipt.
+    /// Absent: the time of receipt applies.
     #[default]
     Absent,
     /// A whole number.
     Whole(i64),
     /// A number with a fraction.
     Fraction(f64),
-    /// A string, to be RFC 3339.
+    /// A string, which should be RFC 3339.
     Text(Cow<'a, str>),
-    /// A number or a type that is no time.
+    /// A number or a type that cannot be a time.
     Unusable,
 }
 
 impl RawTime<'_> {
-    /// The time in microseconds, or `received_at` where none was given.
+    /// The time in microseconds, or `received_at` if it is absent.
     ///
     /// # Errors
     /// [`Rejection::BadTimestamp`].
@@ -61,7 +64,7 @@ impl RawTime<'_> {
                     Precision::Ns => 1e-3,
                 };
                 let micros = (number * scale).round();
-                // The cast saturates, and what it saturates to is outside of the calendar.
+                // The cast saturates, and the result is then outside the calendar.
                 micros.is_finite().then_some(micros as i64)
             }
             Self::Text(text) => text
@@ -83,7 +86,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawTime<'a> {
             type Value = RawTime<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a time as RFC 3339 string or as number")
+                f.write_str("a time as an RFC 3339 string or a number")
             }
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
                 Ok(RawTime::Text(Cow::Borrowed(text)))
@@ -124,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc_3339_and_every_precision_say_the_same_time() {
+    fn rfc_3339_and_every_precision_are_equivalent() {
         for (json, precision) in [
             ("\"2026-11-20T10:00:00Z\"", Precision::S),
             ("\"2026-11-20T11:30:00.000000+01:30\"", Precision::Ns),
@@ -141,12 +144,12 @@ mod tests {
     }
 
     #[test]
-    fn absent_is_the_time_of_receipt() {
+    fn an_absent_time_is_the_time_of_receipt() {
         assert_eq!(resolve("null", Precision::S), Ok(7));
     }
 
     #[test]
-    fn what_is_no_time_is_rejected() {
+    fn a_value_that_is_not_a_time_is_rejected() {
         for json in [
             "\"yesterday\"",
             "\"\"",

@@ -1,7 +1,8 @@
-//! The batch: what one message on the queue holds.
+//! The batch: the content of one message on the queue.
 //!
-//! In: columns of readings that the front end has resolved and checked. Out: bytes, a version byte and the protobuf
-//! message of `proto/batch.proto` behind it. Decoding takes any bytes, never panics, and says what is wrong with them.
+//! In: columns of readings that the front end has validated and resolved. Out: bytes, which are a
+//! version byte and the protobuf message of `proto/batch.proto`. Decoding accepts any bytes, never
+//! panics, and returns a [`DecodeError`] for bytes that are not a valid batch.
 
 use prost::Message as _;
 use uuid::Uuid;
@@ -14,33 +15,36 @@ mod wire {
     include!(concat!(env!("OUT_DIR"), "/gridwatch.v1.rs"));
 }
 
-/// First byte of every message; a reader refuses a version it does not know.
+/// First byte of every message. A consumer rejects a version that it does not know.
 pub const VERSION: u8 = 1;
 
-/// Most readings in one batch. At 20 bytes each a message stays near 80 kB, where a quorum queue still carries
-/// thousands a second, and a consumer's prefetch of 512 stays near 40 MB.
+/// Upper bound on the readings of a batch. At 20 bytes each a message stays near 80 kB, a size at
+/// which a quorum queue still carries thousands of messages per second, and a consumer's prefetch
+/// of 512 messages stays near 40 MB.
 pub const MAX_READINGS: usize = 4_096;
 
-/// Longest message that a reader will look at, in bytes: the columns, a receipt for every reading, and some room.
+/// Upper bound on the length of a message in bytes: the columns, a receipt for each reading, and
+/// some room. A longer message is not decoded.
 pub const MAX_MESSAGE_BYTES: usize = MAX_READINGS * (20 + 13) + 1_024;
 
-/// How many readings of a batch one request brought, and when it did.
+/// The share of one request in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
     /// When the request was received.
     pub received_at: Micros,
-    /// How many of the batch's readings are its own.
+    /// Number of the batch's readings that came with this request.
     pub count: u32,
 }
 
-/// Readings in columns, with the clocks of the way so far.
+/// Readings in columns, with the clocks up to the sink.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
     /// Idempotency key: UUIDv7.
     pub id: Uuid,
-    /// When the front end handed the batch to its sink.
+    /// When the front end sent the batch to its sink.
     pub enqueued_at: Micros,
-    /// The requests that are part of it, in the order of the columns. Their counts sum up to [`Batch::len`].
+    /// The requests of the batch, in the order of the columns. Their counts add up to
+    /// [`Batch::len`].
     pub receipts: Vec<Receipt>,
     /// Column: series of each reading.
     pub series_id: Vec<SeriesId>,
@@ -50,27 +54,28 @@ pub struct Batch {
     pub value: Vec<f64>,
 }
 
-/// What is wrong with a message. All of these are poison: no retry makes the bytes better.
+/// Why a message is not a valid batch. Every such message is poison: a retry cannot succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// No bytes at all.
+    /// The message has no bytes.
     #[error("the message is empty")]
     Empty,
-    /// A version that this reader does not know.
-    #[error("the message has version {0}, this reader knows version 1")]
+    /// The message has a version that this consumer does not know.
+    #[error("the message has version {0}; only version 1 is supported")]
     Version(u8),
     /// Longer than [`MAX_MESSAGE_BYTES`].
-    #[error("the message has {0} bytes, more than any batch has")]
+    #[error("the message has {0} bytes, more than a batch can have")]
     TooLong(usize),
-    /// Not the protobuf message.
-    #[error("the message is no protobuf batch: {0}")]
+    /// The bytes are not the protobuf message.
+    #[error("the message is not a valid protobuf batch: {0}")]
     Malformed(String),
     /// The batch id is not 16 bytes.
     #[error("the batch id has {0} bytes instead of 16")]
     Id(usize),
-    /// Columns or receipts that do not fit each other.
+    /// The columns and receipts differ in length.
     #[error(
-        "the columns differ in length: {series} series, {times} times, {values} values, receipts of {receipts} readings"
+        "the columns differ in length: {series} series, {times} times, {values} values, \
+         receipts of {receipts} readings"
     )]
     Columns {
         /// Length of the series column.
@@ -85,8 +90,8 @@ pub enum DecodeError {
     /// More than [`MAX_READINGS`].
     #[error("the batch has {0} readings, more than the 4096 allowed")]
     TooMany(usize),
-    /// Readings of more than [`MAX_DAYS`].
-    #[error("the batch has readings of {0} days, more than the 256 allowed")]
+    /// More than [`MAX_DAYS`] days.
+    #[error("the readings of the batch span {0} days, more than the 256 allowed")]
     TooManyDays(usize),
 }
 
@@ -116,12 +121,12 @@ impl Batch {
         self.series_id.len()
     }
 
-    /// Whether there is no reading in it.
+    /// Whether the batch has no readings.
     pub fn is_empty(&self) -> bool {
         self.series_id.is_empty()
     }
 
-    /// Appends one reading to the columns. Whoever appends also keeps the receipts.
+    /// Appends one reading to the columns. The caller adds the receipts.
     pub fn push(&mut self, reading: Reading) {
         self.series_id.push(reading.series_id);
         self.measured_at.push(reading.measured_at);
@@ -141,7 +146,7 @@ impl Batch {
             })
     }
 
-    /// The message's bytes.
+    /// Encodes the batch as the bytes of a message.
     pub fn encode(&self) -> Vec<u8> {
         let message = wire::Batch {
             id: self.id.as_bytes().to_vec(),
@@ -158,10 +163,10 @@ impl Batch {
         bytes
     }
 
-    /// Reads a message. Any bytes may come in.
+    /// Decodes the bytes of a message. Any bytes are accepted as input.
     ///
     /// # Errors
-    /// [`DecodeError`]: poison, to be dead-lettered with its reason.
+    /// [`DecodeError`]: the message is poison and has to be dead-lettered with this reason.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() > MAX_MESSAGE_BYTES {
             return Err(DecodeError::TooLong(bytes.len()));
@@ -242,8 +247,9 @@ mod tests {
         batch
     }
 
-    /// The bytes were written by hand from the protobuf encoding rules (protobuf.dev/programming-guides/encoding):
-    /// a change that breaks this test breaks every message that is on a queue.
+    /// The bytes were written by hand from the protobuf encoding rules
+    /// (protobuf.dev/programming-guides/encoding). A change that breaks this test breaks every
+    /// message that is on a queue.
     #[test]
     fn the_wire_format_is_pinned_by_golden_bytes() {
         let golden: Vec<u8> = [
@@ -266,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_message_is_said() {
+    fn each_kind_of_invalid_message_has_its_error() {
         assert_eq!(Batch::decode(&[]), Err(DecodeError::Empty));
         assert_eq!(Batch::decode(&[9, 1]), Err(DecodeError::Version(9)));
         assert!(matches!(
@@ -341,13 +347,17 @@ mod tests {
         fn any_batch()(
             id in any::<u128>(),
             enqueued_at in any::<i64>(),
-            rows in prop::collection::vec((any::<i32>(), any::<i64>(), prop::num::f64::ANY), 0..200),
+            rows in prop::collection::vec(
+                (any::<i32>(), any::<i64>(), prop::num::f64::ANY),
+                0..200,
+            ),
             received_at in any::<i64>(),
         ) -> Batch {
             let mut batch = Batch { id: Uuid::from_u128(id), enqueued_at, ..Batch::default() };
             for (row, (series_id, measured_at, value)) in rows.into_iter().enumerate() {
                 batch.push(Reading { series_id, measured_at, value });
-                batch.receipts.push(Receipt { received_at: received_at.wrapping_add(row as i64), count: 1 });
+                let received_at = received_at.wrapping_add(row as i64);
+                batch.receipts.push(Receipt { received_at, count: 1 });
             }
             batch
         }
@@ -355,8 +365,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_batch_comes_back_as_it_went(batch in any_batch()) {
-            // Compared as bytes, because NaN is not equal to itself.
+        fn every_batch_survives_encoding_and_decoding(batch in any_batch()) {
+            // The bytes are compared because NaN is not equal to itself.
             prop_assert_eq!(Batch::decode(&batch.encode()).unwrap().encode(), batch.encode());
         }
 
@@ -366,7 +376,11 @@ mod tests {
         }
 
         #[test]
-        fn decoding_a_damaged_message_never_panics(batch in any_batch(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+        fn decoding_a_damaged_message_never_panics(
+            batch in any_batch(),
+            at in any::<prop::sample::Index>(),
+            to in any::<u8>(),
+        ) {
             let mut bytes = batch.encode();
             let at = at.index(bytes.len());
             bytes[at] = to;

@@ -1,13 +1,17 @@
 //! The stage clocks: measured ▸ received ▸ enqueued ▸ dequeued ▸ persisted.
 //!
-//! A stage is the time between two clocks. The front end and the worker may run on hosts whose clocks differ; a stage
-//! that would be negative is taken as zero and counted ([`crate::metric::CLOCK_SKEW`]).
+//! A stage is the time between two of these clocks. The front end and the worker may run on hosts
+//! whose clocks differ; a stage that would be negative is recorded as zero and counted
+//! ([`crate::metric::CLOCK_SKEW`]).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::reading::Micros;
 
-/// Now, in microseconds since the epoch.
+/// 2000-01-01T00:00:00Z, the epoch of PostgreSQL's binary timestamps, in microseconds since 1970.
+pub const POSTGRES_EPOCH: Micros = 946_684_800_000_000;
+
+/// The current time, in microseconds since 1970-01-01T00:00:00Z.
 pub fn now() -> Micros {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -15,25 +19,25 @@ pub fn now() -> Micros {
     Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
 }
 
-/// A part of the way between two clocks.
+/// A latency segment: the time between two clocks of a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// From the device's clock to the whole request being in the front end.
+    /// From the device's clock to the arrival of the whole request at the front end.
     MeasuredToReceived,
-    /// From there to the batch being handed to the sink: waiting for room among the batches in flight.
+    /// From there until the batch is sent to the sink: the wait for a free slot in flight.
     ReceivedToEnqueued,
-    /// From there to the worker holding the message: the queue.
+    /// From there until the worker has the message: the queue.
     EnqueuedToDequeued,
     /// From there to the commit.
     DequeuedToPersisted,
-    /// From the request to the commit: what Gridwatch answers for.
+    /// From the request to the commit: the part that Gridwatch is responsible for.
     ReceivedToPersisted,
     /// From the device's clock to the commit: the total.
     MeasuredToPersisted,
 }
 
 impl Stage {
-    /// Every stage, in the order of the way.
+    /// Every stage, in the order of the data flow.
     pub const ALL: [Stage; 6] = [
         Self::MeasuredToReceived,
         Self::ReceivedToEnqueued,

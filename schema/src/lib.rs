@@ -1,13 +1,14 @@
-//! The contract between Gridwatch's parts.
+//! The contract between the parts of Gridwatch.
 //!
-//! What is written here is what two processes, or a process and its store, must agree on: the [`reading`] and the
-//! rules it is checked by, the [`batch`] on the queue, the [`topology`] of the queue, the tables ([`migrations`]),
-//! the [`clock`] stages and the [`metric`] names. Nothing here does I/O but the migrations.
+//! Two processes, or a process and its database, must agree on what is defined here: the
+//! [`reading`] and its validation rules, the [`batch`] on the queue, the [`topology`] of the queue,
+//! the days by which the table is partitioned ([`partition`]), the [`clock`] stages and the
+//! [`metric`] names. The tables are a contract as well; their SQL files are in `migrations/`. This
+//! crate does no I/O.
 
 pub mod batch;
 pub mod clock;
 pub mod metric;
-pub mod migrations;
 pub mod partition;
 pub mod reading;
 pub mod topology;

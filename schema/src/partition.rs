@@ -1,15 +1,14 @@
-//! Partitions of the reading table: one a UTC day, and one for everything before 2000.
+//! Partitions of the reading table: one for each UTC day, and one for everything before 2000.
 //!
-//! Devices whose clock battery died report 1970; an attacker could report any day there ever was. Days before 2000 share
-//! the partition that the migrations make, so that the number of partitions is bounded by the age of the century.
+//! Devices whose clock battery is empty report 1970, and an attacker could report any day. Days
+//! before 2000 share the partition that the migrations create, so that the age of the century
+//! bounds the number of partitions.
 
-use std::collections::{BTreeSet, HashSet};
-
-use tokio_postgres::{Client, Error};
+use std::collections::BTreeSet;
 
 use crate::reading::Micros;
 
-/// Microseconds of a day.
+/// Microseconds in a day.
 pub const DAY: Micros = 86_400_000_000;
 
 /// 2000-01-01, in days since the epoch: the first day with a partition of its own.
@@ -20,7 +19,7 @@ pub const FIRST_DAY: Day = Day(10_957);
 pub struct Day(pub i32);
 
 impl Day {
-    /// The day that a time is in. Times beyond `i32` days are clamped; no reading has one.
+    /// The day of a time. Times beyond `i32` days are clamped; no valid reading has one.
     pub fn of(at: Micros) -> Self {
         let day = at.div_euclid(DAY);
         Self(i32::try_from(day).unwrap_or(if day < 0 { i32::MIN } else { i32::MAX }))
@@ -32,40 +31,42 @@ impl Day {
     }
 }
 
-/// Most partitions that the readings of one batch may lie in. A transaction locks every partition that it writes to, and
-/// its index, until it ends; a server has room for 6,400 locks by default.
+/// Upper bound on the partitions that the readings of one batch belong to.
+///
+/// A transaction locks every partition that it writes to, and its index, until it ends; a server
+/// has room for 6,400 locks by default.
 pub const MAX_DAYS: usize = 256;
 
-/// The partitions that some readings lie in.
+/// The partitions that a set of readings belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Days(BTreeSet<Day>);
 
 impl Days {
-    /// Adds the partition of a time. The days before the first share one.
+    /// Adds the partition of a time. The days before [`FIRST_DAY`] share one.
     pub fn insert(&mut self, at: Micros) {
         let day = Day::of(at).max(Day(FIRST_DAY.0 - 1));
-        // Most readings are of the same day as the one before, and most often of the latest.
+        // Most readings have the same day as the one before, usually the latest.
         if self.0.last() != Some(&day) {
             self.0.insert(day);
         }
     }
 
-    /// How many partitions.
+    /// The number of partitions.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Adds all of another.
+    /// Adds all partitions of another set.
     pub fn extend(&mut self, other: &Days) {
         self.0.extend(&other.0);
     }
 
-    /// How many partitions both together have.
+    /// The number of partitions of both sets together.
     pub fn len_with(&self, other: &Days) -> usize {
         self.0.union(&other.0).count()
     }
@@ -82,33 +83,4 @@ impl FromIterator<Micros> for Days {
         times.into_iter().for_each(|at| days.insert(at));
         days
     }
-}
-
-/// The days that have a partition.
-///
-/// # Errors
-/// Whatever PostgreSQL says; nothing has changed then.
-pub async fn existing(client: &Client) -> Result<HashSet<Day>, Error> {
-    let rows = client
-        .query(
-            "SELECT day - DATE '1970-01-01' FROM gridwatch_reading_days()",
-            &[],
-        )
-        .await?;
-    Ok(rows.into_iter().map(|row| Day(row.get(0))).collect())
-}
-
-/// Makes the partition of a day where it is missing, in a transaction of its own, without stopping those who write to
-/// other days.
-///
-/// # Errors
-/// Whatever PostgreSQL says; the partition is there whole or not at all.
-pub async fn create(client: &Client, day: Day) -> Result<(), Error> {
-    client
-        .execute(
-            "SELECT gridwatch_create_reading_day(DATE '1970-01-01' + $1::integer)",
-            &[&day.0],
-        )
-        .await?;
-    Ok(())
 }

@@ -1,12 +1,13 @@
-//! A reading and the rules it is checked by.
+//! A reading and its validation rules.
 //!
-//! The rules are pure: names, values and times in, a [`Rejection`] out. Whether a device or a metric is known is the
-//! registry's question (`ingest-api`), but its answers have their codes here, so that every code is in one place.
+//! In: names, values and times. Out: a [`Rejection`] for those that are not valid. The rules are
+//! pure. Whether a device or a metric exists is decided by the registry (`ingest-api`), but the
+//! codes for it are here, so that every code is in one place.
 
-/// Microseconds since 1970-01-01T00:00:00Z: the one unit of time on the wire and in memory.
+/// Microseconds since 1970-01-01T00:00:00Z: the unit of time on the wire and in memory.
 pub type Micros = i64;
 
-/// The only name that a reading carries past the front end; `series.id` in PostgreSQL.
+/// `series.id` in PostgreSQL: how a reading refers to its series after the front end.
 pub type SeriesId = i32;
 
 /// Longest external id of a device, in bytes.
@@ -14,9 +15,10 @@ pub const MAX_DEVICE_BYTES: usize = 256;
 /// Longest name of a metric, in bytes.
 pub const MAX_METRIC_BYTES: usize = 128;
 
-/// 0001-01-01T00:00:00Z, the earliest time that is a reading's. PostgreSQL could go further back; RFC 3339 cannot.
+/// 0001-01-01T00:00:00Z, the earliest valid time of a reading. PostgreSQL supports earlier times,
+/// RFC 3339 does not.
 pub const MIN_MEASURED_AT: Micros = -62_135_596_800_000_000;
-/// 9999-12-31T00:00:00Z, the latest time that is a reading's.
+/// 9999-12-31T00:00:00Z, the latest valid time of a reading.
 pub const MAX_MEASURED_AT: Micros = 253_402_214_400_000_000;
 
 /// One measured value of one series.
@@ -30,16 +32,16 @@ pub struct Reading {
     pub value: f64,
 }
 
-/// Why a reading is not taken. [`Rejection::code`] is stable: programs and dashboards rely on it.
+/// Why a reading is rejected. [`Rejection::code`] is stable: programs and dashboards depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum Rejection {
-    /// The registry has no device of this name.
+    /// No device has this name.
     #[error("no device of this name is registered")]
     UnknownDevice,
-    /// The device is registered and was switched off.
+    /// The device is registered and inactive.
     #[error("the device is registered as inactive")]
     InactiveDevice,
-    /// The device is registered without this metric.
+    /// The device is registered, but not with this metric.
     #[error("the device has no metric of this name")]
     UnknownMetric,
     /// NaN, an infinity, null or a number beyond 64-bit floating point.
@@ -48,27 +50,29 @@ pub enum Rejection {
     /// Further ahead of the receiver's clock than the tolerance.
     #[error("measured_at is in the future beyond the tolerance")]
     MeasuredInFuture,
-    /// Before the configured horizon.
+    /// Older than the configured horizon.
     #[error("measured_at is before the retention horizon")]
     MeasuredTooOld,
-    /// Neither RFC 3339 nor an epoch of the request's precision, or outside of the years 1 to 9999.
+    /// Neither RFC 3339 nor an epoch number in the request's precision, or outside the years 1 to
+    /// 9999.
     #[error(
-        "measured_at is not a time: RFC 3339, or a number with ?precision=s|ms|us|ns (seconds unless told)"
+        "measured_at is not a valid time; use RFC 3339, \
+         or a number with ?precision=s|ms|us|ns (default: s)"
     )]
     BadTimestamp,
     /// A device or metric name longer than [`MAX_DEVICE_BYTES`] or [`MAX_METRIC_BYTES`].
     #[error("a device name has at most 256 bytes, a metric name at most 128")]
     NameTooLong,
     /// An empty name, or one with control characters.
-    #[error("a name has at least one character, and no control characters")]
+    #[error("a name has at least one character and no control characters")]
     BadName,
-    /// Not an object with device, metric, value and, optionally, measured_at.
-    #[error("a reading is an object with device, metric, value and, optionally, measured_at")]
+    /// Not an object with device, metric, value and optionally measured_at.
+    #[error("a reading is an object with device, metric, value and optionally measured_at")]
     BadReading,
-    /// Registering this name would exceed the configured number of series.
-    #[error("the registry is full: no further series can be registered")]
+    /// Registering this name would exceed the limit on series.
+    #[error("the registry is full; no more series can be registered")]
     RegistryFull,
-    /// Good in itself, but `?atomic=true` and another reading of the request was not.
+    /// The reading itself is valid, but the request is `?atomic=true` and another reading is not.
     #[error("another reading of this atomic request was rejected")]
     AtomicRequest,
 }
@@ -109,7 +113,7 @@ impl Rejection {
     }
 }
 
-/// Bounds on `measured_at`, worked out once per request from the receiver's clock.
+/// Bounds on `measured_at`, computed once per request from the receiver's clock.
 #[derive(Debug, Clone, Copy)]
 pub struct TimeBounds {
     latest: Micros,
@@ -117,7 +121,8 @@ pub struct TimeBounds {
 }
 
 impl TimeBounds {
-    /// `now` plus `future_tolerance` is the latest time taken; `now` less `horizon`, where there is one, the earliest.
+    /// The latest valid time is `now` plus `future_tolerance`. The earliest is `now` minus
+    /// `horizon`, if there is a horizon.
     pub fn around(now: Micros, future_tolerance: Micros, horizon: Option<Micros>) -> Self {
         Self {
             latest: now.saturating_add(future_tolerance),
@@ -125,7 +130,7 @@ impl TimeBounds {
         }
     }
 
-    /// Checks one time against the calendar and against these bounds.
+    /// Checks a time against the calendar and these bounds.
     pub fn check(&self, measured_at: Micros) -> Result<(), Rejection> {
         check_calendar(measured_at)?;
         if measured_at > self.latest {
@@ -138,7 +143,7 @@ impl TimeBounds {
     }
 }
 
-/// A time that the table and RFC 3339 can both say.
+/// Checks that the table and RFC 3339 can both represent a time.
 pub fn check_calendar(measured_at: Micros) -> Result<(), Rejection> {
     if (MIN_MEASURED_AT..=MAX_MEASURED_AT).contains(&measured_at) {
         Ok(())
@@ -147,7 +152,7 @@ pub fn check_calendar(measured_at: Micros) -> Result<(), Rejection> {
     }
 }
 
-/// A finite value.
+/// Checks that a value is finite.
 pub fn check_value(value: f64) -> Result<(), Rejection> {
     if value.is_finite() {
         Ok(())
@@ -156,8 +161,8 @@ pub fn check_value(value: f64) -> Result<(), Rejection> {
     }
 }
 
-/// Names that the registry may be asked for or hold. PostgreSQL's text cannot hold NUL, and a control character in a
-/// name breaks whoever prints it.
+/// Checks the names of a device and a metric. PostgreSQL's `text` cannot hold NUL, and other
+/// control characters break logs and tables in which a name is printed.
 pub fn check_names(device: &str, metric: &str) -> Result<(), Rejection> {
     if device.len() > MAX_DEVICE_BYTES || metric.len() > MAX_METRIC_BYTES {
         return Err(Rejection::NameTooLong);
@@ -197,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_bounded_ahead_and_behind_only_where_asked() {
+    fn the_past_is_bounded_only_by_a_configured_horizon() {
         let now = 1_700_000_000_000_000;
         let open = TimeBounds::around(now, 10, None);
         assert_eq!(open.check(now + 10), Ok(()));
@@ -214,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn values_and_names_have_their_bounds() {
+    fn values_and_names_are_checked_against_their_bounds() {
         for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             assert_eq!(check_value(value), Err(Rejection::ValueNotFinite));
         }

@@ -1,21 +1,24 @@
 //! The queue topology, as data: what both RabbitMQ 3.10 and 4.x accept.
 //!
-//! Batches go through the default exchange into one durable quorum queue. What a consumer rejects is moved to the
-//! dead-letter queue at least once: the broker keeps it in the first until the second has confirmed it.
+//! Batches go through the default exchange into one durable quorum queue. The broker moves what a
+//! consumer rejects to the dead-letter queue, at least once: it removes a message from the first
+//! queue only after the second has confirmed it.
 
 /// The queue of batches.
 pub const READINGS: &str = "gridwatch.readings";
 /// The exchange that rejected messages go through.
 pub const DEAD_LETTER_EXCHANGE: &str = "gridwatch.dead-letters";
-/// The queue that keeps them, whole.
+/// The queue of rejected messages, which are kept whole.
 pub const DEAD_LETTERS: &str = "gridwatch.dead-letters";
 
-/// Bound of the queue of batches in bytes; past it the broker refuses and the front end answers 503. At 20 bytes a
-/// reading this is more than a day of the load that Gridwatch was asked to carry (3,300 readings/s).
+/// Upper bound on the queue of batches in bytes. At the limit the broker refuses messages and the
+/// front end responds with 503. At 20 bytes per reading this is more than a day of the load that
+/// Gridwatch is designed for (3,300 readings/s).
 const MAX_QUEUE_BYTES: i64 = 8 * 1024 * 1024 * 1024;
 
-/// Redeliveries before the broker dead-letters by itself. RabbitMQ 4 counts to 20 unless told: a worker that loses its
-/// connection 20 times would have its readings taken away. Poison is found by decoding it, not by counting.
+/// Redeliveries after which the broker dead-letters a message. The default of RabbitMQ 4 is 20, so
+/// that a worker that loses its connection 20 times would lose readings to the dead-letter queue.
+/// Gridwatch finds poison messages by decoding them, not by counting deliveries.
 const DELIVERY_LIMIT: i64 = 1_000_000;
 
 /// Value of a queue argument.

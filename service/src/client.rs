@@ -1,4 +1,7 @@
-//! HTTP out: a small client for the operator's commands, tests and benchmarks.
+//! An HTTP client for the commands of the operator, tests and benchmarks.
+//!
+//! In: a request. Out: the response, read to its end. A connection that fails and a response that
+//! does not arrive in time are errors; the client does not retry.
 
 use std::time::Duration;
 
@@ -9,38 +12,38 @@ use hyper_util::client::legacy::Client as Pooled;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-/// Longest answer that is read.
-const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// Upper bound on the body of a response.
+const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The server cannot be reached, or the connection broke.
     #[error("{0}")]
     Connection(String),
-    /// No answer within the time.
-    #[error("no answer within {} s", .0.as_secs())]
+    /// No response within the timeout.
+    #[error("no response within {} s", .0.as_secs())]
     TimedOut(Duration),
 }
 
-/// An answer, read to its end.
+/// A response, read to its end.
 #[derive(Debug, Clone)]
-pub struct Answer {
-    /// Its status.
+pub struct Response {
+    /// The status.
     pub status: StatusCode,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
 }
 
-impl Answer {
-    /// The body as JSON; null when it is none.
+impl Response {
+    /// The body as JSON, or null if it is not valid JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// The body as text.
+    /// The body as text; invalid UTF-8 is replaced.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -54,7 +57,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that waits at most `timeout` for an answer.
+    /// A client that waits at most `timeout` for a response.
     pub fn new(timeout: Duration) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -64,24 +67,24 @@ impl Client {
         }
     }
 
-    /// `GET`.
+    /// Sends a `GET` request.
     ///
     /// # Errors
-    /// [`ClientError`]. An answer with an error status is an answer.
-    pub async fn get(&self, uri: Uri) -> Result<Answer, ClientError> {
+    /// [`ClientError`]. A response with an error status is not an error.
+    pub async fn get(&self, uri: Uri) -> Result<Response, ClientError> {
         self.send(Method::GET, uri, &[], Bytes::new()).await
     }
 
-    /// `POST`, with these headers.
+    /// Sends a `POST` request with these headers.
     ///
     /// # Errors
-    /// [`ClientError`]. An answer with an error status is an answer.
+    /// [`ClientError`]. A response with an error status is not an error.
     pub async fn post(
         &self,
         uri: Uri,
         headers: &[(&str, &str)],
         body: Bytes,
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<Response, ClientError> {
         self.send(Method::POST, uri, headers, body).await
     }
 
@@ -91,9 +94,9 @@ impl Client {
         uri: Uri,
         headers: &[(&str, &str)],
         body: Bytes,
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<Response, ClientError> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
-            ClientError::Connection(crate::postgres::words(error))
+            ClientError::Connection(crate::error_chain(error))
         };
         let mut request = Request::builder().method(method).uri(uri);
         for &(name, value) in headers {
@@ -102,22 +105,22 @@ impl Client {
         let request = request
             .body(Full::new(body))
             .map_err(|error| failed(&error))?;
-        let exchange = async {
+        let response = async {
             let (head, body) = self
                 .pooled
                 .request(request)
                 .await
                 .map_err(|error| failed(&error))?
                 .into_parts();
-            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+            let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await;
             let body = body.map_err(|error| failed(error.as_ref()))?.to_bytes();
-            Ok(Answer {
+            Ok(Response {
                 status: head.status,
                 headers: head.headers,
                 body,
             })
         };
-        tokio::time::timeout(self.timeout, exchange)
+        tokio::time::timeout(self.timeout, response)
             .await
             .unwrap_or(Err(ClientError::TimedOut(self.timeout)))
     }

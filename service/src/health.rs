@@ -1,37 +1,46 @@
-//! Health: which parts of the process are ready, and why the others are not.
+//! Health: which components of the process are ready, and why the others are not.
 //!
-//! In: each part says of itself that it is ready, or why not. Out: `/readyz`.
+//! In: each component reports that it works, or why it does not. Out: `/readyz`, and two gauges.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What every part has said last. Clones share everything.
-#[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Mutex<State>>);
+/// A part of a process that the process needs in order to work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Component {
+    /// The connection to RabbitMQ.
+    Broker,
+    /// The connection to PostgreSQL, and the tables there.
+    Database,
+    /// The queue on disk.
+    Spool,
+}
 
-#[derive(Debug, Default)]
-struct State {
-    draining: bool,
-    /// Name of a part, and why it is not ready.
-    parts: BTreeMap<&'static str, Option<String>>,
-    /// Parts that something stands in for while they are away.
-    replaced: BTreeSet<&'static str>,
+impl Component {
+    /// Its name in `/readyz` and in the logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::Database => "database",
+            Self::Spool => "spool",
+        }
+    }
 }
 
 /// What a process is able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ability {
-    /// Everything.
+pub enum HealthState {
+    /// Every component works.
     Ready,
-    /// Its work, with something standing in for a part that is away.
+    /// The process does its work, with a fallback for a component that is down.
     Degraded,
-    /// Not its work.
+    /// The process cannot do its work.
     Unready,
 }
 
-impl Ability {
-    /// In one word.
-    pub fn label(self) -> &'static str {
+impl HealthState {
+    /// Its name in `/readyz`.
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Ready => "ready",
             Self::Degraded => "degraded",
@@ -40,115 +49,129 @@ impl Ability {
     }
 }
 
-/// One part's side of it.
+/// The last report of every component. Clones share everything.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    draining: bool,
+    /// Why each component is not ready; `None` when it is.
+    components: BTreeMap<Component, Option<String>>,
+    /// Components that have a fallback.
+    with_fallback: BTreeSet<Component>,
+}
+
+/// The handle with which one component reports.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct ComponentHealth {
     health: Health,
-    name: &'static str,
+    component: Component,
 }
 
 impl Health {
-    /// The health of a process with these parts, none of which is ready before it says so. All are named here, before the
-    /// admin port opens: a process that asked for its parts one by one would be ready before the first.
-    pub fn of(parts: &[&'static str]) -> Self {
+    /// The health of a process with these components, none of which is ready until it reports so.
+    ///
+    /// All of them are named here, before the admin port opens. If components were added one by
+    /// one, the process would be ready before it knew of the first.
+    pub fn new(components: &[Component]) -> Self {
         let health = Self::default();
-        health.lock(|state| {
-            state.parts = parts
-                .iter()
-                .map(|&name| (name, Some("starting".to_owned())))
-                .collect()
-        });
+        let starting = |&component| (component, Some("starting".to_owned()));
+        health.update(|state| state.components = components.iter().map(starting).collect());
         health
     }
 
-    /// Something stands in for this part while it is away: the process does its work without, degraded.
-    pub fn replaced(&self, name: &'static str) {
-        self.lock(|state| state.replaced.insert(name));
+    /// Declares that this component has a fallback: without it the process is degraded, not
+    /// unready.
+    pub fn set_fallback(&self, component: Component) {
+        self.update(|state| state.with_fallback.insert(component));
     }
 
-    /// The side of one part.
-    pub fn part(&self, name: &'static str) -> Part {
-        Part {
+    /// The handle of one component.
+    pub fn component(&self, component: Component) -> ComponentHealth {
+        ComponentHealth {
             health: self.clone(),
-            name,
+            component,
         }
     }
 
-    /// Says for good that the process is on its way out.
-    pub fn drain(&self) {
-        self.lock(|state| state.draining = true);
+    /// Makes the process unready for the rest of its life, because it is shutting down.
+    pub fn begin_drain(&self) {
+        self.update(|state| state.draining = true);
     }
 
-    /// What the process is able to do, and each part's state in words.
-    pub fn report(&self) -> (Ability, BTreeMap<&'static str, String>) {
-        self.lock(|state| {
-            let mut words: BTreeMap<_, _> = state
-                .parts
+    /// The state of the process, and for each component `ready` or the reason why it is not.
+    pub fn report(&self) -> (HealthState, BTreeMap<&'static str, String>) {
+        self.update(|state| {
+            let mut reasons: BTreeMap<_, _> = state
+                .components
                 .iter()
-                .map(|(&name, reason)| (name, reason.clone().unwrap_or_else(|| "ready".into())))
+                .map(|(component, reason)| {
+                    let reason = reason.clone().unwrap_or_else(|| "ready".into());
+                    (component.name(), reason)
+                })
                 .collect();
             if state.draining {
-                words.insert("process", "draining".into());
+                reasons.insert("process", "draining".into());
             }
-            (state.ability(), words)
+            (state.evaluate(), reasons)
         })
     }
 
-    fn lock<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        // A thread that panicked while holding the lock leaves a state that is still one of the valid ones.
+    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        // If a thread panicked while it held the lock, the state is still a valid one.
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let result = change(&mut state);
-        metrics::gauge!(schema::metric::READY.name).set(if state.ability() == Ability::Unready {
-            0.0
-        } else {
-            1.0
-        });
-        metrics::gauge!(schema::metric::DEGRADED.name).set(
-            if state.ability() == Ability::Degraded {
-                1.0
-            } else {
-                0.0
-            },
-        );
+        let is = |expected| f64::from(u8::from(state.evaluate() == expected));
+        metrics::gauge!(schema::metric::READY.name).set(1.0 - is(HealthState::Unready));
+        metrics::gauge!(schema::metric::DEGRADED.name).set(is(HealthState::Degraded));
         result
     }
 }
 
 impl State {
-    fn ability(&self) -> Ability {
-        let away = || self.parts.iter().filter(|(_, reason)| reason.is_some());
-        if self.draining
-            || self.parts.is_empty()
-            || away().any(|(name, _)| !self.replaced.contains(name))
-        {
-            Ability::Unready
-        } else if away().next().is_some() {
-            Ability::Degraded
+    fn evaluate(&self) -> HealthState {
+        let mut down = self
+            .components
+            .iter()
+            .filter(|(_, reason)| reason.is_some())
+            .map(|(component, _)| component)
+            .peekable();
+        if self.draining || self.components.is_empty() {
+            HealthState::Unready
+        } else if down.peek().is_none() {
+            HealthState::Ready
+        } else if down.all(|component| self.with_fallback.contains(component)) {
+            HealthState::Degraded
         } else {
-            Ability::Ready
+            HealthState::Unready
         }
     }
 }
 
-impl Part {
-    /// This part works. Said in the log when it did not before.
+impl ComponentHealth {
+    /// Reports that the component works. Logged when it did not before.
     pub fn ready(&self) {
-        let was = self
+        let before = self
             .health
-            .lock(|state| state.parts.insert(self.name, None));
-        if was != Some(None) {
-            tracing::info!(part = self.name, "ready");
+            .update(|state| state.components.insert(self.component, None));
+        if before != Some(None) {
+            tracing::info!(component = self.component.name(), "ready");
         }
     }
 
-    /// This part does not work, for this reason. Said in the log when it is news.
+    /// Reports that the component does not work, and why. Logged when the reason is new.
     pub fn unready(&self, reason: impl Into<String>) {
         let reason = Some(reason.into());
-        let was = self
+        let before = self
             .health
-            .lock(|state| state.parts.insert(self.name, reason.clone()));
-        if was.is_some_and(|was| was != reason) {
-            tracing::warn!(part = self.name, reason = reason.as_deref(), "not ready");
+            .update(|state| state.components.insert(self.component, reason.clone()));
+        if before.is_some_and(|before| before != reason) {
+            tracing::warn!(
+                component = self.component.name(),
+                reason = reason.as_deref(),
+                "not ready"
+            );
         }
     }
 }
@@ -158,39 +181,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_is_every_part_and_not_draining() {
-        let health = Health::of(&["broker"]);
-        let ability = || health.report().0;
-        assert_eq!(
-            ability(),
-            Ability::Unready,
-            "ready before any part has said so"
-        );
-        let broker = health.part("broker");
+    fn a_process_is_ready_when_every_component_is_and_it_is_not_draining() {
+        let health = Health::new(&[Component::Broker]);
+        let state = || health.report().0;
+        assert_eq!(state(), HealthState::Unready, "ready before any report");
+        let broker = health.component(Component::Broker);
         broker.ready();
-        assert_eq!(ability(), Ability::Ready);
+        assert_eq!(state(), HealthState::Ready);
         broker.unready("cannot connect");
-        assert_eq!(
-            (ability(), health.report().1["broker"].as_str()),
-            (Ability::Unready, "cannot connect")
-        );
+        let (state_now, reasons) = health.report();
+        assert_eq!(state_now, HealthState::Unready);
+        assert_eq!(reasons["broker"], "cannot connect");
         broker.ready();
-        health.drain();
-        assert_eq!(
-            (ability(), health.report().1["process"].as_str()),
-            (Ability::Unready, "draining")
-        );
+        health.begin_drain();
+        let (state_now, reasons) = health.report();
+        assert_eq!(state_now, HealthState::Unready);
+        assert_eq!(reasons["process"], "draining");
     }
 
     #[test]
-    fn a_part_that_is_replaced_degrades_and_no_other() {
-        let health = Health::of(&["broker", "database"]);
-        health.replaced("broker");
-        health.part("database").ready();
-        assert_eq!(health.report().0, Ability::Degraded);
-        health.part("broker").ready();
-        assert_eq!(health.report().0, Ability::Ready);
-        health.part("database").unready("gone");
-        assert_eq!(health.report().0, Ability::Unready);
+    fn a_component_with_a_fallback_degrades_the_process_and_another_makes_it_unready() {
+        let health = Health::new(&[Component::Broker, Component::Database]);
+        health.set_fallback(Component::Broker);
+        health.component(Component::Database).ready();
+        assert_eq!(health.report().0, HealthState::Degraded);
+        health.component(Component::Broker).ready();
+        assert_eq!(health.report().0, HealthState::Ready);
+        health.component(Component::Database).unready("down");
+        assert_eq!(health.report().0, HealthState::Unready);
     }
 }

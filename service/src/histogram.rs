@@ -1,8 +1,9 @@
-//! Histograms that take a weight.
+//! Weighted histograms.
 //!
-//! In: durations, each standing for any number of readings. Out: the Prometheus text of a histogram. The metrics
-//! exporter's own histogram keeps every sample until it is drained, so a message of a thousand readings would cost a
-//! thousand samples; here it costs one addition. Nothing can fail: a negative duration is taken as zero by whoever measures.
+//! In: durations, each with a weight, which is the number of readings that had it. Out: the
+//! histogram in Prometheus' text format. The histogram of the metrics exporter keeps every sample
+//! until it is drained, so that a message of a thousand readings would cost a thousand samples.
+//! Here it costs one addition. Nothing can fail: a negative duration counts as zero.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,34 +17,35 @@ fn slot(micros: u64) -> usize {
     BUCKETS.partition_point(|&bound| micros as f64 > bound * 1e6)
 }
 
-/// Counts of one series of a histogram, shared between threads.
+/// The counts of one series, shared by threads.
 #[derive(Debug, Default)]
 pub struct Histogram {
     counts: [AtomicU64; SLOTS],
-    /// An `f64` by its bits: in whole microseconds a few days of readings from a clock of 1970 would wrap a `u64` round.
+    /// The bits of an `f64`. As an integer of microseconds it would overflow if a few days of
+    /// readings came from a device whose clock is at 1970.
     sum_seconds: AtomicU64,
 }
 
 impl Histogram {
-    /// Adds a duration, in microseconds, that `weight` readings had.
+    /// Adds a duration in microseconds that `weight` readings had.
     pub fn record(&self, micros: u64, weight: u64) {
         self.counts[slot(micros)].fetch_add(weight, Relaxed);
         self.add(micros as f64 * weight as f64);
     }
 
-    /// Adds what a batch has gathered by itself.
-    pub fn merge(&self, tally: &Tally) {
-        for (shared, &own) in self.counts.iter().zip(&tally.counts) {
-            if own > 0 {
-                shared.fetch_add(own, Relaxed);
+    /// Adds the counts of a local histogram.
+    pub fn merge(&self, local: &LocalHistogram) {
+        for (shared, &count) in self.counts.iter().zip(&local.counts) {
+            if count > 0 {
+                shared.fetch_add(count, Relaxed);
             }
         }
-        self.add(tally.sum_micros);
+        self.add(local.sum_micros);
     }
 
     fn add(&self, micros: f64) {
         let added = |bits| Some((f64::from_bits(bits) + micros / 1e6).to_bits());
-        // Never an error: the closure always has a value.
+        // The closure always returns a value, so that the update cannot fail.
         let _ = self.sum_seconds.fetch_update(Relaxed, Relaxed, added);
     }
 
@@ -58,7 +60,7 @@ impl Histogram {
         let mut total = 0;
         for (bound, count) in BUCKETS.iter().map(Some).chain([None]).zip(&self.counts) {
             total += count.load(Relaxed);
-            // Writing to a String does not fail.
+            // Writing to a String cannot fail.
             let _ = match bound {
                 Some(le) => writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{le}\"}} {total}"),
                 None => writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {total}"),
@@ -72,17 +74,17 @@ impl Histogram {
     }
 }
 
-/// A batch's own counts: readings are added one by one without an atomic, and merged once.
+/// The counts of one batch. Its readings are added without atomics and then merged at once.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct LocalHistogram {
     counts: [u64; SLOTS],
     sum_micros: f64,
-    /// How many of the durations were negative and taken as zero.
+    /// Number of readings whose duration was negative and counted as zero.
     pub skewed: u64,
 }
 
-impl Tally {
-    /// Adds the time from one clock to a later one, in microseconds, that `weight` readings had.
+impl LocalHistogram {
+    /// Adds the duration between two clocks in microseconds that `weight` readings had.
     pub fn between(&mut self, earlier: i64, later: i64, weight: u64) {
         let micros = u64::try_from(later.saturating_sub(earlier)).unwrap_or_else(|_| {
             self.skewed += weight;
@@ -93,18 +95,18 @@ impl Tally {
     }
 }
 
-/// Appends one family: its head, then each member under its labels.
+/// Appends one metric family: its help and type, then each histogram with its labels.
 pub fn render_family<'a>(
     out: &mut String,
     metric: Metric,
-    members: impl IntoIterator<Item = (String, &'a Histogram)>,
+    histograms: impl IntoIterator<Item = (String, &'a Histogram)>,
 ) {
     let _ = writeln!(
         out,
         "# HELP {} {}\n# TYPE {} histogram",
         metric.name, metric.help, metric.name
     );
-    for (labels, histogram) in members {
+    for (labels, histogram) in histograms {
         histogram.render(out, metric.name, &labels);
     }
 }
@@ -114,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_weight_counts_as_that_many_readings() {
+    fn a_weight_counts_as_that_number_of_readings() {
         let histogram = Histogram::default();
         histogram.record(100, 3);
         histogram.record(101, 1);
@@ -142,11 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn readings_from_a_clock_of_1970_do_not_wrap_the_sum_round() {
+    fn readings_from_a_clock_at_1970_do_not_overflow_the_sum() {
         let histogram = Histogram::default();
-        let mut tally = Tally::default();
-        tally.between(0, 1_795_168_800_000_000, 100_000);
-        histogram.merge(&tally);
+        let mut local = LocalHistogram::default();
+        local.between(0, 1_795_168_800_000_000, 100_000);
+        histogram.merge(&local);
         histogram.record(1_795_168_800_000_000, 100_000);
         let mut out = String::new();
         histogram.render(&mut out, "x", "");
@@ -154,21 +156,15 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_behind_is_taken_as_zero_and_counted() {
-        let mut tally = Tally::default();
-        tally.between(10, 5, 2);
-        tally.between(10, 210, 1);
-        assert_eq!(
-            (
-                tally.skewed,
-                tally.counts[0],
-                tally.counts[1],
-                tally.sum_micros
-            ),
-            (2, 2, 1, 200.0)
-        );
+    fn a_negative_duration_counts_as_zero_and_as_skewed() {
+        let mut local = LocalHistogram::default();
+        local.between(10, 5, 2);
+        local.between(10, 210, 1);
+        assert_eq!(local.skewed, 2);
+        assert_eq!(local.counts[..2], [2, 1]);
+        assert_eq!(local.sum_micros, 200.0);
         let histogram = Histogram::default();
-        histogram.merge(&tally);
+        histogram.merge(&local);
         assert_eq!(histogram.counts[0].load(Relaxed), 2);
     }
 }

@@ -1,44 +1,60 @@
-//! HTTP in: accepts connections and serves a router, with a bound on connections and on the time a head may take.
+//! HTTP in: accepts connections and serves a router, with bounds that `axum::serve` does not have.
 //!
-//! `axum::serve` has neither bound; this is its loop with both.
+//! In: connections of a listener. Out: responses, each counted by status, and each error by code.
+//! At the limit of connections further ones wait in the listener's backlog.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use metrics::Counter;
+use schema::metric;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// How long the head of a request may take, and how long an idle connection is kept: longer than the minute between two
-/// readings of a meter.
-const HEAD: Duration = Duration::from_secs(75);
-/// Pause after an accept that failed, mostly for want of file descriptors.
+use crate::api_error::ErrorCode;
+
+/// How long a request head may take to arrive, and how long an idle connection stays open: longer
+/// than the minute between two readings of a meter.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// Pause after a failed accept; the most frequent cause is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `router` until `stop`; then takes no further connection and lets the requests under way finish, for at most
-/// `grace`. At `max_connections` further ones wait in the listener's backlog. `answered` hears the status of every answer.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    answered: impl Fn(StatusCode) + Clone + Send + Sync + 'static,
-    max_connections: usize,
-    grace: Duration,
-    stop: CancellationToken,
-) {
-    let slots = Arc::new(Semaphore::new(max_connections));
+/// How one listener is served.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// The value of the metric label `listener`.
+    pub name: &'static str,
+    /// Upper bound on open connections.
+    pub max_connections: usize,
+    /// How long requests in flight may take after the stop signal.
+    pub grace: Duration,
+}
+
+/// Serves `router` until `stop`; then closes the listener and waits for the requests in flight, for
+/// at most the grace period.
+pub async fn serve(config: Config, listener: TcpListener, router: Router, stop: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(config.max_connections));
     let connections = GracefulShutdown::new();
+    let tasks = TaskTracker::new();
+    let counters = Arc::new(ResponseCounters::new(config.name));
     let router = TowerToHyperService::new(router);
-    // Not a layer of the router: those put every request into a box or two.
+    // This is not a layer of the router, because each layer boxes every request.
     let service = service_fn(move |request| {
-        let (answer, answered) = (router.call(request), answered.clone());
-        async move { answer.await.inspect(|answer| answered(answer.status())) }
+        let (response, counters) = (router.call(request), counters.clone());
+        async move {
+            response
+                .await
+                .inspect(|response| counters.increment(response))
+        }
     });
     loop {
         let accepted = stop.run_until_cancelled(async {
@@ -54,13 +70,15 @@ pub async fn serve(
                 continue;
             }
         };
-        // Answers are small and must not wait for a full packet.
+        // Responses are small and must not wait for a full packet.
         let _ = stream.set_nodelay(true);
         let mut server = http1::Builder::new();
-        server.timer(TokioTimer::new()).header_read_timeout(HEAD);
-        let connection =
-            connections.watch(server.serve_connection(TokioIo::new(stream), service.clone()));
-        tokio::spawn(async move {
+        server
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT);
+        let connection = server.serve_connection(TokioIo::new(stream), service.clone());
+        let connection = connections.watch(connection);
+        tasks.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended early");
             }
@@ -68,13 +86,59 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if tokio::time::timeout(grace, connections.shutdown())
-        .await
-        .is_err()
-    {
+    tasks.close();
+    let drained = async {
+        connections.shutdown().await;
+        tasks.wait().await;
+    };
+    if tokio::time::timeout(config.grace, drained).await.is_err() {
+        let grace_seconds = config.grace.as_secs();
         tracing::warn!(
-            grace_seconds = grace.as_secs(),
-            "requests were still under way at the end of the grace period"
+            grace_seconds,
+            "requests were still in flight at the end of the grace period"
         );
+    }
+}
+
+/// First status code; the last one is 999.
+const FIRST_STATUS: usize = 100;
+
+/// Counters of one listener, one for each status that occurred. Made on first use, so that counting
+/// a response is one atomic addition.
+struct ResponseCounters {
+    listener: &'static str,
+    by_status: Vec<OnceLock<Counter>>,
+}
+
+impl ResponseCounters {
+    fn new(listener: &'static str) -> Self {
+        let by_status = (FIRST_STATUS..1_000).map(|_| OnceLock::new()).collect();
+        Self {
+            listener,
+            by_status,
+        }
+    }
+
+    fn increment(&self, response: &Response) {
+        let status = response.status().as_u16();
+        let index = usize::from(status).saturating_sub(FIRST_STATUS);
+        if let Some(counter) = self.by_status.get(index) {
+            let make = || {
+                metrics::counter!(
+                    metric::HTTP_REQUESTS.name,
+                    metric::LABEL_LISTENER => self.listener,
+                    metric::LABEL_STATUS => status.to_string()
+                )
+            };
+            counter.get_or_init(make).increment(1);
+        }
+        if let Some(ErrorCode(code)) = response.extensions().get() {
+            metrics::counter!(
+                metric::HTTP_ERRORS.name,
+                metric::LABEL_LISTENER => self.listener,
+                metric::LABEL_CODE => *code
+            )
+            .increment(1);
+        }
     }
 }

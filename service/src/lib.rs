@@ -1,21 +1,22 @@
-//! The chassis that every Gridwatch process shares.
+//! What every Gridwatch process shares.
 //!
-//! A process is: telemetry ([`telemetry`]), metrics ([`metrics`], [`histogram`]), health ([`health`]) served on an admin
-//! port ([`admin`]), connections ([`postgres`], [`amqp`]), HTTP in ([`http`], [`problem`]) and out ([`client`]), and a
-//! stop signal ([`shutdown`]). A durable queue on disk ([`spool`]) serves where there is no broker. The two seams between the parts, [`sink`] and [`source`], are here as well, so that nothing
-//! but the composition root knows what stands behind them.
+//! A process has logs ([`telemetry`]), metrics ([`metrics`], [`histogram`]) and a health state
+//! ([`health`]), which it serves on an admin port ([`admin`]). It accepts HTTP requests ([`http`]),
+//! responds to bad ones with problem details ([`api_error`]), sends requests of its own
+//! ([`client`]), and stops on a signal ([`shutdown`]). [`Context`] is what its stages share.
 
 pub mod admin;
-pub mod amqp;
+pub mod api_error;
 pub mod client;
+mod context;
+mod error_chain;
 pub mod health;
 pub mod histogram;
 pub mod http;
 pub mod metrics;
-pub mod postgres;
-pub mod problem;
 pub mod shutdown;
-pub mod sink;
-pub mod source;
-pub mod spool;
 pub mod telemetry;
+
+pub use api_error::ApiError;
+pub use context::Context;
+pub use error_chain::error_chain;

@@ -1,6 +1,7 @@
-//! Metrics of a process: counters and gauges through the `metrics` facade, histograms of our own.
+//! Metrics of a process: counters and gauges of the `metrics` facade, and our own histograms.
 //!
-//! In: increments from anywhere in the process. Out: the text of `/metrics`.
+//! In: increments from anywhere in the process. Out: the text of `/metrics`. Only installing the
+//! recorder can fail, and only when there is one already.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,30 +11,30 @@ use schema::clock::Stage;
 use schema::metric;
 use tokio_util::sync::CancellationToken;
 
-use crate::histogram::{Histogram, Tally, render_family};
+use crate::histogram::{Histogram, LocalHistogram, render_family};
 
-/// How often the exporter tidies up what it holds.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// Time between two upkeeps of the exporter.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The histograms that Gridwatch has, one field each.
+/// All histograms of Gridwatch.
 #[derive(Debug, Default)]
 pub struct Histograms {
     stages: [Histogram; Stage::ALL.len()],
-    /// Requests for readings, head to answer.
+    /// Requests with readings, from the request head to the response.
     pub http: Histogram,
-    /// Batches, handed over to confirmed.
+    /// Batches, from the call of the sink to the confirmation.
     pub confirm: Histogram,
     /// Transactions of the worker.
     pub transaction: Histogram,
 }
 
 impl Histograms {
-    /// Adds what a batch has gathered of one stage, and counts its negative times.
-    pub fn merge_stage(&self, stage: Stage, tally: &Tally) {
-        self.stages[stage as usize].merge(tally);
-        if tally.skewed > 0 {
+    /// Adds the counts of one stage, and counts its negative durations as clock skew.
+    pub fn merge_stage(&self, stage: Stage, local: &LocalHistogram) {
+        self.stages[stage as usize].merge(local);
+        if local.skewed > 0 {
             ::metrics::counter!(metric::CLOCK_SKEW.name, metric::LABEL_STAGE => stage.label())
-                .increment(tally.skewed);
+                .increment(local.skewed);
         }
     }
 
@@ -42,10 +43,8 @@ impl Histograms {
             .iter()
             .zip(&self.stages)
             .map(|(stage, histogram)| {
-                (
-                    format!("{}=\"{}\"", metric::LABEL_STAGE, stage.label()),
-                    histogram,
-                )
+                let labels = format!("{}=\"{}\"", metric::LABEL_STAGE, stage.label());
+                (labels, histogram)
             });
         render_family(out, metric::STAGE_SECONDS, stages);
         for (family, histogram) in [
@@ -68,10 +67,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Installs the process-wide recorder and describes every metric. Once a process.
+    /// Installs the recorder of the process and describes every metric. Can be called once.
     ///
     /// # Errors
-    /// A second call.
+    /// There is a recorder already.
     pub fn install() -> anyhow::Result<Self> {
         let exporter = PrometheusBuilder::new().install_recorder()?;
         for counter in metric::COUNTERS {
@@ -99,10 +98,10 @@ impl Metrics {
         out
     }
 
-    /// Tidies up until `stop`; without it the exporter's memory grows.
+    /// Runs the upkeep of the exporter until `stop`. Without it the exporter's memory grows.
     pub async fn upkeep(self, stop: CancellationToken) {
         while stop
-            .run_until_cancelled(tokio::time::sleep(UPKEEP))
+            .run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL))
             .await
             .is_some()
         {

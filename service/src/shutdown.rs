@@ -1,10 +1,13 @@
 //! The stop signal.
+//!
+//! In: SIGTERM and SIGINT. Out: a token that is cancelled by the first of them. The second one
+//! exits the process.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled by the first SIGTERM or Ctrl-C. A second signal ends the process at once, with exit code
-/// 130: the way out when draining takes too long for whoever waits.
+/// A token that is cancelled by the first SIGTERM or Ctrl-C. A second signal exits the process
+/// immediately with exit code 130, for a user who does not want to wait for the drain.
 ///
 /// # Errors
 /// The signal handlers cannot be installed.
@@ -24,7 +27,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
         tracing::info!(signal = name, "stopping");
         token.cancel();
         let name = next().await;
-        tracing::warn!(signal = name, "second signal: ending at once");
+        tracing::warn!(signal = name, "second signal; exiting immediately");
         std::process::exit(130);
     });
     Ok(stop)

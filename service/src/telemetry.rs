@@ -1,19 +1,22 @@
-//! Logs: one line an event to standard error, for people or as JSON.
+//! Logs: one line per event on standard error, as text or as JSON.
+//!
+//! In: events of `tracing`. Out: those that the filter selects. A filter that is not valid is an
+//! error at startup.
 
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
-/// Libraries that warn of what is in order with them.
-const NOISE: &str = "wasmer_wasix=error,pglite_oxide=warn,refinery_core=warn";
+/// Levels of libraries that log warnings about normal operation.
+const LIBRARY_LEVELS: &str = "wasmer_wasix=error,pglite_oxide=warn,refinery_core=warn";
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// For people.
+    /// Text, for people.
     #[default]
     Text,
-    /// One JSON object a line, for machines.
+    /// One JSON object per line, for machines.
     Json,
 }
 
@@ -29,14 +32,14 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Starts logging. `filter` is in the syntax of `tracing_subscriber::EnvFilter`, for example `info` or
-/// `info,worker=debug`.
+/// Starts logging. `filter` has the syntax of `tracing_subscriber::EnvFilter`, for example `info`
+/// or `info,worker=debug`.
 ///
 /// # Errors
-/// The filter cannot be read, or logging was started before.
+/// The filter is not valid, or logging was started before.
 pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    // What the filter says of these itself comes later, and counts.
-    let filter = EnvFilter::try_new(format!("{NOISE},{filter}"))?;
+    // Later directives have precedence, so that the filter can override these levels.
+    let filter = EnvFilter::try_new(format!("{LIBRARY_LEVELS},{filter}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -44,5 +47,5 @@ pub fn init(filter: &str, format: LogFormat) -> anyhow::Result<()> {
         LogFormat::Text => builder.with_ansi(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
-    result.map_err(|error| anyhow::anyhow!("logging was started before: {error}"))
+    result.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }

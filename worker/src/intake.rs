@@ -1,207 +1,132 @@
-//! Intake: deliveries into loads, loads to writers, and acknowledgements back, in one loop.
+//! Intake: deliveries into transactions, and transactions into acknowledgements.
 //!
-//! In: deliveries. Out: every delivery is acknowledged after its commit, or rejected after its reason was committed, or
-//! given back. What is held is bounded by the source's prefetch and by the rows of a load; at the bound nothing more is taken.
+//! In: deliveries of the source. Out: a transaction for each free connection, and acknowledgements
+//! of what is committed. On a fatal error or at the stop signal it drains: open transactions may
+//! finish, and everything else is returned to the queue.
 
 use std::sync::Arc;
 
-use schema::partition::{Days, MAX_DAYS};
-use schema::reading::check_calendar;
-use schema::{Batch, clock, metric};
-use service::health::Health;
-use service::source::{Delivery, Payload, Source, Token};
-use sha2::{Digest as _, Sha256};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use schema::metric;
+use service::Context;
+use tokio::task::{JoinError, JoinSet};
+use transport::{DeliveryTag, Source};
 
 use crate::Config;
-use crate::settle::{Run, Settlement};
-use crate::store::{Poison, Taken};
+use crate::ack_tracker::{AckTracker, TransactionId};
+use crate::pending::PendingTransaction;
 use crate::writer::{WriteError, Writer};
 
-/// Readings that must have gathered before a load goes to a further connection while another is writing.
-const FURTHER_ROWS: usize = 10_000;
+/// Number of gathered readings from which a transaction starts while another one is open.
+///
+/// Another connection is worth its commits only under load: two transactions that share a trickle
+/// commit twice as often, half as much each.
+const CONCURRENT_ROWS: usize = 10_000;
 
-/// Days after which a load takes no further batch: each is a partition that the transaction locks.
-const FULL_DAYS: usize = MAX_DAYS;
-
-/// Deliveries that are written together.
-#[derive(Debug, Default)]
-struct Load {
-    taken: Vec<Taken>,
-    poison: Vec<Poison>,
-    poisoned: Vec<Token>,
+/// A transaction that has ended.
+struct Ended {
+    id: TransactionId,
     rows: usize,
-    days: Days,
-    /// The last delivery that is a batch.
-    last: Option<Token>,
-    generation: u64,
-}
-
-impl Load {
-    fn is_empty(&self) -> bool {
-        self.taken.is_empty() && self.poison.is_empty()
-    }
-
-    /// Whether as much has gathered as one transaction may hold.
-    fn is_full(&self, config: Config) -> bool {
-        self.rows >= config.max_rows || self.days.len() >= FULL_DAYS
-    }
-
-    fn add(&mut self, delivery: Delivery) {
-        if delivery.token.generation > self.generation {
-            // What was gathered came over a connection that is gone: the broker delivers it again.
-            *self = Self {
-                generation: delivery.token.generation,
-                ..Self::default()
-            };
-        }
-        let message = match delivery.payload {
-            Payload::Batch(batch) => return self.take(delivery.token, batch),
-            Payload::Message(message) => message,
-        };
-        match Batch::decode(&message) {
-            Ok(batch) => self.take(delivery.token, Arc::new(batch)),
-            Err(error) => {
-                let digest = Sha256::digest(&message).into();
-                tracing::warn!(code = error.code(), reason = %error, "a message is no batch; it becomes a dead letter");
-                self.poison.push(Poison {
-                    digest,
-                    code: error.code(),
-                    detail: error.to_string(),
-                });
-                self.poisoned.push(delivery.token);
-            }
-        }
-    }
-
-    fn take(&mut self, token: Token, batch: Arc<Batch>) {
-        self.rows += batch.len();
-        // A time beyond the calendar becomes a dead letter, and must not become a partition.
-        batch
-            .measured_at
-            .iter()
-            .filter(|&&at| check_calendar(at).is_ok())
-            .for_each(|&at| self.days.insert(at));
-        self.last = Some(token);
-        self.taken.push(Taken {
-            batch,
-            dequeued_at: clock::now(),
-        });
-    }
-}
-
-/// A load that was written.
-struct Written {
-    run: Run,
-    rows: usize,
-    poison: Vec<(Token, &'static str)>,
+    /// Poison messages with their codes.
+    poison: Vec<(DeliveryTag, &'static str)>,
     result: Result<(), WriteError>,
 }
 
-/// Works until `stop` or a fatal failure, then drains.
+/// Works until the stop signal or a fatal error, then drains.
 ///
 /// # Errors
 /// [`WriteError::Fatal`].
 pub async fn run(
+    context: &Context,
     config: Config,
     mut source: Box<dyn Source>,
     writer: Arc<Writer>,
-    health: &Health,
-    stop: CancellationToken,
 ) -> Result<(), WriteError> {
-    let mut settlement = Settlement::default();
-    let mut writing: JoinSet<Written> = JoinSet::new();
-    let mut load = Load::default();
+    let mut tracker = AckTracker::default();
+    let mut open: JoinSet<Ended> = JoinSet::new();
+    let mut open_rows = 0;
+    let mut pending = PendingTransaction::default();
     let mut fatal = None;
-    let mut writing_rows = 0;
-    let unsettled = metrics::gauge!(metric::WORKER_UNSETTLED.name);
+    let unacknowledged = metrics::gauge!(metric::WORKER_UNSETTLED.name);
     while fatal.is_none() {
-        // A further connection is worth its commits only when there is much to do: two that share a trickle commit twice as
-        // often, half as much.
-        let worth = writing.is_empty() || load.rows >= FURTHER_ROWS;
-        if !load.is_empty() && worth && writing.len() < config.writers {
-            let generation = load.generation;
-            let next = std::mem::replace(
-                &mut load,
-                Load {
-                    generation,
-                    ..Load::default()
-                },
-            );
-            writing_rows += next.rows;
-            let run = settlement.begin(next.last);
-            writing.spawn(write(writer.clone(), next, run));
+        let is_worth_it = open.is_empty() || pending.rows >= CONCURRENT_ROWS;
+        if !pending.is_empty() && is_worth_it && open.len() < config.writers {
+            let next = PendingTransaction {
+                generation: pending.generation,
+                ..PendingTransaction::default()
+            };
+            let transaction = std::mem::replace(&mut pending, next);
+            open_rows += transaction.rows;
+            let id = tracker.begin(transaction.last);
+            open.spawn(write(writer.clone(), transaction, id));
         }
-        unsettled.set((writing_rows + load.rows) as f64);
+        unacknowledged.set((open_rows + pending.rows) as f64);
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
-            Some(written) = writing.join_next() => {
-                writing_rows -= written.as_ref().map_or(0, |written| written.rows);
-                fatal = settle(&mut *source, &mut settlement, written).await.err();
+            () = context.stop.cancelled() => break,
+            Some(ended) = open.join_next() => {
+                open_rows -= ended.as_ref().map_or(0, |ended| ended.rows);
+                fatal = acknowledge(&mut *source, &mut tracker, ended).await.err();
             }
-            delivery = source.next(), if !load.is_full(config) => {
-                load.add(delivery);
-                while !load.is_full(config) && let Some(delivery) = source.ready() {
-                    load.add(delivery);
+            delivery = source.next(), if !pending.is_full(config.max_rows) => {
+                pending.add(delivery);
+                while !pending.is_full(config.max_rows)
+                    && let Some(delivery) = source.try_next()
+                {
+                    pending.add(delivery);
                 }
             }
         }
     }
-    health.drain();
+    context.health.begin_drain();
     let drain = async {
-        while let Some(written) = writing.join_next().await {
-            let result = settle(&mut *source, &mut settlement, written).await;
+        while let Some(ended) = open.join_next().await {
+            let result = acknowledge(&mut *source, &mut tracker, ended).await;
             fatal = fatal.take().or(result.err());
         }
     };
     if tokio::time::timeout(config.grace, drain).await.is_err() {
         tracing::warn!(
-            "transactions were still open at the end of the grace period; the broker delivers them again"
+            "transactions were still open at the end of the grace period; \
+             their messages will be delivered again"
         );
     }
     source.close().await;
     fatal.map_or(Ok(()), Err)
 }
 
-async fn write(writer: Arc<Writer>, load: Load, run: Run) -> Written {
-    let result = writer.write(&load.taken, &load.poison, &load.days).await;
-    let poison = load
-        .poisoned
-        .into_iter()
-        .zip(load.poison.iter().map(|poison| poison.code))
-        .collect();
-    Written {
-        run,
-        rows: load.rows,
-        poison,
+async fn write(writer: Arc<Writer>, transaction: PendingTransaction, id: TransactionId) -> Ended {
+    let result = writer.write(&transaction).await;
+    let codes = transaction.poison.iter().map(|poison| poison.code);
+    Ended {
+        id,
+        rows: transaction.rows,
+        poison: transaction.poison_tags.into_iter().zip(codes).collect(),
         result,
     }
 }
 
-/// Acknowledges what a finished load allows to acknowledge. Returns the failure that ends the process.
-async fn settle(
+/// Acknowledges what can be acknowledged after a transaction has ended. Returns the error that ends
+/// the process.
+async fn acknowledge(
     source: &mut dyn Source,
-    settlement: &mut Settlement,
-    written: Result<Written, tokio::task::JoinError>,
+    tracker: &mut AckTracker,
+    ended: Result<Ended, JoinError>,
 ) -> Result<(), WriteError> {
-    let written =
-        written.map_err(|error| WriteError::Fatal(format!("a writer panicked: {error}")))?;
-    match written.result {
+    let ended = ended.map_err(|error| WriteError::Fatal(format!("a writer panicked: {error}")))?;
+    match ended.result {
         Ok(()) => {
-            for (token, code) in written.poison {
-                if source.reject(token).await {
-                    metrics::counter!(metric::POISON_MESSAGES.name, metric::LABEL_CODE => code)
-                        .increment(1);
+            for (tag, code) in ended.poison {
+                if source.reject(tag).await {
+                    let name = metric::POISON_MESSAGES.name;
+                    metrics::counter!(name, metric::LABEL_CODE => code).increment(1);
                 }
             }
-            if let Some(token) = settlement.done(written.run) {
-                source.acknowledge_through(token).await;
+            if let Some(tag) = tracker.commit(ended.id) {
+                source.acknowledge_through(tag).await;
             }
             Ok(())
         }
-        // Not done in the settlement: nothing from here on is acknowledged on this connection.
+        // The tracker keeps it open, so that nothing after it is acknowledged on this connection.
         Err(WriteError::Stopped) => Ok(()),
         Err(fatal) => Err(fatal),
     }

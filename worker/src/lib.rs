@@ -1,119 +1,99 @@
-//! Gridwatch's way from the queue to the table.
+//! The worker: from the queue to the table.
 //!
 //! ```text
-//! source ▸ intake (decode, gather) ▸ writer (assemble, store: ledger, COPY, commit) ▸ settle ▸ acknowledge
+//! source ▸ intake (decode, gather) ▸ writer (transaction) ▸ acknowledge
 //! ```
 //!
-//! Batching is natural: a load leaves as soon as a connection is free, with everything that is there. A lone message is
-//! stored at once; under load the transactions grow, up to [`Config::max_rows`]. An acknowledgement never precedes the
-//! commit.
+//! Batching is natural: a transaction starts as soon as a connection is free, with everything that
+//! has been received. A lone message is stored at once; under load the transactions grow, up to
+//! [`Config::max_rows`]. An acknowledgement never precedes the commit.
 
-pub mod amqp_source;
-pub mod assemble;
-pub mod copy;
-pub mod direct;
-pub mod failure;
-pub mod intake;
-pub mod partitions;
-pub mod settle;
-pub mod store;
-pub mod writer;
+mod ack_tracker;
+mod intake;
+mod pending;
+mod writer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
-use service::health::{Health, Part};
-use service::metrics::Histograms;
-use service::postgres::words;
-use service::source::Source;
+use service::Context;
+use service::health::{Component, ComponentHealth};
+use store::partitions::{self, Partitions};
+use store::{Pool, migrations};
 use tokio_util::sync::CancellationToken;
+use transport::Source;
 
-use crate::partitions::Partitions;
 use crate::writer::Writer;
 
-/// Time between two looks at whether PostgreSQL can be reached.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long PostgreSQL may take to answer before it counts as away.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How often the connection to PostgreSQL is probed.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a probe may take before PostgreSQL counts as unavailable.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Connections that the worker needs besides its writers': partitions ahead, and the look at whether PostgreSQL is there.
+/// Connections that the worker needs besides one for each writer: one creates partitions, one
+/// probes.
 pub const SPARE_CONNECTIONS: usize = 2;
 
 /// How the worker behaves.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
-    /// Transactions at a time.
+    /// Upper bound on concurrent transactions.
     pub writers: usize,
-    /// Most readings of one transaction.
+    /// Upper bound on the readings of one transaction; one message may exceed it.
     pub max_rows: usize,
-    /// How long transactions under way may take to finish after the stop signal.
+    /// How long open transactions may take after the stop signal.
     pub grace: Duration,
 }
 
-/// Works until `stop`, then drains: takes nothing more, finishes and acknowledges the transactions under way, gives back the
-/// rest. Waits for PostgreSQL and its tables before it takes the first message.
+/// Works until the stop signal, then drains: stops receiving, commits and acknowledges the open
+/// transactions, and returns the rest to the queue. Waits for PostgreSQL and its tables before it
+/// receives the first message.
 ///
 /// # Errors
-/// PostgreSQL says something that no retry mends. What was taken is given back.
+/// PostgreSQL reports an error that no retry resolves. What was received is returned to the queue.
 pub async fn run(
+    context: Context,
     config: Config,
     source: Box<dyn Source>,
     pool: Pool,
-    health: Health,
-    histograms: Arc<Histograms>,
-    stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let database = health.part("database");
-    let watch_stop = CancellationToken::new();
+    let database = context.health.component(Component::Database);
     let partitions = Arc::new(Partitions::default());
-    if !wait_for_tables(&pool, &partitions, &database, &stop).await {
+    if !wait_for_tables(&pool, &partitions, &database, &context.stop).await {
         return Ok(());
     }
-    let background = [
-        tokio::spawn(watch(pool.clone(), database, watch_stop.clone())),
-        tokio::spawn(partitions::make_ahead(
-            partitions.clone(),
-            pool.clone(),
-            watch_stop.clone(),
-        )),
-    ];
-    tracing::info!(writers = config.writers, "taking batches");
-    let writer = Arc::new(Writer::new(pool, partitions, histograms, stop.clone()));
-    let result = intake::run(config, source, writer, &health, stop).await;
-    watch_stop.cancel();
-    for task in background {
-        // Nothing is lost with them.
+    let background_stop = CancellationToken::new();
+    let probing = tokio::spawn(probe(pool.clone(), database, background_stop.clone()));
+    let creating = tokio::spawn(partitions::create_ahead(
+        partitions.clone(),
+        pool.clone(),
+        background_stop.clone(),
+    ));
+    tracing::info!(writers = config.writers, "receiving batches");
+    let writer = Arc::new(Writer::new(&context, pool, partitions));
+    let result = intake::run(&context, config, source, writer).await;
+    background_stop.cancel();
+    for task in [probing, creating] {
+        // It may be waiting for a database that does not respond; nothing is lost with it.
         task.abort();
+        let _ = task.await;
     }
     Ok(result?)
 }
 
-/// Waits until PostgreSQL answers and has every table. Returns false where `stop` came first.
+/// Waits until PostgreSQL responds and has every table. Returns false if `stop` came first.
 async fn wait_for_tables(
     pool: &Pool,
     partitions: &Partitions,
-    database: &Part,
+    database: &ComponentHealth,
     stop: &CancellationToken,
 ) -> bool {
     while !stop.is_cancelled() {
-        let looked = async {
-            let client = pool
-                .get()
-                .await
-                .map_err(|error| format!("cannot connect: {}", words(&error)))?;
-            if !schema::migrations::are_current(&client)
-                .await
-                .map_err(|error| words(&error))?
-            {
-                return Err("the tables are missing or old: run 'gridwatch migrate'".to_owned());
-            }
-            partitions
-                .refresh(&client)
-                .await
-                .map_err(|error| words(&error))
+        let check = async {
+            migrations::check(pool).await?;
+            partitions::load(partitions, pool).await
         };
-        match stop.run_until_cancelled(looked).await {
+        match stop.run_until_cancelled(check).await {
             Some(Ok(())) => {
                 database.ready();
                 return true;
@@ -121,48 +101,38 @@ async fn wait_for_tables(
             Some(Err(reason)) => database.unready(reason),
             None => return false,
         }
-        stop.run_until_cancelled(tokio::time::sleep(LOOK)).await;
+        let pause = tokio::time::sleep(PROBE_INTERVAL);
+        stop.run_until_cancelled(pause).await;
     }
     false
 }
 
-/// Says every second whether PostgreSQL can be reached.
-async fn watch(pool: Pool, database: Part, stop: CancellationToken) {
-    let mut asking = None;
+/// Reports every second whether PostgreSQL responds.
+async fn probe(pool: Pool, database: ComponentHealth, stop: CancellationToken) {
+    let mut probing = None;
     while stop
-        .run_until_cancelled(tokio::time::sleep(LOOK))
+        .run_until_cancelled(tokio::time::sleep(PROBE_INTERVAL))
         .await
         .is_some()
     {
-        // A task, and never two: PostgreSQL's futures are not given up in the middle.
-        let task = asking.get_or_insert_with(|| tokio::spawn(ask(pool.clone())));
-        let Some(answered) = stop
-            .run_until_cancelled(tokio::time::timeout(PATIENCE, task))
-            .await
-        else {
+        // One task at a time, which is not cancelled: a cancelled query goes on at the server.
+        let task = probing.get_or_insert_with(|| {
+            let pool = pool.clone();
+            tokio::spawn(async move { store::is_reachable(&pool).await })
+        });
+        let probed = tokio::time::timeout(PROBE_TIMEOUT, task);
+        let Some(probed) = stop.run_until_cancelled(probed).await else {
             return;
         };
-        match answered {
-            Err(_) => database.unready(format!("no answer within {} s", PATIENCE.as_secs())),
-            Ok(joined) => {
-                asking = None;
-                match joined.unwrap_or_else(|panic| Err(panic.to_string())) {
-                    Ok(()) => database.ready(),
-                    Err(reason) => database.unready(reason),
-                }
-            }
+        let Ok(joined) = probed else {
+            let seconds = PROBE_TIMEOUT.as_secs();
+            database.unready(format!("no response within {seconds} s"));
+            continue;
+        };
+        probing = None;
+        match joined.unwrap_or_else(|panic| Err(panic.to_string())) {
+            Ok(()) => database.ready(),
+            Err(reason) => database.unready(reason),
         }
     }
-}
-
-async fn ask(pool: Pool) -> Result<(), String> {
-    let client = pool
-        .get()
-        .await
-        .map_err(|error| format!("cannot connect: {}", words(&error)))?;
-    client
-        .simple_query("")
-        .await
-        .map(drop)
-        .map_err(|error| words(&error))
 }

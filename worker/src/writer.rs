@@ -1,51 +1,57 @@
-//! Writing: one load of deliveries into PostgreSQL, as often as it takes.
+//! The writer: one transaction into PostgreSQL, with as many attempts as it takes.
 //!
-//! In: batches and poison messages. Out: they are committed and counted, or the process stops first and they are given back.
-//! A transient failure is tried again with backoff, on a new connection; nothing is lost, because nothing is acknowledged.
-//! A failure that no retry mends ends the process with its words.
+//! In: a pending transaction. Out: it is committed and counted, or the process stops first and its
+//! deliveries are returned to the queue. A transient error is retried with backoff on a new
+//! connection; nothing is lost, because nothing is acknowledged. A fatal error ends the process.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Object, Pool};
 use metrics::Counter;
 use schema::clock::{self, Stage};
 use schema::metric;
-use schema::partition::Days;
-use service::histogram::Tally;
+use service::histogram::LocalHistogram;
 use service::metrics::Histograms;
-use service::postgres::words;
+use service::{Context, error_chain};
+use store::error::{ErrorClass, classify};
+use store::ledger;
+use store::partitions::Partitions;
+use store::rows::BatchCounts;
+use store::transaction::{ReceivedBatch, StoredBatches, store_batches};
+use store::{Object, Pool};
 use tokio_util::sync::CancellationToken;
 
-use crate::assemble::Tallied;
-use crate::failure::{Class, classify};
-use crate::partitions::Partitions;
-use crate::store::{self, Poison, Stored, Taken};
+use crate::pending::PendingTransaction;
 
-/// How often an attempt may fail for want of a partition before the rows without one are dead letters.
+/// How many attempts may fail because of a missing partition before its rows are dead-lettered.
 const PARTITION_ATTEMPTS: usize = 2;
 /// First and longest pause between two attempts.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// Why a load was not written.
+/// Why a transaction was not committed.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The process stops; the load is given back.
-    #[error("stopped while PostgreSQL could not take the readings")]
+    /// The process stops; the deliveries are returned to the queue.
+    #[error("stopped while PostgreSQL was unavailable")]
     Stopped,
-    /// PostgreSQL says something that no retry mends.
+    /// PostgreSQL reports an error that no retry resolves.
     #[error("PostgreSQL: {0}")]
     Fatal(String),
 }
 
-/// Writes loads. One a process; every load has a connection of the pool to itself.
+/// Writes transactions, each on a connection of the pool. One per process.
 #[derive(Debug)]
 pub struct Writer {
     pool: Pool,
     partitions: Arc<Partitions>,
     histograms: Arc<Histograms>,
     stop: CancellationToken,
+    counters: Counters,
+}
+
+#[derive(Debug)]
+struct Counters {
     persisted: Counter,
     duplicate: Counter,
     conflict: Counter,
@@ -56,25 +62,9 @@ pub struct Writer {
     retries: Counter,
 }
 
-/// One attempt's failure.
-enum Failure {
-    Postgres(tokio_postgres::Error),
-    Connect(String),
-}
-
-impl Writer {
-    /// A writer on this pool. After `stop` a load that cannot be written is given up.
-    pub fn new(
-        pool: Pool,
-        partitions: Arc<Partitions>,
-        histograms: Arc<Histograms>,
-        stop: CancellationToken,
-    ) -> Self {
+impl Counters {
+    fn new() -> Self {
         Self {
-            pool,
-            partitions,
-            histograms,
-            stop,
             persisted: metrics::counter!(metric::PERSISTED.name),
             duplicate: metrics::counter!(metric::DUPLICATE.name),
             conflict: metrics::counter!(metric::CONFLICT.name),
@@ -85,166 +75,184 @@ impl Writer {
             retries: metrics::counter!(metric::TRANSACTION_RETRIES.name),
         }
     }
+}
 
-    /// Writes one load.
+/// State of the attempts at one transaction.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// Indexes of the batches that an earlier attempt may have committed: its COMMIT failed, so
+    /// that the outcome is unknown.
+    in_doubt: BTreeSet<usize>,
+    /// Number of attempts that failed because of a missing partition.
+    without_partition: usize,
+}
+
+/// The result of an attempt that succeeded.
+struct Committed {
+    stored: StoredBatches,
+    /// What the ledger has for the batches that were in doubt before.
+    ledger: Vec<(usize, BatchCounts)>,
+}
+
+/// The error of an attempt.
+enum AttemptError {
+    Postgres(store::Error),
+    Connect(String),
+}
+
+impl Writer {
+    /// A writer on this pool. After the stop signal a transaction that fails is not retried.
+    pub fn new(context: &Context, pool: Pool, partitions: Arc<Partitions>) -> Self {
+        Self {
+            pool,
+            partitions,
+            histograms: context.histograms.clone(),
+            stop: context.stop.clone(),
+            counters: Counters::new(),
+        }
+    }
+
+    /// Writes one transaction.
     ///
     /// # Errors
-    /// [`WriteError`]; nothing of the load must be acknowledged then.
-    pub async fn write(
-        &self,
-        taken: &[Taken],
-        poison: &[Poison],
-        days: &Days,
-    ) -> Result<(), WriteError> {
+    /// [`WriteError`]; the caller must not acknowledge any of its deliveries.
+    pub async fn write(&self, transaction: &PendingTransaction) -> Result<(), WriteError> {
         let mut pause = BACKOFF.0;
-        // The batches that earlier attempts may have committed without our hearing of it.
-        let mut in_doubt = BTreeSet::new();
-        let mut without_partition = 0;
+        let mut attempts = Attempts::default();
         loop {
             let mut committing = Vec::new();
-            // A partition that is still missing after it was made is not to be had: it is detached, or was dropped for good.
-            let last = without_partition >= PARTITION_ATTEMPTS;
-            let reason = match self
-                .attempt(
-                    taken,
-                    poison,
-                    days,
-                    last,
-                    !in_doubt.is_empty(),
-                    &mut committing,
-                )
-                .await
-            {
-                Ok((stored, in_ledger)) => {
-                    self.account(taken, stored, &in_ledger, &in_doubt);
+            let attempt = self.attempt(transaction, &attempts, &mut committing);
+            let reason = match attempt.await {
+                Ok(committed) => {
+                    self.count(&transaction.batches, committed, &attempts.in_doubt);
                     return Ok(());
                 }
-                Err(Failure::Connect(reason)) => reason,
-                Err(Failure::Postgres(error)) => match classify(&error) {
-                    Class::NoPartition => {
-                        without_partition += 1;
-                        words(&error)
+                Err(AttemptError::Connect(reason)) => reason,
+                Err(AttemptError::Postgres(error)) => {
+                    let reason = error_chain(&error);
+                    match classify(&error) {
+                        ErrorClass::Transient | ErrorClass::KeyExists => {}
+                        ErrorClass::NoPartition => attempts.without_partition += 1,
+                        ErrorClass::BadRow | ErrorClass::Fatal => {
+                            return Err(WriteError::Fatal(reason));
+                        }
                     }
-                    Class::Transient | Class::KeyExists => words(&error),
-                    Class::BadRow | Class::Fatal => return Err(WriteError::Fatal(words(&error))),
-                },
+                    reason
+                }
             };
-            in_doubt.extend(committing);
+            attempts.in_doubt.extend(committing);
             if self.stop.is_cancelled() {
                 return Err(WriteError::Stopped);
             }
-            tracing::warn!(
-                reason,
-                retry_in_ms = pause.as_millis() as u64,
-                "cannot store readings for now"
-            );
-            self.retries.increment(1);
-            self.stop
-                .run_until_cancelled(tokio::time::sleep(pause))
-                .await;
+            let retry_in_ms = pause.as_millis() as u64;
+            tracing::warn!(reason, retry_in_ms, "cannot store readings; retrying");
+            self.counters.retries.increment(1);
+            let pausing = tokio::time::sleep(pause);
+            self.stop.run_until_cancelled(pausing).await;
             pause = (pause * 2).min(BACKOFF.1);
         }
     }
 
-    /// One attempt. Returns what was stored, and the ledger's word on what an attempt in doubt had stored.
+    /// Makes one attempt. `committing` receives the indexes of the batches that are stored if the
+    /// commit succeeds, before it is sent.
     async fn attempt(
         &self,
-        taken: &[Taken],
-        poison: &[Poison],
-        days: &Days,
-        last: bool,
-        in_doubt: bool,
+        transaction: &PendingTransaction,
+        attempts: &Attempts,
         committing: &mut Vec<usize>,
-    ) -> Result<(Stored, Vec<(usize, Tallied)>), Failure> {
+    ) -> Result<Committed, AttemptError> {
         let client = self
             .pool
             .get()
             .await
-            .map_err(|error| Failure::Connect(words(&error)))?;
+            .map_err(|error| AttemptError::Connect(error_chain(&error)))?;
+        // A partition that is missing after it was created is detached, or was dropped on purpose.
+        let final_attempt = attempts.without_partition >= PARTITION_ATTEMPTS;
+        let PendingTransaction {
+            batches,
+            poison,
+            days,
+            ..
+        } = transaction;
         let result = async {
             self.partitions.ensure(&client, days).await?;
-            let begun = tokio::time::Instant::now();
-            let stored = store::store(&client, taken, poison, last, committing).await?;
-            self.histograms.transaction.record(
-                u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
-                1,
-            );
-            let in_ledger = if in_doubt {
-                store::tallies(&client, taken).await?
-            } else {
+            let begin = tokio::time::Instant::now();
+            let stored = store_batches(&client, batches, poison, final_attempt, committing).await?;
+            let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.histograms.transaction.record(micros, 1);
+            let ledger = if attempts.in_doubt.is_empty() {
                 Vec::new()
+            } else {
+                ledger::counts(&client, batches).await?
             };
-            Ok((stored, in_ledger))
+            Ok(Committed { stored, ledger })
         }
         .await;
         if let Err(error) = &result {
-            // Its transaction may be open; nothing of the pool rolls back. And a pool of one connection has no other.
+            // The transaction may be open, and the pool does not roll back: close the connection.
+            // This comes before the next `get`, because the pool may have only one connection.
             drop(Object::take(client));
-            if classify(error) == Class::NoPartition
+            if classify(error) == ErrorClass::NoPartition
                 && let Ok(other) = self.pool.get().await
             {
-                // A failure shows again at the next attempt.
+                // An error here occurs again in the next attempt, which handles it.
                 let _ = self.partitions.refresh(&other).await;
             }
         }
-        result.map_err(Failure::Postgres)
+        result.map_err(AttemptError::Postgres)
     }
 
-    /// Moves the counters and feeds the clocks, each batch once.
-    fn account(
-        &self,
-        taken: &[Taken],
-        stored: Stored,
-        in_ledger: &[(usize, Tallied)],
-        in_doubt: &BTreeSet<usize>,
-    ) {
+    /// Increments the counters and records the stage latencies, for each batch once.
+    fn count(&self, received: &[ReceivedBatch], committed: Committed, in_doubt: &BTreeSet<usize>) {
         let persisted_at = clock::now();
-        self.transactions.increment(1);
-        if stored.staged {
-            self.staged.increment(1);
-        }
-        // After a commit in doubt the ledger knows what was stored then. What it had before that was counted before.
-        let mut counted = stored.fresh;
-        let new: BTreeSet<usize> = counted.iter().map(|(index, _)| *index).collect();
-        counted.extend(
-            in_ledger
-                .iter()
-                .filter(|(index, _)| in_doubt.contains(index) && !new.contains(index)),
-        );
-        self.redelivered
-            .increment((taken.len() - counted.len()) as u64);
-        let mut queued = Tally::default();
-        let mut dequeued = Tally::default();
-        let mut received = Tally::default();
-        let mut measured = Tally::default();
-        let mut sum = Tallied::default();
-        for (index, tallied) in counted {
-            sum.stored += tallied.stored;
-            sum.duplicates += tallied.duplicates;
-            sum.conflicts += tallied.conflicts;
-            sum.dead_letters += tallied.dead_letters;
-            let Taken { batch, dequeued_at } = &taken[index];
+        let Committed { stored, ledger } = committed;
+        let counters = &self.counters;
+        counters.transactions.increment(1);
+        counters.staged.increment(u64::from(stored.staged));
+        // Batches in doubt that the ledger has were committed by an earlier attempt and are counted
+        // now. Other batches of the ledger were counted when they were stored.
+        let new: BTreeSet<usize> = stored.new.iter().map(|(index, _)| *index).collect();
+        let was_in_doubt =
+            |(index, _): &(usize, BatchCounts)| in_doubt.contains(index) && !new.contains(index);
+        let mut counted = stored.new;
+        counted.extend(ledger.into_iter().filter(was_in_doubt));
+        let redelivered = received.len() - counted.len();
+        counters.redelivered.increment(redelivered as u64);
+        let mut queued = LocalHistogram::default();
+        let mut dequeued = LocalHistogram::default();
+        let mut since_received = LocalHistogram::default();
+        let mut since_measured = LocalHistogram::default();
+        let mut sum = BatchCounts::default();
+        for (index, counts) in counted {
+            sum.stored += counts.stored;
+            sum.duplicates += counts.duplicates;
+            sum.conflicts += counts.conflicts;
+            sum.dead_letters += counts.dead_letters;
+            let ReceivedBatch { batch, dequeued_at } = &received[index];
             let readings = batch.len() as u64;
             queued.between(batch.enqueued_at, *dequeued_at, readings);
             dequeued.between(*dequeued_at, persisted_at, readings);
             for receipt in &batch.receipts {
-                received.between(receipt.received_at, persisted_at, u64::from(receipt.count));
+                let count = u64::from(receipt.count);
+                since_received.between(receipt.received_at, persisted_at, count);
             }
             for &measured_at in &batch.measured_at {
-                measured.between(measured_at, persisted_at, 1);
+                since_measured.between(measured_at, persisted_at, 1);
             }
         }
-        self.persisted.increment(u64::from(sum.stored));
-        self.duplicate.increment(u64::from(sum.duplicates));
-        self.conflict.increment(u64::from(sum.conflicts));
-        self.dead_lettered.increment(u64::from(sum.dead_letters));
-        for (stage, tally) in [
+        counters.persisted.increment(u64::from(sum.stored));
+        counters.duplicate.increment(u64::from(sum.duplicates));
+        counters.conflict.increment(u64::from(sum.conflicts));
+        counters
+            .dead_lettered
+            .increment(u64::from(sum.dead_letters));
+        for (stage, histogram) in [
             (Stage::EnqueuedToDequeued, &queued),
             (Stage::DequeuedToPersisted, &dequeued),
-            (Stage::ReceivedToPersisted, &received),
-            (Stage::MeasuredToPersisted, &measured),
+            (Stage::ReceivedToPersisted, &since_received),
+            (Stage::MeasuredToPersisted, &since_measured),
         ] {
-            self.histograms.merge_stage(stage, tally);
+            self.histograms.merge_stage(stage, histogram);
         }
     }
 }

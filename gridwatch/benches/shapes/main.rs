@@ -24,11 +24,11 @@ use bytes::Bytes;
 use clap::Parser;
 use common::{address, median, program};
 use serde::Serialize;
-use service::spool::{self, record};
 use testbed::faulty_proxy::{Condition, FaultyProxy};
 use testbed::postgres::Postgres;
 use testbed::process::Process;
 use testbed::rabbitmq::RabbitMq;
+use transport::spool::{self, record};
 
 /// Tasks that append at a time, as many as the connections of a run with single readings.
 const APPENDING: usize = 64;
@@ -202,7 +202,7 @@ async fn spool(arguments: &Arguments, payload: usize) -> anyhow::Result<Appends>
 /// Appends a second, and how many a sync covered.
 async fn append(folder: &Path, payload: usize, duration: Duration) -> anyhow::Result<(f64, f64)> {
     let config = spool::Config {
-        folder: folder.join("spool"),
+        directory: folder.join("spool"),
         max_bytes: u64::MAX,
         segment_bytes: 16 * 1024 * 1024,
     };

@@ -8,22 +8,29 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use ingest_api::amqp_sink::AmqpSink;
 use ingest_api::{UnknownDevices, coalesce};
 use loadtest::verify::Verdict;
 use schema::Batch;
-use service::amqp::Broker;
-use service::health::{Ability, Health};
-use service::postgres::Database;
-use service::sink::{Sink, SinkError};
-use service::source::{Delivery, Source, Token};
+use service::Context;
+use service::health::{Component, Health, HealthState};
+use store::Database;
 use testbed::faulty_proxy::Condition;
 use testbed::wait::until_async;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use transport::amqp::{AmqpSink, AmqpSource, Broker};
+use transport::{Delivery, DeliveryTag, Sink, SinkError, Source};
 
 use crate::load_test::{scenario, start, verify};
 use crate::support::*;
+
+fn context(health: &Health, stop: &CancellationToken) -> Context {
+    Context {
+        health: health.clone(),
+        histograms: Arc::default(),
+        stop: stop.clone(),
+    }
+}
 
 fn broken(verdict: &Verdict) -> Vec<&str> {
     verdict
@@ -55,10 +62,10 @@ async fn a_front_end_that_ignores_confirms_is_detected() {
     site.start_worker(&[]);
     let url = site.amqp_url_for(Role::FrontEnd);
     let stop = CancellationToken::new();
-    let health = Health::of(&["broker", "database"]);
+    let health = Health::new(&[Component::Broker, Component::Database]);
     let (sink, _) = AmqpSink::start(
         url.parse::<Broker>().unwrap(),
-        health.part("broker"),
+        health.component(Component::Broker),
         stop.clone(),
     );
     let config = ingest_api::Config {
@@ -74,7 +81,7 @@ async fn a_front_end_that_ignores_confirms_is_detected() {
         },
         future_tolerance: Duration::from_secs(300),
         horizon: None,
-        stored: false,
+        commits: false,
         grace: Duration::from_secs(5),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -87,18 +94,16 @@ async fn a_front_end_that_ignores_confirms_is_detected() {
         .unwrap();
     let sink = Arc::new(SinkWithoutConfirm(Arc::new(sink)));
     let front_end = tokio::spawn(ingest_api::run(
+        context(&health, &stop),
         config,
         listener,
         sink,
         pool,
-        health.clone(),
-        Arc::default(),
-        stop.clone(),
     ));
     until_async(
         "the front end reaches broker and database",
         LIMIT,
-        async || health.report().0 == Ability::Ready,
+        async || health.report().0 == HealthState::Ready,
     )
     .await;
 
@@ -113,7 +118,7 @@ async fn a_front_end_that_ignores_confirms_is_detected() {
     // Readings that are merely late are stored within this time.
     let verdict = verify(&site, &found, Duration::from_secs(3)).await;
     stop.cancel();
-    front_end.await.unwrap().unwrap();
+    front_end.await.unwrap();
     assert!(
         broken(&verdict).contains(&"every accepted reading is stored or dead-lettered"),
         "{verdict:?}"
@@ -127,22 +132,22 @@ impl Source for SourceThatAcknowledgesEarly {
     fn next(&mut self) -> BoxFuture<'_, Delivery> {
         async {
             let delivery = self.0.next().await;
-            self.0.acknowledge_through(delivery.token).await;
+            self.0.acknowledge_through(delivery.tag).await;
             delivery
         }
         .boxed()
     }
 
-    fn ready(&mut self) -> Option<Delivery> {
+    fn try_next(&mut self) -> Option<Delivery> {
         None
     }
 
-    fn acknowledge_through(&mut self, _: Token) -> BoxFuture<'_, ()> {
+    fn acknowledge_through(&mut self, _: DeliveryTag) -> BoxFuture<'_, ()> {
         std::future::ready(()).boxed()
     }
 
-    fn reject(&mut self, token: Token) -> BoxFuture<'_, bool> {
-        self.0.reject(token)
+    fn reject(&mut self, tag: DeliveryTag) -> BoxFuture<'_, bool> {
+        self.0.reject(tag)
     }
 
     fn close(&mut self) -> BoxFuture<'_, ()> {
@@ -156,11 +161,11 @@ async fn a_worker_that_acknowledges_before_the_commit_is_detected() {
     site.books_cannot_balance("the worker of this test loses readings");
     site.start_ingest(&["--unknown-devices", "register"]);
     let database: Database = site.database_url.parse().unwrap();
-    let health = Health::of(&["broker", "database"]);
-    let source = worker::amqp_source::AmqpSource::new(
+    let health = Health::new(&[Component::Broker, Component::Database]);
+    let source = AmqpSource::new(
         site.amqp_url.parse().unwrap(),
         200,
-        health.part("broker"),
+        health.component(Component::Broker),
     );
     let config = worker::Config {
         writers: 2,
@@ -176,12 +181,10 @@ async fn a_worker_that_acknowledges_before_the_commit_is_detected() {
     let pool = database.pool(8).unwrap();
     let source = Box::new(SourceThatAcknowledgesEarly(Box::new(source)));
     runtime.spawn(worker::run(
+        context(&health, &CancellationToken::new()),
         config,
         source,
         pool,
-        health,
-        Arc::default(),
-        CancellationToken::new(),
     ));
     let run = start(&site, scenario(""));
     until_async("readings are stored", LIMIT, async || {

@@ -10,7 +10,7 @@ mod site;
 
 use std::time::Duration;
 
-pub use service::client::{Answer as Response, Client};
+pub use service::client::{Client, Response};
 
 pub use assertions::*;
 pub use load::*;

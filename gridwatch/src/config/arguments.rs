@@ -1,0 +1,287 @@
+//! The commands and their flags. The doc comments are the help texts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use humantime::parse_duration;
+use ingest_api::UnknownDevices;
+use service::telemetry::LogFormat;
+
+/// Gridwatch: readings from devices over HTTP into PostgreSQL, exactly once, with every stage timed.
+///
+/// Every flag can also be set in the environment as GRIDWATCH_ and its name, or in a TOML file.
+#[derive(Debug, Parser)]
+#[command(name = "gridwatch", version, max_term_width = 100)]
+pub struct Settings {
+    /// TOML file with settings; keys are names of flags, sections are names of commands
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// What to log: a level, or a filter such as info,worker=debug
+    #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
+    pub log: String,
+    /// Format of log lines: text or json
+    #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// Number of worker threads [default: number of cores]
+    #[arg(long, global = true, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    pub threads: Option<u16>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Accept readings over HTTP and publish them to RabbitMQ
+    IngestApi(IngestApi),
+    /// Consume batches from RabbitMQ and write them to PostgreSQL
+    Worker(Worker),
+    /// Run everything in one process, with a queue on disk and an embedded PostgreSQL
+    Standalone(Standalone),
+    /// Try Gridwatch: standalone in a temporary directory, with a simulated fleet
+    Demo(Demo),
+    /// Create the tables or bring them up to date
+    Migrate(Migrate),
+    /// Register and list devices
+    Devices(Devices),
+    /// Send the readings of a CSV file to a running front end
+    Replay(Replay),
+}
+
+/// Where PostgreSQL is.
+#[derive(Debug, Args)]
+pub struct DatabaseUrl {
+    /// PostgreSQL, as postgres://user:password@host:5432/database; sslmode as in libpq
+    #[arg(long, value_name = "URL")]
+    pub database_url: String,
+}
+
+/// How readings are accepted.
+#[derive(Debug, Args)]
+pub struct FrontEndOptions {
+    /// Address on which readings are accepted
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Upper bound on registered series; no more are registered beyond it
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    pub max_series: usize,
+    /// Upper bound on the length of a body in bytes, before and after decompression
+    #[arg(long, default_value_t = 16 * 1024 * 1024, value_name = "BYTES")]
+    pub max_body_bytes: usize,
+    /// Upper bound on readings that are not yet durable; beyond it requests get 503
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    pub max_pending: usize,
+    /// Upper bound on batches in flight to the sink; at the limit, readings gather for the next
+    /// batch [default: 4, or 64 with --sink direct]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_in_flight: Option<usize>,
+    /// Upper bound on open connections
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = at_least_one)]
+    pub max_connections: usize,
+    /// How long a batch may take to become durable before its requests get 503
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration)]
+    pub deliver_timeout: Duration,
+    /// How far in the future a reading may be measured
+    #[arg(long, default_value = "5m", value_name = "TIME", value_parser = parse_duration)]
+    pub future_tolerance: Duration,
+    /// How old a reading may be, for example 90d [default: no age limit]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub horizon: Option<Duration>,
+}
+
+/// How readings are written.
+#[derive(Debug, Args)]
+pub struct WriterOptions {
+    /// Number of concurrent transactions, each on its own connection
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = at_least_one)]
+    pub writers: usize,
+    /// Upper bound on unacknowledged messages; limits memory and the size of a transaction
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000))]
+    pub prefetch: u16,
+    /// Upper bound on the readings of one transaction
+    #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = at_least_one)]
+    pub max_rows: usize,
+}
+
+/// How large the queue on disk may become, and when it is the fallback for RabbitMQ.
+#[derive(Debug, Args)]
+pub struct SpoolOptions {
+    /// Upper bound on the size of the queue on disk in bytes; beyond it requests get 503
+    #[arg(long, default_value_t = 4 * 1024 * 1024 * 1024, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1_048_576..))]
+    pub spool_max_bytes: u64,
+    /// How long RabbitMQ may take to confirm a batch before it is written to disk
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration)]
+    pub spool_after: Duration,
+}
+
+/// Where accepted readings are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SinkChoice {
+    /// RabbitMQ; a worker writes them to PostgreSQL
+    Queue,
+    /// PostgreSQL; the response is 201 after the commit
+    Direct,
+}
+
+#[derive(Debug, Args)]
+pub struct IngestApi {
+    #[command(flatten)]
+    pub front_end: FrontEndOptions,
+    /// Address of /metrics, /healthz and /readyz
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
+    pub admin: SocketAddr,
+    /// Where accepted readings are sent
+    #[arg(long, default_value = "queue", value_name = "SINK")]
+    pub sink: SinkChoice,
+    /// RabbitMQ, as amqp://user:password@host:5672/vhost (%2f is the vhost /)
+    #[arg(long, value_name = "URL", required_if_eq("sink", "queue"))]
+    pub amqp_url: Option<String>,
+    #[command(flatten)]
+    pub database: DatabaseUrl,
+    /// What to do with readings of devices that are not registered: reject or register
+    #[arg(long, default_value = "reject", value_name = "POLICY")]
+    pub unknown_devices: UnknownDevices,
+    /// Directory of a queue on disk, the fallback while RabbitMQ is unavailable
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    #[command(flatten)]
+    pub spool_options: SpoolOptions,
+    #[command(flatten)]
+    pub writer: WriterOptions,
+    /// How long requests and transactions in flight may take after SIGTERM
+    #[arg(long, default_value = "20s", value_name = "TIME", value_parser = parse_duration)]
+    pub grace: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct Worker {
+    /// Address of /metrics, /healthz and /readyz
+    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDR")]
+    pub admin: SocketAddr,
+    /// RabbitMQ, as amqp://user:password@host:5672/vhost (%2f is the vhost /)
+    #[arg(long, value_name = "URL")]
+    pub amqp_url: String,
+    #[command(flatten)]
+    pub database: DatabaseUrl,
+    #[command(flatten)]
+    pub writer: WriterOptions,
+    /// How long open transactions may take after SIGTERM
+    #[arg(long, default_value = "20s", value_name = "TIME", value_parser = parse_duration)]
+    pub grace: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct Standalone {
+    /// Directory for all data: the queue on disk and the embedded PostgreSQL
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    #[command(flatten)]
+    pub front_end: FrontEndOptions,
+    /// Address of /metrics, /healthz and /readyz
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
+    pub admin: SocketAddr,
+    /// RabbitMQ to use as the queue; the queue on disk is then the fallback
+    #[arg(long, value_name = "URL")]
+    pub amqp_url: Option<String>,
+    /// PostgreSQL to use instead of the embedded one; its tables are brought up to date at start
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// What to do with readings of devices that are not registered: reject or register
+    #[arg(long, default_value = "register", value_name = "POLICY")]
+    pub unknown_devices: UnknownDevices,
+    #[command(flatten)]
+    pub spool_options: SpoolOptions,
+    #[command(flatten)]
+    pub writer: WriterOptions,
+    /// How long requests and transactions in flight may take after SIGTERM
+    #[arg(long, default_value = "20s", value_name = "TIME", value_parser = parse_duration)]
+    pub grace: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Address on which readings are accepted; another port if it is in use
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Address of /metrics, /healthz and /readyz; another port if it is in use
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
+    pub admin: SocketAddr,
+    /// Number of simulated devices; each reports current and voltage once per second
+    #[arg(long, default_value_t = 5_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub fleet: u32,
+    /// CSV file of a meter to send before the fleet, with the time and the value as columns
+    #[arg(long, value_name = "FILE")]
+    pub meter: Option<PathBuf>,
+    /// RabbitMQ to use as the queue
+    #[arg(long, value_name = "URL")]
+    pub amqp_url: Option<String>,
+    /// PostgreSQL to use instead of the embedded one
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Migrate {
+    #[command(flatten)]
+    pub database: DatabaseUrl,
+}
+
+#[derive(Debug, Args)]
+pub struct Devices {
+    #[command(subcommand)]
+    pub command: DevicesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DevicesCommand {
+    /// Register devices with their metrics; existing ones are not changed
+    Add {
+        #[command(flatten)]
+        database: DatabaseUrl,
+        /// External ids of the devices
+        #[arg(required = true, value_name = "DEVICE")]
+        devices: Vec<String>,
+        /// A metric, with its unit after a colon: active_power:W. Repeat for several metrics
+        #[arg(long = "metric", required = true, value_name = "METRIC[:UNIT]")]
+        metrics: Vec<String>,
+    },
+    /// List the registered devices and their metrics
+    List {
+        #[command(flatten)]
+        database: DatabaseUrl,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Replay {
+    /// CSV file with a header line
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// External id of the device of the readings
+    #[arg(long, value_name = "DEVICE")]
+    pub device: String,
+    /// Metric of the readings
+    #[arg(long, value_name = "METRIC")]
+    pub metric: String,
+    /// The front end
+    #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    pub url: String,
+    /// Column with the time [default: the first]
+    #[arg(long, value_name = "NAME")]
+    pub time_column: Option<String>,
+    /// Column with the value [default: the second]
+    #[arg(long, value_name = "NAME")]
+    pub value_column: Option<String>,
+    /// Readings per request
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = at_least_one)]
+    pub batch: usize,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("expected a whole number".into()),
+    }
+}

@@ -1,0 +1,213 @@
+//! `gridwatch demo`: Gridwatch in standalone mode in a temporary directory, with a simulated fleet.
+//!
+//! In: flags. Out: a running process that has stored the readings of a fleet, and a table of what
+//! became of them. It runs until Ctrl-C and removes its directory.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use axum::http::Uri;
+use clap::Parser as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use loadtest::generator::{Generator, Pacing};
+use loadtest::prometheus::{self, Histogram, Sample};
+use loadtest::scenario::Scenario;
+use loadtest::send::Target;
+use loadtest::traffic::Traffic;
+use schema::clock::{self, Stage};
+use schema::metric;
+use service::client::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Command, Demo, Replay, Settings};
+use crate::replay;
+use crate::serve::standalone;
+
+/// Number of seconds for which the fleet has readings, one per series and second.
+const SECONDS: i64 = 30;
+/// Metrics of each device.
+const METRICS: u32 = 2;
+/// Pause between two scrapes while the demo waits.
+const POLL: Duration = Duration::from_millis(100);
+/// How long a scrape may take.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the command.
+pub async fn run(arguments: Demo) -> anyhow::Result<()> {
+    let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
+    let listen = free_address(arguments.listen)?;
+    let admin = free_address(arguments.admin)?;
+    let settings = standalone_settings(&arguments, directory.path(), listen, admin)?;
+    let (deployment, process) = standalone::open(settings).await?;
+    let stop = process.context().stop;
+    let showing = async {
+        let result = show(&arguments, listen, admin, &stop).await;
+        // An error ends the demo; otherwise it runs until the user stops it.
+        if result.is_err() {
+            stop.cancel();
+        }
+        result
+    };
+    let (deployed, shown) = tokio::join!(deployment.run(process), showing);
+    shown.and(deployed)
+}
+
+/// The settings of `gridwatch standalone`, with its defaults.
+fn standalone_settings(
+    demo: &Demo,
+    directory: &Path,
+    listen: SocketAddr,
+    admin: SocketAddr,
+) -> anyhow::Result<crate::config::Standalone> {
+    let data = directory
+        .to_str()
+        .context("the path of the temporary directory is not UTF-8")?;
+    let (listen, admin) = (listen.to_string(), admin.to_string());
+    let mut flags = vec!["--data", data, "--listen", &listen, "--admin", &admin];
+    if let Some(url) = &demo.amqp_url {
+        flags.extend(["--amqp-url", url]);
+    }
+    if let Some(url) = &demo.database_url {
+        flags.extend(["--database-url", url]);
+    }
+    let command = ["gridwatch", "standalone"].into_iter().chain(flags);
+    match Settings::try_parse_from(command)?.command {
+        Command::Standalone(standalone) => Ok(standalone),
+        _ => anyhow::bail!("not the standalone command"),
+    }
+}
+
+/// The address, or one with another port if it is in use.
+fn free_address(address: SocketAddr) -> anyhow::Result<SocketAddr> {
+    if std::net::TcpListener::bind(address).is_ok() {
+        return Ok(address);
+    }
+    let other = std::net::TcpListener::bind((address.ip(), 0))
+        .with_context(|| format!("cannot listen on {}", address.ip()))?;
+    Ok(other.local_addr()?)
+}
+
+/// Sends readings, waits until they are stored and prints the table.
+async fn show(
+    arguments: &Demo,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let url = format!("http://{listen}");
+    let work = async {
+        if let Some(file) = &arguments.meter {
+            let replay = Replay {
+                file: file.clone(),
+                device: "meter-1".into(),
+                metric: "energy".into(),
+                url: url.clone(),
+                time_column: None,
+                value_column: None,
+                batch: 1_000,
+            };
+            replay::run(replay).await?;
+        }
+        send_fleet(arguments.fleet, &url, stop).await?;
+        let samples = wait_until_stored(admin).await?;
+        print_table(&samples);
+        println!("\nreadings   {url}/v1/readings\nmetrics    http://{admin}/metrics");
+        println!("running until Ctrl-C");
+        anyhow::Ok(())
+    };
+    stop.run_until_cancelled(work).await.unwrap_or(Ok(()))
+}
+
+/// Sends the readings of the last half minute of a fleet, as fast as possible.
+async fn send_fleet(devices: u32, url: &str, stop: &CancellationToken) -> anyhow::Result<()> {
+    let rate = devices * METRICS;
+    let scenario = Scenario::parse(&format!(
+        "name = 'demo'\nrate = {rate}\nduration = '{SECONDS}s'\nbatch = 1000\n\
+         connections = 16\n[fleet]\ndevices = {devices}\nprefix = 'feeder-'\n"
+    ))?;
+    let begin = clock::now() - SECONDS * 1_000_000;
+    let total = u64::from(rate) * SECONDS.unsigned_abs();
+    let style = "{wide_bar} {human_pos}/{human_len} readings  {per_sec}  {eta}";
+    let bar = ProgressBar::new(total).with_style(ProgressStyle::with_template(style)?);
+    let generator = Generator {
+        traffic: Arc::new(Traffic::new(&scenario, begin)),
+        target: Target::new(url)?,
+        threads: 1,
+        pacing: Pacing::AsFastAsPossible,
+    };
+    let sent = generator
+        .send(stop.clone(), |counts| bar.set_position(counts.accepted))
+        .await?;
+    bar.finish_and_clear();
+    if stop.is_cancelled() {
+        return Ok(());
+    }
+    let sent = sent.ensure_all_accepted()?;
+    let (readings, rate) = (sent.counts.accepted, sent.accepted_per_second());
+    println!("{devices} devices: {readings} readings accepted, {rate:.0} per second");
+    Ok(())
+}
+
+/// Waits until every accepted reading is processed. Returns the metrics of that moment.
+async fn wait_until_stored(admin: SocketAddr) -> anyhow::Result<Vec<Sample>> {
+    let client = Client::new(SCRAPE_TIMEOUT);
+    let uri: Uri = format!("http://{admin}/metrics").parse()?;
+    loop {
+        let response = client.get(uri.clone()).await?;
+        ensure!(
+            response.status == 200,
+            "{uri} responded with {}",
+            response.status
+        );
+        let samples = prometheus::parse(&response.text());
+        let processed: f64 = PROCESSED
+            .iter()
+            .map(|(_, metric)| total(&samples, metric))
+            .sum();
+        if processed >= total(&samples, &metric::ACCEPTED) {
+            return Ok(samples);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// What becomes of an accepted reading.
+const PROCESSED: [(&str, metric::Metric); 4] = [
+    ("persisted", metric::PERSISTED),
+    ("duplicate", metric::DUPLICATE),
+    ("conflict", metric::CONFLICT),
+    ("dead-lettered", metric::DEAD_LETTERED),
+];
+
+fn total(samples: &[Sample], metric: &metric::Metric) -> f64 {
+    prometheus::sum(samples, metric.name, &[])
+}
+
+fn print_table(samples: &[Sample]) {
+    println!();
+    for (name, metric) in [
+        ("accepted", metric::ACCEPTED),
+        ("rejected", metric::REJECTED),
+    ]
+    .iter()
+    .chain(&PROCESSED)
+    {
+        println!("{name:<24}{:>12}", total(samples, metric));
+    }
+    println!("\n{:<24}{:>12}{:>12}", "stage", "p50", "p99");
+    for stage in Stage::ALL {
+        let labels = [(metric::LABEL_STAGE, stage.label())];
+        let histogram = Histogram::of(samples, metric::STAGE_SECONDS.name, &labels);
+        let quantile = |quantile| match histogram.quantile(quantile) {
+            None => "-".to_owned(),
+            Some(seconds) if seconds < 10.0 => format!("{:.1} ms", seconds * 1e3),
+            Some(seconds) => format!("{seconds:.0} s"),
+        };
+        let (p50, p99) = (quantile(0.5), quantile(0.99));
+        println!("{:<24}{p50:>12}{p99:>12}", stage.label());
+    }
+    println!("(estimated from the histogram buckets)");
+}

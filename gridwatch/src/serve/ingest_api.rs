@@ -1,0 +1,102 @@
+//! `gridwatch ingest-api`: a front end whose sink is RabbitMQ, or PostgreSQL directly.
+
+use std::sync::Arc;
+
+use service::health::Component;
+use transport::{direct, failover};
+
+use super::parts::{
+    Confirms, FRONT_END_CONNECTIONS, FRONT_END_STATEMENT_TIMEOUT, OpenSpool, Queue,
+    WORKER_STATEMENT_TIMEOUT, broker,
+};
+use super::process::{Process, bind};
+use super::{Deployment, FrontEnd, Worker};
+use crate::UsageError;
+use crate::config::{IngestApi, SinkChoice};
+
+/// The name in `pg_stat_activity`.
+const NAME: &str = "gridwatch ingest-api";
+
+/// Runs the command.
+pub async fn run(arguments: IngestApi) -> anyhow::Result<()> {
+    match arguments.sink {
+        SinkChoice::Queue => queued(arguments).await,
+        SinkChoice::Direct => direct(arguments).await,
+    }
+}
+
+async fn queued(arguments: IngestApi) -> anyhow::Result<()> {
+    let IngestApi {
+        front_end, grace, ..
+    } = &arguments;
+    // clap requires the URL in this mode.
+    let broker = broker(arguments.amqp_url.as_deref().unwrap_or_default())?;
+    let database = arguments
+        .database
+        .parse(NAME, FRONT_END_STATEMENT_TIMEOUT)?;
+    let config = front_end.config(arguments.unknown_devices, *grace, Confirms::Enqueued);
+    let listener = bind("--listen", front_end.listen).await?;
+    let mut components = vec![Component::Broker, Component::Database];
+    components.extend(arguments.spool.as_ref().map(|_| Component::Spool));
+    let process = Process::start(arguments.admin, &components).await?;
+    let context = process.context();
+    let pool = database.pool(FRONT_END_CONNECTIONS)?;
+    let options = &arguments.spool_options;
+    let (spool, fallback) = match &arguments.spool {
+        None => (None, None),
+        Some(directory) => {
+            let (open, spool, source) =
+                OpenSpool::open(&context, directory, options, failover::WINDOW).await?;
+            (Some(open), Some((spool, source)))
+        }
+    };
+    let queue = Queue::start(&context, broker, fallback, options.spool_after);
+    let deployment = Deployment {
+        front_end: Some(FrontEnd {
+            config,
+            listener,
+            sink: queue.sink(),
+        }),
+        worker: None,
+        queue: Some(queue),
+        spool,
+        pool,
+        embedded: None,
+    };
+    deployment.run(process).await
+}
+
+async fn direct(arguments: IngestApi) -> anyhow::Result<()> {
+    let IngestApi {
+        front_end,
+        writer,
+        grace,
+        ..
+    } = &arguments;
+    if arguments.spool.is_some() {
+        let sentence = "--spool needs --sink queue: it is the fallback for RabbitMQ";
+        return Err(UsageError(sentence.into()).into());
+    }
+    let database = arguments.database.parse(NAME, WORKER_STATEMENT_TIMEOUT)?;
+    let config = front_end.config(arguments.unknown_devices, *grace, Confirms::Committed);
+    let listener = bind("--listen", front_end.listen).await?;
+    let process = Process::start(arguments.admin, &[Component::Database]).await?;
+    let pool = database.pool(FRONT_END_CONNECTIONS + writer.connections())?;
+    let (sink, source) = direct::pair(config.coalesce.max_in_flight);
+    let deployment = Deployment {
+        front_end: Some(FrontEnd {
+            config,
+            listener,
+            sink: Arc::new(sink),
+        }),
+        worker: Some(Worker {
+            config: writer.config(*grace),
+            source: Box::new(source),
+        }),
+        queue: None,
+        spool: None,
+        pool,
+        embedded: None,
+    };
+    deployment.run(process).await
+}

@@ -1,0 +1,106 @@
+//! The long-running commands: which sink, which source and which database each of them uses.
+//!
+//! A command opens its parts, puts them into a [`Deployment`], and runs it. The order of shutdown is
+//! written once, in [`Deployment::run`].
+
+pub mod ingest_api;
+mod parts;
+mod process;
+pub mod standalone;
+pub mod worker;
+
+use std::sync::Arc;
+
+use ::ingest_api as front_end;
+use anyhow::Context as _;
+use store::Pool;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use transport::{Sink, Source};
+
+use self::parts::{OpenSpool, Queue};
+use self::process::Process;
+use crate::embedded::Embedded;
+
+/// A front end and what it needs.
+pub struct FrontEnd {
+    config: front_end::Config,
+    listener: TcpListener,
+    sink: Arc<dyn Sink>,
+}
+
+/// A worker and what it needs.
+pub struct Worker {
+    config: ::worker::Config,
+    source: Box<dyn Source>,
+}
+
+/// The parts of one process. Those that a deployment mode does not have are `None`.
+pub struct Deployment {
+    front_end: Option<FrontEnd>,
+    worker: Option<Worker>,
+    queue: Option<Queue>,
+    spool: Option<OpenSpool>,
+    pool: Pool,
+    embedded: Option<Embedded>,
+}
+
+impl Deployment {
+    /// Runs until the stop signal or a fatal error, then shuts down in this order:
+    ///
+    /// 1. the front end: unready, no new connections, requests in flight get their responses;
+    /// 2. the worker: no new deliveries, open transactions are committed and acknowledged, the rest
+    ///    returns to the queue;
+    /// 3. the queue: the drain of the spool and the connection of the sink;
+    /// 4. the spool: everything is synced;
+    /// 5. the pool and the embedded database;
+    /// 6. the admin port, so that the shutdown can be observed.
+    ///
+    /// The worker stops after the front end, because in direct mode it has to store what the front
+    /// end accepts last.
+    pub async fn run(self, process: Process) -> anyhow::Result<()> {
+        let context = process.context();
+        let worker_stop = match &self.front_end {
+            Some(_) => CancellationToken::new(),
+            None => context.stop.clone(),
+        };
+        let working = self.worker.map(|worker| {
+            let (context, pool) = (context.clone(), self.pool.clone());
+            let worker_stop = worker_stop.clone();
+            tokio::spawn(async move {
+                let stop = context.stop.clone();
+                let context = context.with_stop(worker_stop);
+                let result = ::worker::run(context, worker.config, worker.source, pool).await;
+                // Nothing is stored any more, so that nothing must be accepted.
+                stop.cancel();
+                result
+            })
+        });
+        if let Some(FrontEnd {
+            config,
+            listener,
+            sink,
+        }) = self.front_end
+        {
+            front_end::run(context.clone(), config, listener, sink, self.pool.clone()).await;
+            worker_stop.cancel();
+        }
+        let worked = match working {
+            None => Ok(()),
+            Some(working) => working.await.context("the worker panicked").flatten(),
+        };
+        if let Some(queue) = self.queue {
+            queue.close().await;
+        }
+        let spooled = match self.spool {
+            None => Ok(()),
+            Some(spool) => spool.close().await,
+        };
+        self.pool.close();
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await;
+        }
+        process.close().await;
+        worked.and(spooled)
+    }
+}

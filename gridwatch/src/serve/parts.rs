@@ -1,0 +1,247 @@
+//! The parts that more than one command opens: the queue, the spool, and their settings.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::ingest_api as front_end;
+use anyhow::bail;
+use front_end::{UnknownDevices, coalesce};
+use service::Context;
+use service::health::Component;
+use store::Database;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use transport::Sink;
+use transport::amqp::{AmqpSink, Broker};
+use transport::failover::FailoverSink;
+use transport::spool::{self, Spool, SpoolSource};
+
+use crate::UsageError;
+use crate::config::{DatabaseUrl, FrontEndOptions, SpoolOptions, WriterOptions};
+
+/// Upper bound on the memory of all bodies in flight in one process, in bytes.
+const BODY_BUDGET: usize = 96 * 1024 * 1024;
+/// Connections of the front end to PostgreSQL: one refreshes the registry, one registers.
+pub const FRONT_END_CONNECTIONS: usize = 2;
+/// Upper bound on the time of a statement of the front end.
+pub const FRONT_END_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Upper bound on the time of a statement of the worker: a COPY of a full transaction on a slow disk.
+pub const WORKER_STATEMENT_TIMEOUT: Duration = Duration::from_secs(300);
+/// Default of `--max-in-flight` with a queue.
+const IN_FLIGHT_QUEUED: usize = 4;
+/// Default of `--max-in-flight` without a queue: as many batches as a transaction of the worker has.
+const IN_FLIGHT_DIRECT: usize = 64;
+/// Bytes after which a segment of the spool is closed and another one is started.
+const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What the sink of a front end confirms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirms {
+    /// Readings are on a queue.
+    Enqueued,
+    /// Readings are committed to PostgreSQL.
+    Committed,
+}
+
+impl FrontEndOptions {
+    /// The settings of a front end.
+    pub fn config(
+        &self,
+        unknown_devices: UnknownDevices,
+        grace: Duration,
+        confirms: Confirms,
+    ) -> front_end::Config {
+        let in_flight = match confirms {
+            Confirms::Enqueued => IN_FLIGHT_QUEUED,
+            Confirms::Committed => IN_FLIGHT_DIRECT,
+        };
+        front_end::Config {
+            unknown_devices,
+            max_series: self.max_series,
+            max_body_bytes: self.max_body_bytes,
+            body_budget_bytes: BODY_BUDGET,
+            max_connections: self.max_connections,
+            coalesce: coalesce::Config {
+                max_in_flight: self.max_in_flight.unwrap_or(in_flight),
+                max_pending: self.max_pending,
+                deliver_timeout: self.deliver_timeout,
+            },
+            future_tolerance: self.future_tolerance,
+            horizon: self.horizon,
+            commits: confirms == Confirms::Committed,
+            grace,
+        }
+    }
+}
+
+impl WriterOptions {
+    /// The settings of a worker.
+    pub fn config(&self, grace: Duration) -> ::worker::Config {
+        ::worker::Config {
+            writers: self.writers,
+            max_rows: self.max_rows,
+            grace,
+        }
+    }
+
+    /// Connections of a worker to PostgreSQL.
+    pub fn connections(&self) -> usize {
+        self.writers + ::worker::SPARE_CONNECTIONS
+    }
+}
+
+impl DatabaseUrl {
+    /// Parses the URL, for a process with this name.
+    ///
+    /// # Errors
+    /// [`UsageError`]: it is not a valid URL.
+    pub fn parse(&self, name: &str, statement_timeout: Duration) -> Result<Database, UsageError> {
+        database(&self.database_url, name, statement_timeout)
+    }
+}
+
+/// Parses `--database-url`.
+pub fn database(
+    url: &str,
+    name: &str,
+    statement_timeout: Duration,
+) -> Result<Database, UsageError> {
+    let database: Database = url
+        .parse()
+        .map_err(|error| UsageError(format!("--database-url: {error}")))?;
+    Ok(database.named(name, statement_timeout))
+}
+
+/// Parses `--amqp-url`.
+pub fn broker(url: &str) -> Result<Broker, UsageError> {
+    url.parse()
+        .map_err(|error| UsageError(format!("--amqp-url: {error}")))
+}
+
+/// The sink in front of RabbitMQ, with or without a spool as fallback, and its tasks.
+pub struct Queue {
+    sink: Arc<dyn Sink>,
+    drain: Option<JoinHandle<()>>,
+    supervisor: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Queue {
+    /// Starts to connect. With a spool, batches that RabbitMQ does not confirm within
+    /// `primary_timeout` go there.
+    pub fn start(
+        context: &Context,
+        broker: Broker,
+        spool: Option<(Spool, SpoolSource)>,
+        primary_timeout: Duration,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let health = context.health.component(Component::Broker);
+        let (primary, supervisor) = AmqpSink::start(broker, health, stop.clone());
+        let primary: Arc<dyn Sink> = Arc::new(primary);
+        let (sink, drain) = match spool {
+            None => (primary, None),
+            Some((spool, source)) => {
+                context.health.set_fallback(Component::Broker);
+                let (sink, drain) =
+                    FailoverSink::start(primary, spool, source, primary_timeout, stop.clone());
+                let sink: Arc<dyn Sink> = Arc::new(sink);
+                (sink, Some(drain))
+            }
+        };
+        Self {
+            sink,
+            drain,
+            supervisor,
+            stop,
+        }
+    }
+
+    /// The sink for the front end.
+    pub fn sink(&self) -> Arc<dyn Sink> {
+        self.sink.clone()
+    }
+
+    /// Closes the connection. Batches that are not delivered remain in the spool.
+    pub async fn close(self) {
+        self.stop.cancel();
+        for task in self.drain.into_iter().chain([self.supervisor]) {
+            let _ = task.await;
+        }
+    }
+}
+
+/// An open spool, and the tasks that observe it.
+pub struct OpenSpool {
+    spool: Spool,
+    guard: spool::Guard,
+    monitor: JoinHandle<()>,
+    on_failure: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl OpenSpool {
+    /// Opens the spool in a directory. The source hands out at most `prefetch` records ahead of
+    /// their acknowledgement. A disk that fails stops the process.
+    ///
+    /// # Errors
+    /// [`UsageError`]: the directory cannot be used, or another process uses it.
+    pub async fn open(
+        context: &Context,
+        directory: &Path,
+        options: &SpoolOptions,
+        prefetch: usize,
+    ) -> Result<(Self, Spool, SpoolSource), UsageError> {
+        let config = spool::Config {
+            directory: directory.to_owned(),
+            max_bytes: options.spool_max_bytes,
+            segment_bytes: SEGMENT_BYTES,
+        };
+        // Opening reads the whole spool.
+        let (spool, source, guard) =
+            tokio::task::spawn_blocking(move || spool::open(config, prefetch))
+                .await
+                .map_err(|error| UsageError(error.to_string()))?
+                .map_err(|error| UsageError(format!("cannot open the queue on disk: {error}")))?;
+        let stop = CancellationToken::new();
+        let health = context.health.component(Component::Spool);
+        let monitor = tokio::spawn(spool::monitor(spool.clone(), health, stop.clone()));
+        let (failed, process_stop, own_stop) = (spool.failed(), context.stop.clone(), stop.clone());
+        let on_failure = tokio::spawn(async move {
+            if own_stop
+                .run_until_cancelled(failed.cancelled())
+                .await
+                .is_some()
+            {
+                process_stop.cancel();
+            }
+        });
+        let open = Self {
+            spool: spool.clone(),
+            guard,
+            monitor,
+            on_failure,
+            stop,
+        };
+        Ok((open, spool, source))
+    }
+
+    /// Waits until everything is synced.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        let _ = self.monitor.await;
+        let _ = self.on_failure.await;
+        let _ = tokio::task::spawn_blocking(move || self.guard.close()).await;
+        if self.spool.failed().is_cancelled() {
+            bail!(
+                "the disk of the queue failed; \
+                 readings with an earlier 202 response are as safe as that disk"
+            );
+        }
+        Ok(())
+    }
+}

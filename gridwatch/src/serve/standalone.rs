@@ -1,0 +1,134 @@
+//! `gridwatch standalone`: a front end and a worker in one process.
+//!
+//! The queue is the spool, or RabbitMQ with the spool as fallback. The database is embedded, or a
+//! PostgreSQL server.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use service::health::Component;
+use store::Pool;
+use tokio_util::sync::CancellationToken;
+use transport::amqp::AmqpSource;
+use transport::failover;
+use transport::synced::SyncedSource;
+use transport::{Sink, Source};
+
+use super::parts::{
+    Confirms, FRONT_END_CONNECTIONS, OpenSpool, Queue, WORKER_STATEMENT_TIMEOUT, broker, database,
+};
+use super::process::{Process, bind};
+use super::{Deployment, FrontEnd, Worker};
+use crate::config::Standalone;
+use crate::embedded::Embedded;
+use crate::migrate;
+
+/// The name in `pg_stat_activity`.
+const NAME: &str = "gridwatch standalone";
+
+/// Runs the command.
+pub async fn run(arguments: Standalone) -> anyhow::Result<()> {
+    let (deployment, process) = open(arguments).await?;
+    deployment.run(process).await
+}
+
+/// Opens every part of the process.
+///
+/// # Errors
+/// A flag is wrong, a directory or an address is in use, or the database cannot be migrated.
+pub async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, Process)> {
+    let Standalone {
+        front_end,
+        writer,
+        grace,
+        ..
+    } = &arguments;
+    let broker = arguments.amqp_url.as_deref().map(broker).transpose()?;
+    let server = match &arguments.database_url {
+        None => None,
+        Some(url) => Some(database(url, NAME, WORKER_STATEMENT_TIMEOUT)?),
+    };
+    let listener = bind("--listen", front_end.listen).await?;
+    let mut components = vec![Component::Database, Component::Spool];
+    components.extend(broker.as_ref().map(|_| Component::Broker));
+    let process = Process::start(arguments.admin, &components).await?;
+    let context = process.context();
+    let prefetch = match broker {
+        Some(_) => failover::WINDOW,
+        None => writer.prefetch.into(),
+    };
+    // The spool comes first, because its lock keeps a second process out of the directory.
+    let directory = arguments.data.join("queue");
+    let options = &arguments.spool_options;
+    let (open, spool, spool_source) =
+        OpenSpool::open(&context, &directory, options, prefetch).await?;
+    let failed = spool.failed();
+
+    let mut worker_config = writer.config(*grace);
+    let (pool, embedded) = match server {
+        Some(database) => {
+            let mut client = migrate::connect(&database).await?;
+            migrate::apply(&mut client, &database).await?;
+            let pool = database.pool(FRONT_END_CONNECTIONS + writer.connections())?;
+            (pool, None)
+        }
+        None => {
+            let (embedded, pool) = open_embedded(&arguments).await?;
+            // The embedded database has one connection.
+            worker_config.writers = 1;
+            (pool, Some(embedded))
+        }
+    };
+    let (sink, source, queue): (Arc<dyn Sink>, Box<dyn Source>, _) = match broker {
+        None => (Arc::new(spool), Box::new(spool_source), None),
+        Some(broker) => {
+            let health = context.health.component(Component::Broker);
+            let source = AmqpSource::new(broker.clone(), writer.prefetch, health);
+            let fallback = Some((spool, spool_source));
+            let queue = Queue::start(&context, broker, fallback, options.spool_after);
+            (queue.sink(), Box::new(source), Some(queue))
+        }
+    };
+    let source = match &embedded {
+        None => source,
+        Some(_) => synced(source, &arguments, failed)?,
+    };
+    let deployment = Deployment {
+        front_end: Some(FrontEnd {
+            config: front_end.config(arguments.unknown_devices, *grace, Confirms::Enqueued),
+            listener,
+            sink,
+        }),
+        worker: Some(Worker {
+            config: worker_config,
+            source,
+        }),
+        queue,
+        spool: Some(open),
+        pool,
+        embedded,
+    };
+    Ok((deployment, process))
+}
+
+/// Starts the embedded database and creates its tables.
+async fn open_embedded(arguments: &Standalone) -> anyhow::Result<(Embedded, Pool)> {
+    let (embedded, pool) = Embedded::pool(&arguments.data.join("postgres"))?;
+    let mut client = pool
+        .get()
+        .await
+        .context("cannot start the embedded PostgreSQL")?;
+    migrate::apply(&mut client, &"the embedded PostgreSQL").await?;
+    drop(client);
+    Ok((embedded, pool))
+}
+
+/// Makes the acknowledgements of a source wait for the disk of the embedded database.
+fn synced(
+    source: Box<dyn Source>,
+    arguments: &Standalone,
+    failed: CancellationToken,
+) -> anyhow::Result<Box<dyn Source>> {
+    let synced = SyncedSource::new(source, &arguments.data, failed)?;
+    Ok(Box::new(synced))
+}

@@ -1,0 +1,159 @@
+//! Body formats: the bytes of a request into raw readings.
+//!
+//! In: the bytes of a body. Out: one entry per reading, in order: the raw reading, borrowed from
+//! the bytes, or why it is not valid. A bad reading does not affect the others; a body that cannot
+//! be parsed at all fails the request.
+//!
+//! A format is a file beside this one, with one [`Format`], and a line in [`FORMATS`].
+
+mod json;
+mod ndjson;
+
+use std::borrow::Cow;
+
+use axum::http::HeaderValue;
+use schema::Rejection;
+use service::ApiError;
+
+use crate::timestamp::RawTime;
+
+/// Every format. The first one is the default for a request without `Content-Type`.
+static FORMATS: &[Format] = &[json::FORMAT, ndjson::FORMAT];
+
+/// Upper bound on the readings of a request.
+pub const MAX_READINGS: usize = 100_000;
+/// Upper bound on the rejected readings of a request that are explained.
+pub const MAX_DETAILS: usize = 100;
+/// Upper bound on the length of an explanation in characters, because it may quote the input.
+const MAX_DETAIL_CHARS: usize = 200;
+
+/// A format of bodies.
+#[derive(Debug)]
+pub struct Format {
+    /// Its media type, without parameters.
+    pub content_type: &'static str,
+    /// The code of the error when a body is not in this format.
+    pub error_code: &'static str,
+    /// Parses a body.
+    pub read: for<'a> fn(&'a [u8]) -> Result<Entries<'a>, FormatError>,
+    /// An upper bound on the entries of a body that is cheap to compute, for the memory budget.
+    pub max_entries: fn(&[u8]) -> usize,
+}
+
+/// A reading as it is in the input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RawReading<'a> {
+    /// External id of the device.
+    pub device: Cow<'a, str>,
+    /// Name of the metric.
+    pub metric: Cow<'a, str>,
+    /// The value; NaN if the input has none that is a finite number.
+    pub value: f64,
+    /// When it was measured.
+    pub measured_at: RawTime<'a>,
+}
+
+/// Why an entry is not a valid reading: the rejection and an explanation for people, which is empty
+/// beyond [`MAX_DETAILS`].
+pub type InvalidReading = (Rejection, String);
+
+/// The entries of a request, in order.
+pub type Entries<'a> = Vec<Result<RawReading<'a>, InvalidReading>>;
+
+/// Why a body cannot be parsed at all.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FormatError {
+    /// The body is not UTF-8 from this byte on.
+    NotUtf8(usize),
+    /// The body is not in the format.
+    Malformed(String),
+    /// The body has more than [`MAX_READINGS`].
+    TooMany,
+}
+
+impl Format {
+    /// The format of a `Content-Type`.
+    ///
+    /// # Errors
+    /// [`ApiError::UnsupportedMediaType`].
+    pub fn from_content_type(value: Option<&HeaderValue>) -> Result<&'static Self, ApiError> {
+        let Some(value) = value else {
+            return Ok(&FORMATS[0]);
+        };
+        let value = value.to_str().unwrap_or_default();
+        let media_type = value.split(';').next().unwrap_or_default().trim();
+        FORMATS
+            .iter()
+            .find(|format| media_type.eq_ignore_ascii_case(format.content_type))
+            .ok_or_else(|| {
+                let supported: Vec<&str> = FORMATS.iter().map(|f| f.content_type).collect();
+                let supported = supported.join(" or ");
+                ApiError::UnsupportedMediaType(format!("content-type must be {supported}"))
+            })
+    }
+
+    /// The response to a body that cannot be parsed.
+    pub fn error(&self, error: FormatError) -> ApiError {
+        match error {
+            FormatError::NotUtf8(byte) => ApiError::NotUtf8(byte),
+            FormatError::Malformed(detail) => ApiError::Malformed(self.error_code, detail),
+            FormatError::TooMany => ApiError::TooManyReadings(MAX_READINGS),
+        }
+    }
+}
+
+/// The text of a body, for formats that are text.
+fn utf8(bytes: &[u8]) -> Result<&str, FormatError> {
+    std::str::from_utf8(bytes).map_err(|error| FormatError::NotUtf8(error.valid_up_to()))
+}
+
+fn truncate(detail: &str) -> String {
+    detail.chars().take(MAX_DETAIL_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn content_type(value: &'static str) -> Result<&'static str, u16> {
+        Format::from_content_type(Some(&HeaderValue::from_static(value)))
+            .map(|format| format.content_type)
+            .map_err(|error| error.status().as_u16())
+    }
+
+    #[test]
+    fn the_content_type_selects_the_format_and_json_is_the_default() {
+        assert_eq!(
+            Format::from_content_type(None).unwrap().content_type,
+            "application/json"
+        );
+        assert_eq!(
+            content_type("Application/JSON; charset=utf-8"),
+            Ok("application/json")
+        );
+        assert_eq!(
+            content_type("application/x-ndjson"),
+            Ok("application/x-ndjson")
+        );
+        assert_eq!(content_type("text/csv"), Err(415));
+        assert_eq!(content_type(""), Err(415));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_format_panic_or_exceed_its_upper_bound(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            text in r#"[\[\]{}",:0-9a-z \n\\]{0,200}"#,
+        ) {
+            for format in FORMATS {
+                for bytes in [&bytes[..], text.as_bytes()] {
+                    if let Ok(entries) = (format.read)(bytes) {
+                        prop_assert!(entries.len() <= (format.max_entries)(bytes));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! Every error that a Gridwatch HTTP API responds with, in one enum.
+//!
+//! In: an [`ApiError`]. Out: a response with RFC 9457 problem details (`application/problem+json`)
+//! and a stable `code`, which is also a metric label. The cause of an error goes to the log; the
+//! client gets a sentence on what to do. Adding an error means adding a variant here: the compiler
+//! then asks for its status, its code and its detail.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+/// Seconds after which a client should retry.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// The [`ApiError::code`] of a response, kept in its extensions for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorCode(pub &'static str);
+
+/// An error as the client sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ApiError {
+    /// There is nothing at this path. Holds what there is.
+    NotFound(&'static str),
+    /// The path does not support the method. Holds what it supports.
+    MethodNotAllowed(&'static str),
+    /// The query string has an unknown parameter or a bad value.
+    BadQuery(String),
+    /// The `Content-Type` is none that is supported. Holds those that are.
+    UnsupportedMediaType(String),
+    /// The `Content-Encoding` is none that is supported.
+    UnsupportedEncoding,
+    /// The body is longer than this many bytes, before or after decompression.
+    BodyTooLarge(usize),
+    /// The body did not arrive within this many seconds.
+    BodyTimeout(u64),
+    /// The connection broke in the middle of the body.
+    BodyIncomplete(String),
+    /// The body cannot be decompressed.
+    BadCompression(String),
+    /// The body is not UTF-8 from this byte on.
+    NotUtf8(usize),
+    /// The body is not in its format. Holds the code of the format and what is wrong.
+    Malformed(&'static str, String),
+    /// The request has more readings than this.
+    TooManyReadings(usize),
+    /// The request has no readings.
+    NoReadings,
+    /// Every reading of the request was rejected.
+    NoReadingAccepted {
+        /// Number of readings.
+        rejected: u64,
+        /// The first of them, each with index, code and detail.
+        errors: Value,
+    },
+    /// An atomic request has more readings, or readings of more days, than a batch may have.
+    AtomicTooLarge {
+        /// Upper bound on readings.
+        max_readings: usize,
+        /// Upper bound on days.
+        max_days: usize,
+    },
+    /// The bodies in flight use all the memory that they may use.
+    TooManyBodies,
+    /// The readings in flight reach the limit.
+    TooManyPending,
+    /// PostgreSQL is unavailable and the request has names that are not in memory.
+    RegistryUnavailable {
+        /// Readings of the request that were accepted.
+        accepted: u64,
+        /// Readings that were rejected.
+        rejected: u64,
+        /// Readings that have to be sent again.
+        unavailable: u64,
+    },
+    /// The readings were refused and are not stored. Holds the reason.
+    QueueUnavailable(String),
+    /// The readings may be stored or not.
+    Unconfirmed {
+        /// Why that is unknown.
+        reason: String,
+        /// Whether each reading has a time of its own, so that a retry stores it once.
+        retry_is_safe: bool,
+    },
+    /// A fault of the server.
+    Internal,
+}
+
+impl ApiError {
+    /// The HTTP status.
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::BadQuery(_)
+            | Self::BodyIncomplete(_)
+            | Self::BadCompression(_)
+            | Self::NotUtf8(_)
+            | Self::Malformed(..) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge(_) | Self::TooManyReadings(_) | Self::AtomicTooLarge { .. } => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Self::UnsupportedMediaType(_) | Self::UnsupportedEncoding => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
+            Self::NoReadings | Self::NoReadingAccepted { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::TooManyBodies
+            | Self::TooManyPending
+            | Self::RegistryUnavailable { .. }
+            | Self::QueueUnavailable(_)
+            | Self::Unconfirmed { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The stable code: for programs, and a metric label.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "not_found",
+            Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::BadQuery(_) => "bad_query",
+            Self::UnsupportedMediaType(_) => "unsupported_media_type",
+            Self::UnsupportedEncoding => "unsupported_encoding",
+            Self::BodyTooLarge(_) => "body_too_large",
+            Self::BodyTimeout(_) => "body_timeout",
+            Self::BodyIncomplete(_) => "body_incomplete",
+            Self::BadCompression(_) => "bad_compression",
+            Self::NotUtf8(_) => "not_utf8",
+            Self::Malformed(code, _) => code,
+            Self::TooManyReadings(_) => "too_many_readings",
+            Self::NoReadings => "no_readings",
+            Self::NoReadingAccepted { .. } => "no_reading_accepted",
+            Self::AtomicTooLarge { .. } => "atomic_too_large",
+            Self::TooManyBodies | Self::TooManyPending => "overloaded",
+            Self::RegistryUnavailable { .. } => "registry_unavailable",
+            Self::QueueUnavailable(_) => "queue_unavailable",
+            Self::Unconfirmed { .. } => "unconfirmed",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// What happened and what to do about it, for people.
+    fn detail(&self) -> String {
+        match self {
+            Self::NotFound(hint) | Self::MethodNotAllowed(hint) => (*hint).into(),
+            Self::BadQuery(reason)
+            | Self::UnsupportedMediaType(reason)
+            | Self::Malformed(_, reason) => reason.clone(),
+            Self::UnsupportedEncoding => "content-encoding must be gzip, zstd or identity".into(),
+            Self::BodyTooLarge(max_bytes) => {
+                format!("a body has at most {max_bytes} bytes, before and after decompression")
+            }
+            Self::BodyTimeout(seconds) => format!("the body did not arrive within {seconds} s"),
+            Self::BodyIncomplete(reason) => format!("the body ended early: {reason}"),
+            Self::BadCompression(reason) => {
+                format!("the body cannot be decompressed: {reason}")
+            }
+            Self::NotUtf8(byte) => format!("the body is not UTF-8 from byte {byte} on"),
+            Self::TooManyReadings(max) => {
+                format!("the request has more than {max} readings; split it into several requests")
+            }
+            Self::NoReadings => "the request has no readings".into(),
+            Self::NoReadingAccepted { .. } => {
+                "none of the readings was accepted; do not retry them unchanged".into()
+            }
+            Self::AtomicTooLarge {
+                max_readings,
+                max_days,
+            } => {
+                format!("an atomic request has at most {max_readings} readings of {max_days} days")
+            }
+            Self::TooManyBodies => "too many request bodies are in flight; retry later".into(),
+            Self::TooManyPending => "too many readings are pending; retry later".into(),
+            Self::RegistryUnavailable { .. } => {
+                "the registry is unavailable and some names are not in memory; \
+                 retry the whole request"
+                    .into()
+            }
+            Self::QueueUnavailable(reason) => format!("{reason}; retry later"),
+            Self::Unconfirmed {
+                reason,
+                retry_is_safe: true,
+            } => format!("{reason}; the readings may or may not be stored; retrying is safe"),
+            Self::Unconfirmed {
+                reason,
+                retry_is_safe: false,
+            } => format!(
+                "{reason}; the readings may or may not be stored; \
+                 retrying stores readings without measured_at a second time"
+            ),
+            Self::Internal => "the request failed because of a server error".into(),
+        }
+    }
+
+    /// Members of the problem details beyond the standard ones.
+    fn members(&self) -> Map<String, Value> {
+        let members = match self {
+            Self::NoReadingAccepted { rejected, errors } => {
+                json!({ "accepted": 0, "rejected": rejected, "errors": errors })
+            }
+            Self::RegistryUnavailable {
+                accepted,
+                rejected,
+                unavailable,
+            } => json!({
+                "accepted": accepted, "rejected": rejected, "unavailable": unavailable
+            }),
+            _ => Value::Null,
+        };
+        match members {
+            Value::Object(members) => members,
+            _ => Map::new(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let mut body = self.members();
+        body.insert("type".into(), "about:blank".into());
+        let title = status.canonical_reason().unwrap_or("Error");
+        body.insert("title".into(), title.into());
+        body.insert("status".into(), status.as_u16().into());
+        body.insert("code".into(), self.code().into());
+        body.insert("detail".into(), self.detail().into());
+        let content_type = HeaderValue::from_static("application/problem+json");
+        let headers = [(header::CONTENT_TYPE, content_type)];
+        let mut response = (status, headers, Value::Object(body).to_string()).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response.extensions_mut().insert(ErrorCode(self.code()));
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    /// Every variant, its status, its code, and a part of its detail. A variant that is missing
+    /// here does not compile: see `index`.
+    fn table() -> Vec<(ApiError, u16, &'static str, &'static str)> {
+        let text = || "cause".to_owned();
+        vec![
+            (ApiError::NotFound("hint"), 404, "not_found", "hint"),
+            (
+                ApiError::MethodNotAllowed("hint"),
+                405,
+                "method_not_allowed",
+                "hint",
+            ),
+            (ApiError::BadQuery(text()), 400, "bad_query", "cause"),
+            (
+                ApiError::UnsupportedMediaType(text()),
+                415,
+                "unsupported_media_type",
+                "cause",
+            ),
+            (
+                ApiError::UnsupportedEncoding,
+                415,
+                "unsupported_encoding",
+                "gzip, zstd",
+            ),
+            (
+                ApiError::BodyTooLarge(16),
+                413,
+                "body_too_large",
+                "at most 16 bytes",
+            ),
+            (
+                ApiError::BodyTimeout(30),
+                408,
+                "body_timeout",
+                "within 30 s",
+            ),
+            (
+                ApiError::BodyIncomplete(text()),
+                400,
+                "body_incomplete",
+                "cause",
+            ),
+            (
+                ApiError::BadCompression(text()),
+                400,
+                "bad_compression",
+                "cause",
+            ),
+            (ApiError::NotUtf8(7), 400, "not_utf8", "byte 7"),
+            (
+                ApiError::Malformed("malformed_json", text()),
+                400,
+                "malformed_json",
+                "cause",
+            ),
+            (
+                ApiError::TooManyReadings(9),
+                413,
+                "too_many_readings",
+                "more than 9 readings",
+            ),
+            (ApiError::NoReadings, 422, "no_readings", "no readings"),
+            (
+                ApiError::NoReadingAccepted {
+                    rejected: 1,
+                    errors: json!([]),
+                },
+                422,
+                "no_reading_accepted",
+                "do not retry",
+            ),
+            (
+                ApiError::AtomicTooLarge {
+                    max_readings: 4,
+                    max_days: 2,
+                },
+                413,
+                "atomic_too_large",
+                "4 readings of 2 days",
+            ),
+            (ApiError::TooManyBodies, 503, "overloaded", "retry later"),
+            (ApiError::TooManyPending, 503, "overloaded", "retry later"),
+            (
+                ApiError::RegistryUnavailable {
+                    accepted: 1,
+                    rejected: 2,
+                    unavailable: 3,
+                },
+                503,
+                "registry_unavailable",
+                "retry the whole request",
+            ),
+            (
+                ApiError::QueueUnavailable(text()),
+                503,
+                "queue_unavailable",
+                "retry later",
+            ),
+            (
+                ApiError::Unconfirmed {
+                    reason: text(),
+                    retry_is_safe: true,
+                },
+                503,
+                "unconfirmed",
+                "retrying is safe",
+            ),
+            (
+                ApiError::Unconfirmed {
+                    reason: text(),
+                    retry_is_safe: false,
+                },
+                503,
+                "unconfirmed",
+                "a second time",
+            ),
+            (ApiError::Internal, 500, "internal", "server error"),
+        ]
+    }
+
+    /// The place of a variant among all of them. The match is exhaustive, so that a new variant
+    /// fails to compile here until it has its place, and the test fails until it has its row.
+    fn index(error: &ApiError) -> usize {
+        match error {
+            ApiError::NotFound(_) => 0,
+            ApiError::MethodNotAllowed(_) => 1,
+            ApiError::BadQuery(_) => 2,
+            ApiError::UnsupportedMediaType(_) => 3,
+            ApiError::UnsupportedEncoding => 4,
+            ApiError::BodyTooLarge(_) => 5,
+            ApiError::BodyTimeout(_) => 6,
+            ApiError::BodyIncomplete(_) => 7,
+            ApiError::BadCompression(_) => 8,
+            ApiError::NotUtf8(_) => 9,
+            ApiError::Malformed(..) => 10,
+            ApiError::TooManyReadings(_) => 11,
+            ApiError::NoReadings => 12,
+            ApiError::NoReadingAccepted { .. } => 13,
+            ApiError::AtomicTooLarge { .. } => 14,
+            ApiError::TooManyBodies => 15,
+            ApiError::TooManyPending => 16,
+            ApiError::RegistryUnavailable { .. } => 17,
+            ApiError::QueueUnavailable(_) => 18,
+            ApiError::Unconfirmed { .. } => 19,
+            ApiError::Internal => 20,
+        }
+    }
+    const VARIANTS: usize = 21;
+
+    #[tokio::test]
+    async fn every_error_has_its_status_its_code_and_a_sentence_that_helps() {
+        let mut seen = [false; VARIANTS];
+        for (error, status, code, detail) in table() {
+            seen[index(&error)] = true;
+            let response = error.clone().into_response();
+            assert_eq!(response.status().as_u16(), status, "{error:?}");
+            assert_eq!(
+                response.extensions().get(),
+                Some(&ErrorCode(code)),
+                "{error:?}"
+            );
+            let headers = response.headers();
+            assert_eq!(
+                headers["content-type"], "application/problem+json",
+                "{error:?}"
+            );
+            assert_eq!(
+                headers.contains_key("retry-after"),
+                status == 503,
+                "{error:?}"
+            );
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["status"], status, "{body}");
+            assert_eq!(body["code"], code, "{body}");
+            assert!(body["detail"].as_str().unwrap().contains(detail), "{body}");
+            assert!(
+                body["title"].is_string() && body["type"] == "about:blank",
+                "{body}"
+            );
+        }
+        assert_eq!(seen, [true; VARIANTS], "a variant has no row in the table");
+    }
+
+    #[tokio::test]
+    async fn the_counts_of_a_request_are_members_of_the_problem_details() {
+        let error = ApiError::RegistryUnavailable {
+            accepted: 1,
+            rejected: 2,
+            unavailable: 3,
+        };
+        let body = error.into_response().into_body().collect().await.unwrap();
+        let body: Value = serde_json::from_slice(&body.to_bytes()).unwrap();
+        assert_eq!(
+            (&body["accepted"], &body["rejected"], &body["unavailable"]),
+            (&json!(1), &json!(2), &json!(3))
+        );
+    }
+}

@@ -1,0 +1,295 @@
+//! Connections to PostgreSQL: the one place that knows the URL, TLS and timeouts.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use service::error_chain;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::tls::{self, Roots, Verification};
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After how long a peer that acknowledges nothing counts as lost. Futures of tokio-postgres are
+/// never cancelled, because the server would go on executing the statement; this timeout is what
+/// ends a wait for a silent host.
+const PEER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The shape of a URL, for error messages.
+const EXAMPLE: &str = "postgres://user@host:5432/database";
+
+/// A database and how to connect to it. Its text forms contain no user and no password.
+#[derive(Clone)]
+pub struct Database {
+    config: Config,
+    tls: MakeRustlsConnect,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Database({self})")
+    }
+}
+
+/// Host, port and database.
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            #[cfg(unix)]
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => "localhost".into(),
+        };
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        let database = self.config.get_dbname().unwrap_or_default();
+        write!(f, "{host}:{port}/{database}")
+    }
+}
+
+impl FromStr for Database {
+    type Err = String;
+
+    /// Parses `postgres://user:password@host:port/database?sslmode=…&sslrootcert=…`, or the
+    /// `key=value` form of libpq. The error repeats nothing of the input, which may contain a
+    /// password.
+    fn from_str(url: &str) -> Result<Self, String> {
+        let (url, tls_options) = TlsOptions::extract(url)?;
+        let mut config = Config::from_str(&url).map_err(|error| {
+            let cause = std::error::Error::source(&error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            format!("not a PostgreSQL URL such as {EXAMPLE} ({cause})")
+        })?;
+        if config.get_hosts().is_empty() {
+            return Err(format!(
+                "the PostgreSQL URL has no host; it should look like {EXAMPLE}"
+            ));
+        }
+        config
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_user_timeout(PEER_TIMEOUT)
+            .keepalives_idle(PEER_TIMEOUT)
+            .keepalives_interval(PEER_TIMEOUT / 3)
+            .keepalives_retries(3);
+        let (mode, verification) = tls_options.resolve()?;
+        config.ssl_mode(mode);
+        let tls = MakeRustlsConnect::new(tls::config(&verification)?);
+        Ok(Self { config, tls })
+    }
+}
+
+impl Database {
+    /// The same database, with `application_name` for `pg_stat_activity` and an upper bound on the
+    /// time of each statement.
+    #[must_use]
+    pub fn named(mut self, application_name: &str, statement_timeout: Duration) -> Self {
+        self.config.application_name(application_name);
+        let own = self.config.get_options().unwrap_or_default();
+        // With these the server, too, notices that a client is lost, and releases its locks.
+        let options = format!(
+            "-c statement_timeout={} -c tcp_keepalives_idle={idle} \
+             -c tcp_keepalives_interval={interval} -c tcp_keepalives_count=3 \
+             -c tcp_user_timeout={user} {own}",
+            statement_timeout.as_millis(),
+            idle = PEER_TIMEOUT.as_secs(),
+            interval = PEER_TIMEOUT.as_secs() / 3,
+            user = PEER_TIMEOUT.as_millis(),
+        );
+        self.config.options(options);
+        self
+    }
+
+    /// Opens one connection. It closes when the client is dropped.
+    ///
+    /// # Errors
+    /// The server is unreachable or refuses the connection.
+    pub async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        // This task ends with the client, whose requests wait for it.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::warn!(error = %error_chain(&error), "connection to PostgreSQL lost");
+            }
+        });
+        Ok(client)
+    }
+
+    /// A pool of at most `size` connections, which are opened when they are first needed.
+    ///
+    /// # Errors
+    /// Never in practice: only a pool without a runtime cannot be built.
+    pub fn pool(&self, size: usize) -> anyhow::Result<Pool> {
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
+        Ok(Pool::builder(manager).max_size(size).build()?)
+    }
+}
+
+/// Checks that PostgreSQL responds on a connection of the pool.
+///
+/// # Errors
+/// A sentence with the cause.
+pub async fn is_reachable(pool: &Pool) -> Result<(), String> {
+    let client = get(pool).await?;
+    let response = client.simple_query("").await;
+    response.map(drop).map_err(|error| error_chain(&error))
+}
+
+/// A connection of the pool.
+///
+/// # Errors
+/// A sentence with the cause.
+pub(crate) async fn get(pool: &Pool) -> Result<deadpool_postgres::Object, String> {
+    pool.get()
+        .await
+        .map_err(|error| format!("cannot connect: {}", error_chain(&error)))
+}
+
+/// The two parameters of a URL that the driver does not know in full.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct TlsOptions {
+    sslmode: Option<String>,
+    sslrootcert: Option<String>,
+}
+
+impl TlsOptions {
+    /// Takes `sslmode` and `sslrootcert` out of a URL or a `key=value` string.
+    fn extract(text: &str) -> Result<(String, Self), String> {
+        let mut options = Self::default();
+        let mut rest = Vec::new();
+        let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
+        let (base, parameters, separator) = match text.split_once('?') {
+            Some((base, query)) if is_url => (Some(base), query, '&'),
+            None if is_url => return Ok((text.to_owned(), options)),
+            _ => (None, text, ' '),
+        };
+        for parameter in parameters.split(separator) {
+            match parameter.split_once('=') {
+                Some(("sslmode", value)) => options.sslmode = Some(value.to_owned()),
+                Some(("sslrootcert", value)) => {
+                    let value = if is_url {
+                        percent_decode(value)?
+                    } else {
+                        value.to_owned()
+                    };
+                    options.sslrootcert = Some(value);
+                }
+                _ => rest.push(parameter),
+            }
+        }
+        let rest = rest.join(&separator.to_string());
+        let text = match base {
+            Some(base) if rest.is_empty() => base.to_owned(),
+            Some(base) => format!("{base}?{rest}"),
+            None => rest,
+        };
+        Ok((text, options))
+    }
+
+    /// What the driver and the TLS layer have to do.
+    fn resolve(self) -> Result<(SslMode, Verification), String> {
+        let given = self.sslrootcert.is_some();
+        let roots = match self.sslrootcert.as_deref() {
+            None | Some("system") => Roots::System,
+            Some(path) => Roots::File(PathBuf::from(path)),
+        };
+        match self.sslmode.as_deref() {
+            Some("disable") => Ok((SslMode::Disable, Verification::Off)),
+            None | Some("allow" | "prefer") => Ok((SslMode::Prefer, Verification::Off)),
+            // As in libpq: with a root certificate, `require` is `verify-ca`.
+            Some("require") if given => Ok((SslMode::Require, Verification::Ca(roots))),
+            Some("require") => Ok((SslMode::Require, Verification::Off)),
+            Some("verify-ca") => Ok((SslMode::Require, Verification::Ca(roots))),
+            Some("verify-full") => Ok((SslMode::Require, Verification::Full(roots))),
+            Some(_) => Err(
+                "sslmode must be disable, allow, prefer, require, verify-ca \
+                            or verify-full"
+                    .into(),
+            ),
+        }
+    }
+}
+
+fn percent_decode(text: &str) -> Result<String, String> {
+    let invalid = || "sslrootcert: invalid percent-encoding".to_owned();
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (hex, tail) = rest.split_at_checked(2).ok_or_else(invalid)?;
+        let hex = std::str::from_utf8(hex).map_err(|_| invalid())?;
+        bytes.push(u8::from_str_radix(hex, 16).map_err(|_| invalid())?);
+        rest = tail;
+    }
+    String::from_utf8(bytes).map_err(|_| invalid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_text_forms_nor_errors_contain_the_password() {
+        let database: Database = "postgres://grid:hunter2@db:6432/readings".parse().unwrap();
+        assert_eq!(database.to_string(), "db:6432/readings");
+        assert_eq!(format!("{database:?}"), "Database(db:6432/readings)");
+        for url in [
+            "postgres://grid:hunter2@db:port/readings",
+            "postgres://grid:hunter2@db/readings?sslmode=hunter2",
+        ] {
+            let error = url.parse::<Database>().unwrap_err();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn sslmode_means_what_it_means_in_libpq() {
+        let file = || Roots::File("/etc/grid ca.pem".into());
+        for (parameters, expected) in [
+            ("", (SslMode::Prefer, Verification::Off)),
+            ("?sslmode=disable", (SslMode::Disable, Verification::Off)),
+            ("?sslmode=allow", (SslMode::Prefer, Verification::Off)),
+            ("?sslmode=prefer", (SslMode::Prefer, Verification::Off)),
+            ("?sslmode=require", (SslMode::Require, Verification::Off)),
+            (
+                "?sslmode=require&sslrootcert=/etc/grid%20ca.pem",
+                (SslMode::Require, Verification::Ca(file())),
+            ),
+            (
+                "?sslrootcert=/etc/grid%20ca.pem&sslmode=verify-ca",
+                (SslMode::Require, Verification::Ca(file())),
+            ),
+            (
+                "?connect_timeout=3&sslmode=verify-full",
+                (SslMode::Require, Verification::Full(Roots::System)),
+            ),
+        ] {
+            let url = format!("postgres://grid@db/readings{parameters}");
+            let (rest, options) = TlsOptions::extract(&url).unwrap();
+            assert!(!rest.contains("ssl"), "{rest}");
+            assert_eq!(options.resolve().unwrap(), expected, "{url}");
+        }
+        let (rest, options) =
+            TlsOptions::extract("host=db user=grid sslmode=verify-full dbname=x").unwrap();
+        assert_eq!(rest, "host=db user=grid dbname=x");
+        assert_eq!(options.sslmode.as_deref(), Some("verify-full"));
+    }
+
+    #[test]
+    fn a_missing_root_certificate_is_an_error_that_names_the_file() {
+        let url = "postgres://grid@db/readings?sslmode=verify-ca&sslrootcert=/nowhere/ca.pem";
+        let error = url.parse::<Database>().unwrap_err();
+        assert!(error.contains("/nowhere/ca.pem"), "{error}");
+    }
+}

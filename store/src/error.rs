@@ -1,0 +1,54 @@
+//! Errors of PostgreSQL, classified by what to do about them.
+//!
+//! In: an error of the driver. Out: its class. Classes are determined by SQLSTATE (Appendix A of
+//! the PostgreSQL manual), never by message texts.
+
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+/// What to do about a failed transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// A retry may succeed: the connection broke, the server restarts, there was a deadlock, or
+    /// disk or memory ran out.
+    Transient,
+    /// A key exists already: the rows have to go through the staging table.
+    KeyExists,
+    /// A day has no partition: it was dropped, or has not been created.
+    NoPartition,
+    /// A row is refused and always will be.
+    BadRow,
+    /// Neither a retry nor another row would succeed: a missing table, a missing privilege, a wrong
+    /// password.
+    Fatal,
+}
+
+/// Classifies an error.
+pub fn classify(error: &Error) -> ErrorClass {
+    let Some(database) = error.as_db_error() else {
+        // The error is not from the server: the connection could not be opened, or broke.
+        return ErrorClass::Transient;
+    };
+    let state = database.code();
+    if *state == SqlState::UNIQUE_VIOLATION {
+        return ErrorClass::KeyExists;
+    }
+    if *state == SqlState::CHECK_VIOLATION && database.constraint().is_none() {
+        // "no partition of relation found for row" has the SQLSTATE of a CHECK constraint, but
+        // names no constraint.
+        return ErrorClass::NoPartition;
+    }
+    match &state.code()[..2] {
+        // A migration made a cached plan stale. The next attempt uses a new connection, which has
+        // no cache.
+        "0A" if *state == SqlState::FEATURE_NOT_SUPPORTED => ErrorClass::Transient,
+        // Connection, transaction rollback (deadlock, serialization), resources, object in use,
+        // operator intervention (restart, statement_timeout), system error (I/O), snapshot too old.
+        "08" | "40" | "53" | "55" | "57" | "58" | "72" => ErrorClass::Transient,
+        // A standby that is not promoted yet.
+        "25" if *state == SqlState::READ_ONLY_SQL_TRANSACTION => ErrorClass::Transient,
+        // Data exception, integrity constraint, exception raised by a trigger (PL/pgSQL).
+        "22" | "23" | "P0" => ErrorClass::BadRow,
+        _ => ErrorClass::Fatal,
+    }
+}

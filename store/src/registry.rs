@@ -1,0 +1,204 @@
+//! The registry tables: which devices exist, and which series each of them has.
+//!
+//! In: names to register, or the position from which changes are wanted. Out: devices with their
+//! series. Statements that fail change nothing.
+
+use futures_util::TryStreamExt as _;
+use schema::reading::SeriesId;
+use service::error_chain;
+use tokio_postgres::{Client, Error, Row};
+
+use crate::Pool;
+
+/// Upper bound on the names that one statement registers.
+const NAMES_PER_STATEMENT: usize = 20_000;
+/// Number of devices that are handed over at a time while changes are read.
+const DEVICES_PER_CHUNK: usize = 1_000;
+
+/// A device with all of its series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// `device.id`.
+    pub id: i32,
+    /// `device.external_id`.
+    pub name: String,
+    /// `device.active`.
+    pub active: bool,
+    /// Metric and id of each of its series.
+    pub series: Vec<(String, SeriesId)>,
+}
+
+/// A series to register: a metric of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NewSeries<'a> {
+    /// External id of the device, which is registered too when it is new.
+    pub device: &'a str,
+    /// Name of the metric.
+    pub metric: &'a str,
+    /// Unit of the metric; `None` keeps the unit that is stored.
+    pub unit: Option<&'a str>,
+}
+
+/// `DO UPDATE` and not `DO NOTHING`, because only an updated row is returned, and another process
+/// may have registered the name in the meantime. Rows are in the order of names, so that two
+/// processes cannot deadlock.
+const REGISTER: &str = "
+    WITH wanted AS (
+        SELECT DISTINCT ON (device, metric) device, metric, unit
+        FROM unnest($1::text[], $2::text[], $3::text[]) AS new (device, metric, unit)
+        ORDER BY device, metric, unit),
+    devices AS (
+        INSERT INTO device (external_id) SELECT DISTINCT device FROM wanted ORDER BY device
+        ON CONFLICT (external_id) DO UPDATE SET external_id = excluded.external_id
+        RETURNING id, external_id, active),
+    added AS (
+        INSERT INTO series (device_id, metric, unit)
+        SELECT id, metric, unit FROM wanted JOIN devices ON external_id = device
+        ORDER BY device, metric
+        ON CONFLICT (device_id, metric)
+            DO UPDATE SET unit = coalesce(excluded.unit, series.unit)
+        RETURNING id, device_id, metric),
+    every AS (
+        SELECT id, device_id, metric FROM added
+        UNION SELECT s.id, s.device_id, s.metric
+              FROM series s JOIN devices d ON d.id = s.device_id)
+    SELECT d.id, d.external_id, d.active,
+           array_agg(e.metric ORDER BY e.id), array_agg(e.id ORDER BY e.id)
+    FROM devices d JOIN every e ON e.device_id = d.id
+    GROUP BY d.id, d.external_id, d.active";
+
+const CHANGED: &str = "
+    SELECT d.id, d.external_id, d.active,
+           array_remove(array_agg(s.metric ORDER BY s.id), NULL),
+           array_remove(array_agg(s.id ORDER BY s.id), NULL)
+    FROM device d LEFT JOIN series s ON s.device_id = d.id
+    WHERE d.id IN (SELECT id FROM device WHERE changed_in >= $1::text::xid8
+                   UNION SELECT device_id FROM series WHERE changed_in >= $1::text::xid8)
+    GROUP BY d.id";
+
+const LIST: &str = "
+    SELECT external_id, active,
+           coalesce(string_agg(metric || coalesce(' [' || unit || ']', ''), ', ' ORDER BY metric),
+                    '-')
+    FROM device LEFT JOIN series ON device_id = device.id
+    GROUP BY device.id ORDER BY external_id";
+
+/// Registers series and their devices. Returns the devices with all of their series.
+///
+/// # Errors
+/// PostgreSQL's error; the names of earlier statements of the same call remain registered.
+pub async fn register(client: &Client, series: &[NewSeries<'_>]) -> Result<Vec<Device>, Error> {
+    let mut devices = Vec::new();
+    for series in series.chunks(NAMES_PER_STATEMENT) {
+        let names: Vec<&str> = series.iter().map(|new| new.device).collect();
+        let metrics: Vec<&str> = series.iter().map(|new| new.metric).collect();
+        let units: Vec<Option<&str>> = series.iter().map(|new| new.unit).collect();
+        let rows = client.query(REGISTER, &[&names, &metrics, &units]).await?;
+        devices.extend(rows.iter().map(device));
+    }
+    Ok(devices)
+}
+
+/// Registers series and their devices over a connection of the pool.
+///
+/// # Errors
+/// A sentence with the cause.
+pub async fn register_with(pool: &Pool, series: &[NewSeries<'_>]) -> Result<Vec<Device>, String> {
+    let client = crate::database::get(pool).await?;
+    let registered = register(&client, series).await;
+    registered.map_err(|error| error_chain(&error))
+}
+
+/// How far the changes of the registry have been read: a transaction id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position(String);
+
+impl Default for Position {
+    /// Before the first change.
+    fn default() -> Self {
+        Self("0".into())
+    }
+}
+
+/// Reads the devices that changed since a position and returns the next position.
+///
+/// The position is the oldest transaction that was running when the changes were read. Reading from
+/// there may return a row twice, but misses none, in whatever order transactions commit.
+///
+/// # Errors
+/// A sentence with the cause; devices that were handed over before are valid.
+pub async fn changes_since(
+    pool: &Pool,
+    position: &Position,
+    on_devices: impl FnMut(Vec<Device>),
+) -> Result<Position, String> {
+    let client = crate::database::get(pool).await?;
+    match read_changes(&client, position, on_devices).await {
+        Ok(position) => Ok(position),
+        Err(error) => Err(crate::migrations::explain(&client, &error).await),
+    }
+}
+
+async fn read_changes(
+    client: &Client,
+    position: &Position,
+    mut on_devices: impl FnMut(Vec<Device>),
+) -> Result<Position, Error> {
+    // Before the rows: a transaction that commits in between is read now and again the next time.
+    let oldest_running = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text";
+    let next = client.query_one(oldest_running, &[]).await?.get(0);
+    let rows = client.query_raw(CHANGED, [&position.0]).await?;
+    let mut chunks = std::pin::pin!(rows.try_chunks(DEVICES_PER_CHUNK));
+    while let Some(rows) = chunks.try_next().await.map_err(|error| error.1)? {
+        on_devices(rows.iter().map(device).collect());
+    }
+    Ok(Position(next))
+}
+
+/// A row of id, external id, active, metrics, series ids.
+fn device(row: &Row) -> Device {
+    let metrics: Vec<String> = row.get(3);
+    let ids: Vec<SeriesId> = row.get(4);
+    Device {
+        id: row.get(0),
+        name: row.get(1),
+        active: row.get(2),
+        series: metrics.into_iter().zip(ids).collect(),
+    }
+}
+
+/// A device as a line of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedDevice {
+    /// `device.external_id`.
+    pub name: String,
+    /// `device.active`.
+    pub active: bool,
+    /// Its metrics, each with its unit in brackets, separated by commas; `-` when it has none.
+    pub metrics: String,
+}
+
+/// Hands every device to `on_device`, in the order of names.
+///
+/// # Errors
+/// PostgreSQL's error; devices that were handed over before are valid. An error of `on_device` ends
+/// the list and is returned inside.
+pub async fn list<E>(
+    client: &Client,
+    mut on_device: impl FnMut(ListedDevice) -> Result<(), E>,
+) -> Result<Result<(), E>, Error> {
+    let rows = client.query_raw(LIST, [] as [&str; 0]).await?;
+    let mut rows = std::pin::pin!(rows);
+    while let Some(row) = rows.try_next().await? {
+        let (name, active, metrics) = (row.get(0), row.get(1), row.get(2));
+        let listed = ListedDevice {
+            name,
+            active,
+            metrics,
+        };
+        if let Err(error) = on_device(listed) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,252 @@
+//! Rows: the readings of a transaction, sorted by the table's key, each key once.
+//!
+//! In: batches, in the order in which they were received. Out: rows to store, and the readings that
+//! are not to be stored: repeats of a key within the transaction (the first one is kept) and
+//! readings that the table cannot hold. There is no I/O and no failure: every reading is counted
+//! exactly once.
+
+use schema::Batch;
+use schema::Rejection;
+use schema::reading::{Micros, SeriesId, check_calendar, check_value};
+use tokio_postgres::Error;
+
+/// A reading as a row of the table.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Row {
+    /// Part of the key.
+    pub series_id: SeriesId,
+    /// Index of its batch in the transaction.
+    pub batch: u32,
+    /// Part of the key.
+    pub measured_at: Micros,
+    /// The value.
+    pub value: f64,
+}
+
+impl Row {
+    /// The table's key.
+    pub fn key(&self) -> (SeriesId, Micros) {
+        (self.series_id, self.measured_at)
+    }
+}
+
+/// A reading whose key exists with another value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Conflict {
+    /// The reading.
+    pub row: Row,
+    /// The stored value, which is kept.
+    pub stored: f64,
+}
+
+/// A reading that the table refuses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeadLetter {
+    /// The reading.
+    pub row: Row,
+    /// Stable code: a [`Rejection::code`], or `sqlstate_` with PostgreSQL's error code.
+    pub code: String,
+    /// The reason, for people.
+    pub detail: String,
+}
+
+/// What became of the readings of one batch. The sum of the four is the size of the batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BatchCounts {
+    /// New rows.
+    pub stored: u32,
+    /// StoredBatches already with the same value.
+    pub duplicates: u32,
+    /// StoredBatches already with another value.
+    pub conflicts: u32,
+    /// Refused by the table.
+    pub dead_letters: u32,
+}
+
+/// Everything that a transaction has to write, and the counts of it.
+#[derive(Debug, Default)]
+pub struct AssembledRows {
+    /// Rows in the order of their key, each key once.
+    pub rows: Vec<Row>,
+    /// Conflicts found so far.
+    pub conflicts: Vec<Conflict>,
+    /// Dead letters found so far.
+    pub dead_letters: Vec<DeadLetter>,
+    /// One entry per batch. Rows count as stored until PostgreSQL reports otherwise.
+    pub counts: Vec<BatchCounts>,
+}
+
+/// Assembles the batches of one transaction.
+pub fn assemble<'a>(batches: impl ExactSizeIterator<Item = &'a Batch>) -> AssembledRows {
+    let mut assembled = AssembledRows {
+        counts: vec![BatchCounts::default(); batches.len()],
+        ..AssembledRows::default()
+    };
+    for (index, batch) in batches.enumerate() {
+        for reading in batch.readings() {
+            let row = Row {
+                series_id: reading.series_id,
+                batch: index as u32,
+                measured_at: reading.measured_at,
+                value: reading.value,
+            };
+            // The front end has checked both, but other producers can write to the queue, and
+            // PostgreSQL interprets the extreme times as infinities.
+            match check_value(row.value).and_then(|()| check_calendar(row.measured_at)) {
+                Ok(()) => assembled.rows.push(row),
+                Err(rejection) => assembled.reject(row, rejection),
+            }
+        }
+    }
+    // The sort is stable, so that the reading that was received first comes first.
+    assembled.rows.sort_by_key(Row::key);
+    assembled.keep_first_of_each_key();
+    for row in &assembled.rows {
+        assembled.counts[row.batch as usize].stored += 1;
+    }
+    assembled
+}
+
+impl AssembledRows {
+    fn reject(&mut self, row: Row, rejection: Rejection) {
+        self.counts[row.batch as usize].dead_letters += 1;
+        let (code, detail) = (rejection.code().to_owned(), rejection.to_string());
+        self.dead_letters.push(DeadLetter { row, code, detail });
+    }
+
+    /// Records that the key of a row existed, with this value.
+    pub(crate) fn mark_existing(&mut self, index: usize, stored: f64) {
+        let row = self.rows[index];
+        let counts = &mut self.counts[row.batch as usize];
+        counts.stored -= 1;
+        if row.value == stored {
+            counts.duplicates += 1;
+        } else {
+            counts.conflicts += 1;
+            self.conflicts.push(Conflict { row, stored });
+        }
+    }
+
+    /// Records that PostgreSQL refuses a row.
+    pub(crate) fn mark_refused(&mut self, index: usize, error: &Error) {
+        let row = self.rows[index];
+        let counts = &mut self.counts[row.batch as usize];
+        counts.stored -= 1;
+        counts.dead_letters += 1;
+        let (code, detail) = match error.as_db_error() {
+            Some(database) => (database.code().code(), database.message().to_owned()),
+            None => ("unknown", error.to_string()),
+        };
+        self.dead_letters.push(DeadLetter {
+            row,
+            code: format!("sqlstate_{code}"),
+            detail,
+        });
+    }
+
+    fn keep_first_of_each_key(&mut self) {
+        let (counts, conflicts) = (&mut self.counts, &mut self.conflicts);
+        self.rows.dedup_by(|row, first| {
+            if row.key() != first.key() {
+                return false;
+            }
+            let counts = &mut counts[row.batch as usize];
+            if row.value == first.value {
+                counts.duplicates += 1;
+            } else {
+                counts.conflicts += 1;
+                conflicts.push(Conflict {
+                    row: *row,
+                    stored: first.value,
+                });
+            }
+            true
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use schema::Reading;
+
+    use super::*;
+
+    fn batch(rows: &[(SeriesId, Micros, f64)]) -> Batch {
+        let mut batch = Batch::new();
+        for &(series_id, measured_at, value) in rows {
+            batch.push(Reading {
+                series_id,
+                measured_at,
+                value,
+            });
+        }
+        batch
+    }
+
+    #[test]
+    fn the_first_reading_of_a_key_is_kept_and_the_others_are_duplicates_or_conflicts() {
+        let batches = [
+            batch(&[(2, 5, 1.0), (1, 9, 3.0)]),
+            batch(&[(2, 5, 1.0), (2, 5, 7.0), (1, 8, f64::NAN)]),
+        ];
+        let assembled = assemble(batches.iter());
+        let keys: Vec<_> = assembled
+            .rows
+            .iter()
+            .map(|row| (row.key(), row.value, row.batch))
+            .collect();
+        assert_eq!(keys, [((1, 9), 3.0, 0), ((2, 5), 1.0, 0)]);
+        assert_eq!(
+            assembled.counts[0],
+            BatchCounts {
+                stored: 2,
+                ..BatchCounts::default()
+            }
+        );
+        assert_eq!(
+            assembled.counts[1],
+            BatchCounts {
+                duplicates: 1,
+                conflicts: 1,
+                dead_letters: 1,
+                stored: 0
+            }
+        );
+        assert_eq!(
+            (
+                assembled.conflicts[0].row.value,
+                assembled.conflicts[0].stored
+            ),
+            (7.0, 1.0)
+        );
+        assert_eq!(assembled.dead_letters[0].code, "value_not_finite");
+    }
+
+    #[test]
+    fn times_that_postgresql_interprets_as_infinities_are_dead_letters() {
+        let assembled = assemble([batch(&[(1, i64::MIN, 1.0), (1, i64::MAX, 1.0)])].iter());
+        assert_eq!((assembled.rows.len(), assembled.dead_letters.len()), (0, 2));
+    }
+
+    proptest! {
+        #[test]
+        fn every_reading_is_counted_once(
+            rows in prop::collection::vec(prop::collection::vec((0..3i32, 0..4i64, 0..3u8), 0..30), 0..5)
+        ) {
+            let batches: Vec<Batch> = rows
+                .iter()
+                .map(|rows| {
+                    let rows: Vec<_> = rows.iter().map(|&(series, at, value)| (series, at, f64::from(value))).collect();
+                    batch(&rows)
+                })
+                .collect();
+            let assembled = assemble(batches.iter());
+            for (batch, counts) in batches.iter().zip(&assembled.counts) {
+                let sum = counts.stored + counts.duplicates + counts.conflicts + counts.dead_letters;
+                prop_assert_eq!(sum as usize, batch.len());
+            }
+            prop_assert!(assembled.rows.is_sorted_by(|a, b| a.key() < b.key()));
+        }
+    }
+}

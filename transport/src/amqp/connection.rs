@@ -1,0 +1,207 @@
+//! Connections to RabbitMQ.
+//!
+//! In: a URL. Out: an [`AmqpConnection`] with one channel, on which the topology is declared. A
+//! broken connection is discarded and another one is opened. Nothing is recovered in place, because
+//! its user has to decide what becomes of the messages that were in flight.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use lapin::options::{
+    ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use schema::topology::{self, Argument};
+use service::health::ComponentHealth;
+use tokio_util::sync::CancellationToken;
+
+/// How long connecting may take before the broker counts as silent, and how long closing may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two attempts to connect.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
+/// Seconds between heartbeats. A silent broker is noticed after about two of them.
+const HEARTBEAT: u16 = 5;
+
+/// A broker and how to connect to it. Its text forms contain no user and no password.
+#[derive(Clone)]
+pub struct Broker(AMQPUri);
+
+impl FromStr for Broker {
+    type Err = String;
+
+    /// Parses `amqp://user:password@host:port/vhost` or `amqps://…`. The error repeats nothing of
+    /// the input.
+    fn from_str(url: &str) -> Result<Self, String> {
+        let mut uri = AMQPUri::from_str(url)
+            .map_err(|_| "not an AMQP URL such as amqp://user:password@host:5672/%2f".to_owned())?;
+        uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        Ok(Self(uri))
+    }
+}
+
+/// Host, port and virtual host.
+impl fmt::Display for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authority = &self.0.authority;
+        write!(f, "{}:{}/{}", authority.host, authority.port, self.0.vhost)
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Broker({self})")
+    }
+}
+
+/// A connection with one channel in confirm mode.
+///
+/// Publishers and consumers have separate connections: while the broker blocks a connection,
+/// nothing is written on it, not even acknowledgements.
+pub(super) struct AmqpConnection {
+    connection: Connection,
+    /// The channel.
+    pub channel: Channel,
+    /// Cancelled by a user who finds that the connection does not work.
+    pub broken: CancellationToken,
+}
+
+impl Broker {
+    /// Opens a connection and prepares it with `setup`. Retries until that succeeds, and reports
+    /// each failure as the health of the broker.
+    pub(super) async fn connect<T>(
+        &self,
+        name: &str,
+        health: &ComponentHealth,
+        setup: impl for<'a> Fn(&'a Channel) -> BoxFuture<'a, lapin::Result<T>>,
+    ) -> (AmqpConnection, T) {
+        loop {
+            match self.try_connect(name, health, &setup).await {
+                Ok(connected) => {
+                    metrics::counter!(schema::metric::CONNECTS.name).increment(1);
+                    health.ready();
+                    return connected;
+                }
+                Err(error) => health.unready(format!("cannot connect to {self}: {error}")),
+            }
+            tokio::time::sleep(RECONNECT_PAUSE).await;
+        }
+    }
+
+    /// One attempt. It is never abandoned because of its duration, only reported: lapin would leave
+    /// a thread and a socket behind.
+    async fn try_connect<T>(
+        &self,
+        name: &str,
+        health: &ComponentHealth,
+        setup: &impl for<'a> Fn(&'a Channel) -> BoxFuture<'a, lapin::Result<T>>,
+    ) -> Result<(AmqpConnection, T), lapin::Error> {
+        let attempt = async {
+            let properties = ConnectionProperties::default().with_connection_name(name.into());
+            let connection = Connection::connect_uri(self.0.clone(), properties).await?;
+            let channel = connection.create_channel().await?;
+            let options = ConfirmSelectOptions::default();
+            channel.confirm_select(options).await?;
+            declare(&channel).await?;
+            let prepared = setup(&channel).await?;
+            let connection = AmqpConnection {
+                connection,
+                channel,
+                broken: CancellationToken::new(),
+            };
+            Ok((connection, prepared))
+        };
+        let mut attempt = std::pin::pin!(attempt);
+        loop {
+            match tokio::time::timeout(CONNECT_TIMEOUT, &mut attempt).await {
+                Ok(result) => return result,
+                Err(_) => health.unready(format!("{self} does not respond")),
+            }
+        }
+    }
+}
+
+impl AmqpConnection {
+    /// Whether the connection can still be used.
+    pub fn usable(&self) -> bool {
+        !self.broken.is_cancelled()
+            && self.connection.status().connected()
+            && self.channel.status().connected()
+    }
+
+    /// Whether the broker has blocked the connection because of a memory or disk alarm.
+    pub fn blocked(&self) -> bool {
+        self.connection.status().blocked()
+    }
+
+    /// Closes the connection. The broker puts unacknowledged messages back into the queue.
+    pub async fn close(&self) {
+        let closing = self.connection.close(200, "closing".into());
+        let closed = tokio::time::timeout(CONNECT_TIMEOUT, closing).await;
+        if !matches!(closed, Ok(Ok(()))) {
+            tracing::debug!("the broker did not confirm that the connection is closed");
+        }
+    }
+}
+
+async fn declare(channel: &Channel) -> Result<(), lapin::Error> {
+    let exchange = topology::DEAD_LETTER_EXCHANGE;
+    let durable = ExchangeDeclareOptions {
+        durable: true,
+        ..Default::default()
+    };
+    let no_arguments = FieldTable::default;
+    channel
+        .exchange_declare(
+            exchange.into(),
+            ExchangeKind::Direct,
+            durable,
+            no_arguments(),
+        )
+        .await?;
+    for (queue, arguments) in [
+        (topology::DEAD_LETTERS, topology::DEAD_LETTERS_ARGUMENTS),
+        (topology::READINGS, topology::READINGS_ARGUMENTS),
+    ] {
+        let mut table = FieldTable::default();
+        for &(key, value) in arguments {
+            let value = match value {
+                Argument::Text(text) => AMQPValue::LongString(text.into()),
+                Argument::Integer(number) => AMQPValue::LongLongInt(number),
+            };
+            table.insert(key.into(), value);
+        }
+        let durable = QueueDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        channel.queue_declare(queue.into(), durable, table).await?;
+    }
+    let (queue, routing_key) = (topology::DEAD_LETTERS, topology::DEAD_LETTERS);
+    channel
+        .queue_bind(
+            queue.into(),
+            exchange.into(),
+            routing_key.into(),
+            QueueBindOptions::default(),
+            no_arguments(),
+        )
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_text_forms_nor_errors_contain_the_password() {
+        let broker: Broker = "amqp://grid:hunter2@mq:5673/site".parse().unwrap();
+        assert_eq!(broker.to_string(), "mq:5673/site");
+        assert_eq!(format!("{broker:?}"), "Broker(mq:5673/site)");
+        let error = "amqp//grid:hunter2@mq".parse::<Broker>().unwrap_err();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}

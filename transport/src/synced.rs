@@ -1,0 +1,78 @@
+//! A source whose acknowledgements wait until a file system is synced.
+//!
+//! In: another source. Out: the same deliveries. The embedded database does not sync what it
+//! commits, so that a batch may be removed from the queue only after the disk has the commit. When
+//! a sync fails, nothing is acknowledged any more and the process has to stop.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Delivery, DeliveryTag, Source};
+
+/// Wraps a source; see the module.
+pub struct SyncedSource {
+    source: Box<dyn Source>,
+    directory: Arc<File>,
+    failed: CancellationToken,
+}
+
+impl SyncedSource {
+    /// Wraps `source` so that the file system of `directory` is synced before each acknowledgement.
+    /// A failed sync cancels `failed`.
+    ///
+    /// # Errors
+    /// The directory cannot be opened.
+    pub fn new(
+        source: Box<dyn Source>,
+        directory: &Path,
+        failed: CancellationToken,
+    ) -> std::io::Result<Self> {
+        let directory = Arc::new(File::open(directory)?);
+        Ok(Self {
+            source,
+            directory,
+            failed,
+        })
+    }
+
+    async fn acknowledge(&mut self, tag: DeliveryTag) {
+        let directory = self.directory.clone();
+        let synced = tokio::task::spawn_blocking(move || rustix::fs::syncfs(&directory)).await;
+        match synced {
+            Ok(Ok(())) if !self.failed.is_cancelled() => {
+                self.source.acknowledge_through(tag).await;
+            }
+            other => {
+                tracing::error!(?other, "the disk of the embedded PostgreSQL failed");
+                self.failed.cancel();
+            }
+        }
+    }
+}
+
+impl Source for SyncedSource {
+    fn next(&mut self) -> BoxFuture<'_, Delivery> {
+        self.source.next()
+    }
+
+    fn try_next(&mut self) -> Option<Delivery> {
+        self.source.try_next()
+    }
+
+    fn acknowledge_through(&mut self, tag: DeliveryTag) -> BoxFuture<'_, ()> {
+        self.acknowledge(tag).boxed()
+    }
+
+    fn reject(&mut self, tag: DeliveryTag) -> BoxFuture<'_, bool> {
+        self.source.reject(tag)
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        self.source.close()
+    }
+}
