@@ -1,48 +1,71 @@
 # The commands of the project. Each does all of its own set-up and works twice in a row.
 
-.PHONY: demo demo-servers test bench loadtest fuzz lint
+.PHONY: demo demo-servers test test-fast bench loadtest fuzz mutants lint deny
 
-# All of Gridwatch in one process, with real and generated readings; stays up until Ctrl-C. Needs Rust and a C compiler.
+# A CSV file of a real meter for the demo, with the time and the value as its first columns.
+METER ?= $(firstword $(wildcard meterusage.csv data/meterusage.csv ../shared/data/meterusage.csv))
+
+# All of Gridwatch in one process, with a simulated fleet. Runs until Ctrl-C. Needs Rust and a C compiler.
+# The profile is built faster than a release; docs/benchmarks/README.md has the figures.
 demo:
 	@scripts/setup.sh build
-	@cargo build --locked --release -p gridwatch --bins --examples
-	@target/release/examples/demo
+	@cargo build --locked --profile demo -p gridwatch --bins
+	@target/demo/gridwatch demo --log warn $(if $(METER),--meter $(METER))
 
-# The same with a front end and a worker on private nodes of RabbitMQ and PostgreSQL, which it installs.
+# The same on private nodes of RabbitMQ and PostgreSQL, which it installs.
 demo-servers:
 	@scripts/setup.sh
-	@cargo build --locked --release -p gridwatch --bins --examples
-	@target/release/examples/demo --servers
+	@cargo build --locked --profile demo -p gridwatch --bins --example demo_servers
+	@target/demo/examples/demo_servers --log warn $(if $(METER),--meter $(METER))
 
-# Every test, on real servers.
-test:
+# Every test, on real servers. The fast tests come first, so that a mistake is reported early.
+test: test-fast
+	cargo test --locked --workspace --exclude schema --exclude service --exclude transport \
+		--exclude store --exclude ingest-api --exclude worker
+
+# The tests at the interfaces of the crates.
+test-fast:
 	@scripts/setup.sh haproxy
-	cargo test --locked --workspace
+	cargo test --locked -p schema -p service -p transport -p store -p ingest-api -p worker
 
-# What the pipeline carries, as ratios to what this machine can do; JSON in target/bench/.
+# What the pipeline carries, as ratios to the limits of this machine; JSON in target/bench/.
 bench:
 	@scripts/setup.sh wrk
 	cargo bench --locked -p gridwatch --bench pipeline
-	cargo bench --locked -p gridwatch --bench shapes
+	cargo bench --locked -p gridwatch --bench deployment_modes
 	cargo bench --locked -p loadtest --bench generator
 
-# Five questions about this machine, answered by loading every shape of Gridwatch on private nodes; a page in target/loadtest/.
-# LOADTEST gives other flags, such as --instances 4 --trial 8s.
+# Five questions about this machine, answered by loading every deployment mode on private nodes;
+# a page in target/loadtest/. LOADTEST sets other flags, such as --instances 4 --trial 8s.
 LOADTEST ?= --instances 2 --trial 4s --trials 5 --measure 6s
 loadtest:
 	@scripts/setup.sh haproxy
 	@cargo build --locked --release -p gridwatch -p loadtest --bins
 	@target/release/loadtest matrix --report target/loadtest $(LOADTEST)
 
-# Opens the spool over what a fuzzer makes up, for SECONDS. No sanitizer: it would need another compiler, and there is no unsafe code to watch.
+# Opens the spool with the input of a fuzzer for SECONDS. Without a sanitizer, which would need
+# another compiler: there is no unsafe code to check.
 SECONDS ?= 60
 fuzz:
 	@scripts/setup.sh build
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	cd transport && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none spool_open -- -max_total_time=$(SECONDS) -timeout=20
+	cd transport && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none spool_open -- \
+		-max_total_time=$(SECONDS) -timeout=20
 
-# What the tests do not see: format, lints, documentation.
+# Breaks the code in many small ways and lists those that no fast test notices.
+MUTANTS ?= -f ingest-api/src/coalesce.rs
+mutants:
+	@scripts/setup.sh
+	@command -v cargo-mutants >/dev/null || cargo install --locked cargo-mutants
+	cargo mutants $(MUTANTS)
+
+# What the tests do not check: format, lints, documentation.
 lint:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+# Licences, sources and known vulnerabilities of the dependencies. Needs the advisory database.
+deny:
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check

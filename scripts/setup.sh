@@ -6,37 +6,48 @@
 # The services of the packages are not started: Gridwatch starts private servers on free ports.
 set -euo pipefail
 
+fail() {
+    echo "setup: $1" >&2
+    exit 2
+}
+require_cargo() {
+    command -v cargo >/dev/null 2>&1 ||
+        fail "cargo was not found. Install Rust 1.93 or newer (https://rustup.rs) and run this again."
+}
+
 if [ "${1:-}" = build ]; then
-    command -v cargo >/dev/null 2>&1 || { echo "setup: cargo was not found. Install Rust 1.93 or newer (https://rustup.rs) and run this again." >&2; exit 2; }
-    command -v cc >/dev/null 2>&1 || { echo "setup: no C compiler (cc) was found. Install gcc or clang and run this again." >&2; exit 2; }
+    require_cargo
+    command -v cc >/dev/null 2>&1 ||
+        fail "no C compiler (cc) was found. Install gcc or clang and run this again."
     exit 0
 fi
 
 missing=()
-has_postgres() { command -v initdb >/dev/null 2>&1 || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
-has_rabbitmq() { [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null 2>&1; }
+has_postgres() {
+    command -v initdb >/dev/null 2>&1 ||
+        compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+has_rabbitmq() {
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] ||
+        command -v rabbitmq-server >/dev/null 2>&1
+}
 has_postgres || missing+=(postgresql)
 has_rabbitmq || missing+=(rabbitmq-server)
 command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
+command -v openssl >/dev/null 2>&1 || missing+=(openssl)
 for program in "$@"; do
     command -v "$program" >/dev/null 2>&1 || [ -x "/usr/sbin/$program" ] || missing+=("$program")
 done
 
-if ! command -v cargo >/dev/null 2>&1; then
-    echo "setup: cargo was not found. Install Rust 1.93 or newer (https://rustup.rs) and run this again." >&2
-    exit 2
-fi
+require_cargo
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-if ! command -v apt-get >/dev/null 2>&1; then
-    echo "setup: missing: ${missing[*]}. This system has no apt-get: install them with its own package manager and run this again." >&2
-    exit 2
-fi
+command -v apt-get >/dev/null 2>&1 ||
+    fail "missing: ${missing[*]}. This system has no apt-get: install them and run this again."
 sudo=()
 if [ "$(id -u)" -ne 0 ]; then
     if ! sudo -n true 2>/dev/null; then
-        echo "setup: missing: ${missing[*]}. Installing needs root: run 'sudo apt-get install ${missing[*]}' and run this again." >&2
-        exit 2
+        fail "missing: ${missing[*]}. Run 'sudo apt-get install ${missing[*]}' and run this again."
     fi
     sudo=(sudo -n)
 fi
@@ -49,4 +60,5 @@ if [ ! -e "$policy" ]; then
     trap '"${sudo[@]}" rm -f "$policy"' EXIT
 fi
 "${sudo[@]}" apt-get update -q
-"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -q -y --no-install-recommends "${missing[@]}"

@@ -3,6 +3,8 @@
 //! It listens on a free port of loopback and accepts its superuser without a password. It ends, and
 //! its files are removed, with the process that started it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -119,6 +121,23 @@ impl Postgres {
             .context("PostgreSQL is not running")?
             .stop_with("QUIT")?;
         self.node = None;
+        Ok(())
+    }
+
+    /// Installs a certificate and its key. The setting `ssl = on` uses them after a reload.
+    ///
+    /// # Errors
+    /// The files cannot be copied, or not be given to the server's user.
+    pub fn install_certificate(&self, certificate: &Path, key: &Path) -> anyhow::Result<()> {
+        for (from, name) in [(certificate, "server.crt"), (key, "server.key")] {
+            let to = self.directory.join("data").join(name);
+            std::fs::copy(from, &to)?;
+            // PostgreSQL refuses a key that others can read.
+            std::fs::set_permissions(&to, Permissions::from_mode(0o600))?;
+            if let Some(user) = self.user {
+                user.chown(&to)?;
+            }
+        }
         Ok(())
     }
 

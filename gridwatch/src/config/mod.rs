@@ -233,4 +233,36 @@ mod tests {
             );
         }
     }
+
+    /// docs/gridwatch.toml, as it is, and with the settings that have no default.
+    #[test]
+    fn the_sample_configuration_is_valid_and_complete() {
+        let sample = include_str!("../../../docs/gridwatch.toml");
+        let all: Vec<&str> = sample
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(setting) if setting.starts_with(char::is_lowercase) => setting,
+                _ => line,
+            })
+            .collect();
+        let all = all.join("\n");
+        let urls = ["--amqp-url", "amqp://mq", "--database-url", "postgres://db"];
+        parse(sample, &[&["gridwatch", "ingest-api"], &urls[..]].concat()).unwrap();
+        for command in ["ingest-api", "worker", "standalone", "migrate"] {
+            parse(&all, &["gridwatch", command]).unwrap_or_else(|error| panic!("{error}"));
+        }
+        let table: toml::Table = all.parse().unwrap();
+        let has = |name: &str| {
+            let sections = table.values().filter_map(toml::Value::as_table);
+            table.contains_key(name) || sections.into_iter().any(|s| s.contains_key(name))
+        };
+        for command in Settings::command().get_subcommands() {
+            if ["ingest-api", "worker", "standalone"].contains(&command.get_name()) {
+                let flags = command.get_arguments().filter_map(clap::Arg::get_long);
+                for flag in flags.filter(|flag| *flag != "help") {
+                    assert!(has(flag), "--{flag} is missing in docs/gridwatch.toml");
+                }
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The pipeline end to end: the real binary, real servers, real faults.
 
+mod architecture;
 mod books;
 mod commands;
 mod data_flow;
@@ -12,3 +13,4 @@ mod registry;
 mod server_faults;
 mod shutdown;
 mod support;
+mod tls;

@@ -4,7 +4,7 @@
 //! the bytes, or why it is not valid. A bad reading does not affect the others; a body that cannot
 //! be parsed at all fails the request.
 //!
-//! A format is a file beside this one, with one [`Format`], and a line in [`FORMATS`].
+//! A format is a file beside this one, with one [`Format`], and a line in `FORMATS`.
 
 mod json;
 mod ndjson;

@@ -149,7 +149,7 @@ fn queued(cells: &[CellResult]) -> Option<String> {
     Some(format!(
         "{}. The bottleneck in a closed loop is {}.",
         pairs.join("; "),
-        queued().last()?.bottleneck
+        queued().next_back()?.bottleneck
     ))
 }
 
