@@ -142,3 +142,117 @@ impl ResponseCounters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use axum::routing::get;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::ApiError;
+
+    async fn start(
+        max_connections: usize,
+        router: Router,
+    ) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = Config {
+            name: "test",
+            max_connections,
+            grace: Duration::from_secs(60),
+        };
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(config, listener, router, stop.clone()));
+        (address, stop, serving)
+    }
+
+    /// Sends a request on an open connection and returns the status line of the response.
+    async fn request(connection: &mut TcpStream, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        read_response(connection).await
+    }
+
+    /// Reads a response with an empty body, or the beginning of another one.
+    async fn read_response(connection: &mut TcpStream) -> String {
+        let mut response = Vec::new();
+        while !response.windows(4).any(|end| end == b"\r\n\r\n") {
+            let read = connection.read_buf(&mut response).await.unwrap();
+            assert!(read > 0, "the connection was closed");
+        }
+        let response = String::from_utf8_lossy(&response);
+        response.lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_limit_waits_until_another_one_is_closed() {
+        let served = Arc::new(AtomicUsize::new(0));
+        let counter = served.clone();
+        let handler = move || {
+            counter.fetch_add(1, SeqCst);
+            std::future::ready(())
+        };
+        let (address, stop, serving) = start(1, Router::new().route("/", get(handler))).await;
+        let mut first = TcpStream::connect(address).await.unwrap();
+        request(&mut first, "/").await;
+        let mut second = TcpStream::connect(address).await.unwrap();
+        let pending = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+        second.write_all(pending).await.unwrap();
+        for _ in 0..100 {
+            request(&mut first, "/").await;
+        }
+        assert_eq!(served.load(SeqCst), 101, "the second connection was served");
+        drop(first);
+        read_response(&mut second).await;
+        assert_eq!(served.load(SeqCst), 102);
+        drop(second);
+        stop.cancel();
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn every_response_is_counted_by_listener_and_status_and_errors_by_code() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let _local = metrics::set_default_local_recorder(&recorder);
+        let router = Router::new()
+            .route("/", get(|| async {}))
+            .route(
+                "/teapot",
+                get(|| async { axum::http::StatusCode::IM_A_TEAPOT }),
+            )
+            .fallback(|| async { ApiError::NotFound("hint") });
+        let (address, stop, serving) = start(9, router).await;
+        for (path, status) in [
+            ("/", "200"),
+            ("/teapot", "418"),
+            ("/x", "404"),
+            ("/y", "404"),
+        ] {
+            let mut connection = TcpStream::connect(address).await.unwrap();
+            let line = request(&mut connection, path).await;
+            assert!(line.contains(status), "{path}: {line}");
+        }
+        stop.cancel();
+        serving.await.unwrap();
+        let rendered = handle.render();
+        for expected in [
+            "gridwatch_http_requests_total{listener=\"test\",status=\"200\"} 1",
+            "gridwatch_http_requests_total{listener=\"test\",status=\"418\"} 1",
+            "gridwatch_http_requests_total{listener=\"test\",status=\"404\"} 2",
+            "gridwatch_http_errors_total{listener=\"test\",code=\"not_found\"} 2",
+        ] {
+            assert!(
+                rendered.contains(expected),
+                "{expected} is not in:\n{rendered}"
+            );
+        }
+    }
+}
