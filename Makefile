@@ -5,7 +5,8 @@
 # A CSV file of a real meter for the demo, with the time and the value as its first columns.
 METER ?= $(firstword $(wildcard meterusage.csv data/meterusage.csv ../shared/data/meterusage.csv))
 
-# All of Gridwatch in one process, with a simulated fleet. Runs until Ctrl-C. Needs Rust and a C compiler.
+# All of Gridwatch in one process, with a simulated fleet. Runs until Ctrl-C. Needs Rust and a C
+# compiler.
 # The profile is built faster than a release; docs/benchmarks/README.md has the figures.
 demo:
 	@scripts/setup.sh build

@@ -1,10 +1,10 @@
 //! PostgreSQL in this process: PGlite, which is PostgreSQL 17 compiled to WebAssembly.
 //!
 //! In: a directory. Out: a pool of one connection, over a socket in that directory. PGlite is one
-//! backend that lives as long as its connection. The next connection recovers from what the last one
-//! left, which works only with fsync off. That costs nothing, because the WebAssembly system calls
-//! behind fsync do not reach the disk. Durability comes from outside: `transport::synced` syncs the
-//! file system before it acknowledges to the queue.
+//! backend that lives as long as its connection. The next connection recovers from what the last
+//! one left, which works only with fsync off. That costs nothing, because the WebAssembly system
+//! calls behind fsync do not reach the disk. Durability comes from outside: `transport::synced`
+//! syncs the file system before it acknowledges to the queue.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,8 +35,8 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// A pool on the data in a directory, which is created if it does not exist. The database starts
-    /// with the first connection.
+    /// A pool on the data in a directory, which is created if it does not exist. The database
+    /// starts with the first connection.
     ///
     /// # Errors
     /// [`UsageError`]: the directory cannot be used.

@@ -124,8 +124,8 @@ fn read(arguments: &Replay) -> Result<Vec<Row>, UsageError> {
     Ok(rows)
 }
 
-/// Adds UTC to a time without a zone. Other texts are sent unchanged, so that the front end validates
-/// them.
+/// Adds UTC to a time without a zone. Other texts are sent unchanged, so that the front end
+/// validates them.
 fn time_of(text: &str) -> String {
     match text.parse::<jiff::civil::DateTime>() {
         Ok(time) if text.parse::<jiff::Timestamp>().is_err() => format!("{time}Z"),

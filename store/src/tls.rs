@@ -45,16 +45,20 @@ pub(crate) enum Roots {
 /// A sentence: the root certificates cannot be loaded.
 pub(crate) fn config(verification: &Verification) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match verification {
-        Verification::Off => Arc::new(AcceptAny(provider.clone())),
-        Verification::Ca(roots) => Arc::new(Verifier::new(roots, false, provider.clone())?),
-        Verification::Full(roots) => Arc::new(Verifier::new(roots, true, provider.clone())?),
+    let trusted = match verification {
+        Verification::Off => None,
+        Verification::Ca(roots) => Some(Trusted::load(roots, false, provider.clone())?),
+        Verification::Full(roots) => Some(Trusted::load(roots, true, provider.clone())?),
+    };
+    let verifier = Verifier {
+        provider: provider.clone(),
+        trusted,
     };
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("TLS: {error}"))?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth())
 }
 
@@ -79,57 +83,20 @@ fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
         .map_err(|error| format!("sslrootcert: cannot read {}: {error}", path.display()))
 }
 
-/// Accepts any certificate: the connection is encrypted, but the server's identity is unknown.
+/// Which certificates are trusted.
 #[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Accepts a certificate that a root has signed, or that is itself one of the roots.
-#[derive(Debug)]
-struct Verifier {
+struct Trusted {
     by_chain: Arc<WebPkiServerVerifier>,
     roots: Vec<CertificateDer<'static>>,
     check_name: bool,
 }
 
-impl Verifier {
-    fn new(roots: &Roots, check_name: bool, provider: Arc<CryptoProvider>) -> Result<Self, String> {
+impl Trusted {
+    fn load(
+        roots: &Roots,
+        check_name: bool,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, String> {
         let roots = load(roots)?;
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(roots.iter().cloned());
@@ -144,6 +111,14 @@ impl Verifier {
     }
 }
 
+/// Verifies the server's certificate. Without trusted roots any certificate is accepted: the
+/// connection is encrypted, but the server's identity is unknown.
+#[derive(Debug)]
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    trusted: Option<Trusted>,
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -153,7 +128,10 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let by_chain = self.by_chain.verify_server_cert(
+        let Some(trusted) = &self.trusted else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let by_chain = trusted.by_chain.verify_server_cert(
             end_entity,
             intermediates,
             server_name,
@@ -164,14 +142,14 @@ impl ServerCertVerifier for Verifier {
             // The chain is checked before the name, so that this error means a valid chain.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.check_name => Ok(ServerCertVerified::assertion()),
+            )) if !trusted.check_name => Ok(ServerCertVerified::assertion()),
             // A self-signed certificate as `openssl req -x509` makes it is a CA, which webpki
             // refuses as a server's certificate. OpenSSL, and so libpq, accepts it when it is
             // trusted itself. Validity dates are checked before this error is returned.
             Err(Error::InvalidCertificate(CertificateError::Other(_)))
-                if self.roots.iter().any(|root| root == end_entity) =>
+                if trusted.roots.iter().any(|root| root == end_entity) =>
             {
-                if self.check_name {
+                if trusted.check_name {
                     verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 }
                 Ok(ServerCertVerified::assertion())
@@ -186,8 +164,8 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_chain
-            .verify_tls12_signature(message, certificate, signature)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -196,11 +174,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.by_chain
-            .verify_tls13_signature(message, certificate, signature)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.by_chain.supported_verify_schemes()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }

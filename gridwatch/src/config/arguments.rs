@@ -9,7 +9,7 @@ use humantime::parse_duration;
 use ingest_api::UnknownDevices;
 use service::telemetry::LogFormat;
 
-/// Gridwatch: readings from devices over HTTP into PostgreSQL, exactly once, with every stage timed.
+/// Gridwatch: readings from devices over HTTP into PostgreSQL, exactly once, every stage timed.
 ///
 /// Every flag can also be set in the environment as GRIDWATCH_ and its name, or in a TOML file.
 #[derive(Debug, Parser)]
@@ -25,7 +25,12 @@ pub struct Settings {
     #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
     pub log_format: LogFormat,
     /// Number of worker threads [default: number of cores]
-    #[arg(long, global = true, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    #[arg(
+        long,
+        global = true,
+        value_name = "COUNT",
+        value_parser = clap::value_parser!(u16).range(1..=1_024)
+    )]
     pub threads: Option<u16>,
     #[command(subcommand)]
     pub command: Command,
@@ -97,7 +102,12 @@ pub struct WriterOptions {
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = at_least_one)]
     pub writers: usize,
     /// Upper bound on unacknowledged messages; limits memory and the size of a transaction
-    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=2000))]
+    #[arg(
+        long,
+        default_value_t = 512,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=2000)
+    )]
     pub prefetch: u16,
     /// Upper bound on the readings of one transaction
     #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = at_least_one)]
@@ -108,7 +118,12 @@ pub struct WriterOptions {
 #[derive(Debug, Args)]
 pub struct SpoolOptions {
     /// Upper bound on the size of the queue on disk in bytes; beyond it requests get 503
-    #[arg(long, default_value_t = 4 * 1024 * 1024 * 1024, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1_048_576..))]
+    #[arg(
+        long,
+        default_value_t = 4 * 1024 * 1024 * 1024,
+        value_name = "BYTES",
+        value_parser = clap::value_parser!(u64).range(1_048_576..)
+    )]
     pub spool_max_bytes: u64,
     /// How long RabbitMQ may take to confirm a batch before it is written to disk
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration)]
@@ -208,7 +223,12 @@ pub struct Demo {
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
     pub admin: SocketAddr,
     /// Number of simulated devices; each reports current and voltage once per second
-    #[arg(long, default_value_t = 5_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(
+        long,
+        default_value_t = 5_000,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
     pub fleet: u32,
     /// CSV file of a meter to send before the fleet, with the time and the value as columns
     #[arg(long, value_name = "FILE")]

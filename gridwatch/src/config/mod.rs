@@ -1,10 +1,10 @@
 //! Configuration: flags, then `GRIDWATCH_…` in the environment, then a TOML file, then defaults.
 //!
-//! Every setting is defined once, as a flag in [`arguments`]. Its name in the environment is derived
-//! from the flag. A value of the file becomes the default of its flag before the command line is
-//! parsed, so that every value is validated in the same way. An unknown key in the file is an error
-//! that names it. A setting is at the top of the file, for every command that has it, or in the
-//! section of one command:
+//! Every setting is defined once, as a flag in [`arguments`]. Its name in the environment is
+//! derived from the flag. A value of the file becomes the default of its flag before the command
+//! line is parsed, so that every value is validated in the same way. An unknown key in the file is
+//! an error that names it. A setting is at the top of the file, for every command that has it, or
+//! in the section of one command:
 //!
 //! ```toml
 //! database-url = "postgres://gridwatch@db/gridwatch"
@@ -21,8 +21,8 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 pub use self::arguments::*;
 
-/// Loads the settings of this process. Exits with code 2 and a sentence if they are wrong, and with 0
-/// after printing the help.
+/// Loads the settings of this process. Exits with code 2 and a sentence if they are wrong, and with
+/// 0 after printing the help.
 pub fn load() -> Settings {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let file =

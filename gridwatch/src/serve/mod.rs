@@ -1,7 +1,7 @@
 //! The long-running commands: which sink, which source and which database each of them uses.
 //!
-//! A command opens its parts, puts them into a [`Deployment`], and runs it. The order of shutdown is
-//! written once, in [`Deployment::run`].
+//! A command opens its parts, puts them into a [`Deployment`], and runs it. The order of shutdown
+//! is written once, in [`Deployment::run`].
 
 pub mod ingest_api;
 mod parts;

@@ -26,11 +26,13 @@ const BODY_BUDGET: usize = 96 * 1024 * 1024;
 pub const FRONT_END_CONNECTIONS: usize = 2;
 /// Upper bound on the time of a statement of the front end.
 pub const FRONT_END_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Upper bound on the time of a statement of the worker: a COPY of a full transaction on a slow disk.
+/// Upper bound on the time of a statement of the worker: a COPY of a full transaction on a slow
+/// disk.
 pub const WORKER_STATEMENT_TIMEOUT: Duration = Duration::from_secs(300);
 /// Default of `--max-in-flight` with a queue.
 const IN_FLIGHT_QUEUED: usize = 4;
-/// Default of `--max-in-flight` without a queue: as many batches as a transaction of the worker has.
+/// Default of `--max-in-flight` without a queue: as many batches as a transaction of the worker
+/// has.
 const IN_FLIGHT_DIRECT: usize = 64;
 /// Bytes after which a segment of the spool is closed and another one is started.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;

@@ -125,7 +125,10 @@ async fn a_server_without_tls_is_used_by_prefer_and_refused_by_require() {
     let site = Site::new();
     let url = &site.database_url;
     assert_eq!(is_encrypted(url).await, Ok(false));
-    assert_eq!(is_encrypted(&format!("{url}?sslmode=prefer")).await, Ok(false));
+    assert_eq!(
+        is_encrypted(&format!("{url}?sslmode=prefer")).await,
+        Ok(false)
+    );
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = is_encrypted(&format!("{url}?sslmode={mode}"))
             .await
