@@ -232,18 +232,27 @@ mod tests {
     proptest! {
         #[test]
         fn every_reading_is_counted_once(
-            rows in prop::collection::vec(prop::collection::vec((0..3i32, 0..4i64, 0..3u8), 0..30), 0..5)
+            batches in prop::collection::vec(
+                prop::collection::vec((0..3i32, 0..4i64, 0..3u8), 0..30),
+                0..5,
+            )
         ) {
-            let batches: Vec<Batch> = rows
+            let to_row = |&(series, at, value)| (series, at, f64::from(value));
+            let batches: Vec<Batch> = batches
                 .iter()
-                .map(|rows| {
-                    let rows: Vec<_> = rows.iter().map(|&(series, at, value)| (series, at, f64::from(value))).collect();
-                    batch(&rows)
+                .map(|rows: &Vec<(i32, i64, u8)>| {
+                    batch(&rows.iter().map(to_row).collect::<Vec<_>>())
                 })
                 .collect();
             let assembled = assemble(batches.iter());
             for (batch, counts) in batches.iter().zip(&assembled.counts) {
-                let sum = counts.stored + counts.duplicates + counts.conflicts + counts.dead_letters;
+                let BatchCounts {
+                    stored,
+                    duplicates,
+                    conflicts,
+                    dead_letters,
+                } = counts;
+                let sum = stored + duplicates + conflicts + dead_letters;
                 prop_assert_eq!(sum as usize, batch.len());
             }
             prop_assert!(assembled.rows.is_sorted_by(|a, b| a.key() < b.key()));

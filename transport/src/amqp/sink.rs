@@ -94,7 +94,8 @@ impl AmqpSink {
                     tracing::warn!(
                         %error,
                         batch = %batch.id,
-                        "the connection broke before the broker confirmed a batch; publishing it again"
+                        "the connection broke before the broker confirmed a batch; \
+                         publishing it again"
                     );
                     failed = Some(connection);
                 }
