@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use testbed::postgres::connect;
 
 use self::check::Check;
 use crate::ledger::Ledger;
-use crate::postgres;
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::scrape::{Books, scrape};
@@ -103,9 +103,7 @@ impl Verify<'_> {
     /// # Errors
     /// The database or a process does not respond, or the scenario of the report is not valid.
     pub async fn execute(&self) -> anyhow::Result<Verdict> {
-        let client = postgres::connect(self.database_url)
-            .await
-            .context("the database")?;
+        let client = connect(self.database_url).await.context("the database")?;
         let scenario = Scenario::parse(&self.report.scenario).context("the report's scenario")?;
         let traffic = Traffic::new(&scenario, self.report.begin);
         let (started, mut rows_before) = (Instant::now(), None);

@@ -1,4 +1,4 @@
-//! A private PostgreSQL server.
+//! A private PostgreSQL server, and connections to databases.
 //!
 //! It listens on a free port of loopback and accepts its superuser without a password. It ends, and
 //! its files are removed, with the process that started it.
@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use tokio_postgres::{Client, NoTls};
 
 use crate::node::{Node, User};
 use crate::{find, free_port, wait};
@@ -23,6 +24,19 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The superuser, who needs no password.
 const SUPERUSER: &str = "gridwatch";
+
+/// Connects to a database without TLS. The connection closes when the client is dropped.
+///
+/// # Errors
+/// The URL is not valid, or the server is unavailable or rejects the connection.
+pub async fn connect(url: &str) -> anyhow::Result<Client> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .context("cannot connect to PostgreSQL")?;
+    // The client reports the errors of its connection.
+    tokio::spawn(connection);
+    Ok(client)
+}
 
 /// A server with its own database cluster. `fsync` is on, as in production.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 
 use crate::node::tail;
-use crate::wait;
+use crate::{prometheus, wait};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -129,30 +129,25 @@ impl Process {
         Ok(response)
     }
 
-    /// The sum of a metric over its labels; 0 if it has no sample. `name` may end with a prefix of
-    /// the labels.
+    /// The sum of all samples of a metric; 0 if it has none. `selector` is its name, or its name
+    /// with labels as in `a_total{code="x"}`.
     ///
     /// # Panics
     /// See [`Process::try_metric`].
-    pub fn metric(&self, name: &str) -> f64 {
-        self.try_metric(name)
+    pub fn metric(&self, selector: &str) -> f64 {
+        self.try_metric(selector)
             .unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// As [`Process::metric`], without the panic.
     ///
     /// # Errors
-    /// The admin port does not respond.
-    pub fn try_metric(&self, name: &str) -> anyhow::Result<f64> {
+    /// The admin port does not respond, or the selector is not valid.
+    pub fn try_metric(&self, selector: &str) -> anyhow::Result<f64> {
         let text = self
             .admin("/metrics")
             .with_context(|| format!("cannot read the metrics of {}", self.name))?;
-        Ok(text
-            .lines()
-            .filter(|line| line.starts_with(name))
-            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-            // `sum()` of an empty iterator is -0.
-            .fold(0.0, |sum, value| sum + value))
+        prometheus::sum_selected(&prometheus::parse(&text), selector)
     }
 
     /// Sends a signal, by its name (`TERM`, `KILL`, …).

@@ -4,6 +4,8 @@
 //! over them, and [`Histogram`]s with their quantiles. A line that is not a valid sample is
 //! skipped, as are comments: a metric that is absent is a sum of 0 and an empty histogram.
 
+use anyhow::Context as _;
+
 /// One sample of a scrape: a metric name, its labels and its value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
@@ -94,6 +96,23 @@ pub fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
     let matching = samples.iter().filter(|sample| sample.matches(name, labels));
     // `Iterator::sum` over no values is -0.0, which is printed as "-0".
     matching.fold(0.0, |sum, sample| sum + sample.value)
+}
+
+/// The sum of all samples that match a selector: a name, or a name with labels as in
+/// `a_total{code="x"}`. It is 0 if there is none.
+///
+/// # Errors
+/// The selector is not valid.
+pub fn sum_selected(samples: &[Sample], selector: &str) -> anyhow::Result<f64> {
+    // A selector is a sample without its value.
+    let selected = Sample::parse(&format!("{selector} 0"))
+        .with_context(|| format!("{selector} is not a valid metric selector"))?;
+    let labels: Vec<(&str, &str)> = selected
+        .labels
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    Ok(sum(samples, &selected.name, &labels))
 }
 
 /// A histogram: cumulative counts by upper bound, and the sum of the observations.
@@ -215,6 +234,23 @@ broken{x="
         assert_eq!(sum(&samples, "a_total", &[("code", "x")]), 3.0);
         assert_eq!(sum(&samples, "b", &[]), 1_500.0);
         assert!(sum(&samples, "absent", &[]).is_sign_positive());
+    }
+
+    #[test]
+    fn a_selector_is_a_name_with_or_without_labels() {
+        let samples = parse(TEXT);
+        for (selector, expected) in [
+            ("a_total", 7.0),
+            ("a_total{code=\"x\"}", 3.0),
+            ("c_seconds_bucket{le=\"0.01\",stage=\"s\"}", 100.0),
+            ("a_total{code=\"z\"}", 0.0),
+            ("a", 0.0),
+        ] {
+            assert_eq!(sum_selected(&samples, selector).unwrap(), expected);
+        }
+        for invalid in ["", "a_total{code=", "a_total{code=\"x\"", "{code=\"x\"}"] {
+            assert!(sum_selected(&samples, invalid).is_err(), "{invalid}");
+        }
     }
 
     #[test]

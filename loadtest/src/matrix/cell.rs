@@ -11,12 +11,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use testbed::free_port;
 use testbed::haproxy::HaProxy;
-use testbed::postgres::Postgres;
+use testbed::postgres::{Postgres, connect};
 use testbed::process::Process;
 use testbed::rabbitmq::RabbitMq;
 
 use super::Plan;
-use crate::postgres::connect;
 use crate::run::WatchedProcess;
 
 /// Process name of the front ends.

@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Context as _;
 use testbed::postgres::Postgres;
+pub use testbed::postgres::connect as try_connect;
 use testbed::rabbitmq::RabbitMq;
 
 /// One PostgreSQL and one RabbitMQ.
@@ -94,16 +94,7 @@ where
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Connects to a database.
-pub async fn try_connect(url: &str) -> anyhow::Result<tokio_postgres::Client> {
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
-        .await
-        .context("cannot connect to PostgreSQL")?;
-    tokio::spawn(connection);
-    Ok(client)
-}
-
-/// As [`try_connect`]; an error fails the test.
+/// Connects to a database; an error fails the test.
 pub async fn connect(url: &str) -> tokio_postgres::Client {
     try_connect(url).await.unwrap()
 }
