@@ -1,134 +1,72 @@
-//! `make bench`: what the pipeline carries, as ratios to what this machine can do at most, in one run.
+//! `make bench`, first part: what the pipeline carries, as ratios to the limits of this machine.
 //!
-//! Every ratio comes from rounds in which the limit and the pipeline take turns, so that a machine whose speed drifts
-//! drifts for both; the median round counts. The table goes to standard output, the figures as JSON to `--out`.
+//! A comparison has rounds in which its limit and Gridwatch take turns, so that a machine whose
+//! speed changes changes it for both; the result is the median of the ratios. The table goes to
+//! standard output, and the figures as JSON to `--out`.
+//!
+//! The load generator is the one of `loadtest`. It shares the cores with the servers and uses more
+//! CPU time per request than a client that ignores the responses: it parses each response and
+//! renders each request of one reading. Therefore the same client, with the same requests, drives
+//! both sides of the comparisons with single readings: its cost lowers both rates. The requests of
+//! the end-to-end comparison are rendered in advance; its limit, `COPY`, has no client but the
+//! benchmark, which encodes the rows in advance.
 
-#[path = "../common.rs"]
+#[path = "../common/mod.rs"]
 mod common;
-mod generator;
-mod stage;
+mod limits;
+mod measurements;
+mod report;
+mod servers;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
-use bytes::Bytes;
 use clap::Parser;
-use common::median;
-use generator::SERIES;
-use serde::{Deserialize, Serialize};
-use stage::Stage;
+use common::load::{BEGIN, FleetTraffic, MEASURING_RATE, SERIES};
+use common::{CommonArguments, write_report};
+use loadtest::statistics::median;
+use report::{Comparison, Cpu, Report, machine};
+use servers::Servers;
 
-/// Readings of a request in the end-to-end run.
+/// Readings per request, end to end and under overload.
 const BATCH: usize = 1_000;
-/// Connections of the run with single readings.
-const SINGLES: usize = 64;
-/// Connections of the same as a fleet of meters has them.
-const MANY: usize = 1_000;
+/// Connections of the end-to-end comparison.
+const CONNECTIONS: usize = 16;
+/// Connections of the comparison with single readings.
+const FEW_CONNECTIONS: usize = 64;
+/// Connections of the same comparison with as many connections as a fleet of meters has.
+const MANY_CONNECTIONS: usize = 1_000;
+/// Highest rate of the overload in readings per second: that of a reading of each series every
+/// 4 ms, the limit of the load generator.
+const MAX_OVERLOAD: f64 = 2_500_000.0;
 
+/// Measures what the pipeline carries, as ratios to the limits of this machine
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Rounds of each comparison; the median counts
+    #[command(flatten)]
+    common: CommonArguments,
+    /// Rounds of each comparison; the result is their median
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Readings of an end-to-end round
     #[arg(long, default_value_t = 3_000_000)]
     readings: usize,
-    /// Seconds of a round of single readings
+    /// Length of a round of single readings in seconds
     #[arg(long, default_value_t = 8)]
     seconds: u64,
-    /// Seconds of overload
+    /// Length of the overload in seconds
     #[arg(long, default_value_t = 60)]
     overload: u64,
-    /// Where the JSON goes
-    #[arg(long, default_value = "target/bench/pipeline.json")]
+    /// The JSON file to write; a relative path starts at the root of the workspace
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "target/bench/pipeline.json"
+    )]
     out: PathBuf,
-    /// Serve the limit of single readings, for the benchmark itself
+    /// Serve the limit of single readings at this address; the benchmark runs itself with it
     #[arg(long, hide = true)]
     bare: Option<String>,
-    /// Given by cargo
-    #[arg(long, hide = true)]
-    bench: bool,
-}
-
-/// One comparison: rounds of both sides, and the median of the ratios.
-#[derive(Debug, Serialize)]
-struct Comparison {
-    what: &'static str,
-    unit: &'static str,
-    limit: Vec<f64>,
-    gridwatch: Vec<f64>,
-    ratio: f64,
-    goal: f64,
-}
-
-impl Comparison {
-    fn new(what: &'static str, unit: &'static str, goal: f64) -> Self {
-        Self {
-            what,
-            unit,
-            limit: Vec::new(),
-            gridwatch: Vec::new(),
-            ratio: 0.0,
-            goal,
-        }
-    }
-
-    fn round(&mut self, limit: f64, gridwatch: f64) {
-        println!(
-            "  {}: limit {limit:.0} {}, gridwatch {gridwatch:.0}, ratio {:.2}",
-            self.what,
-            self.unit,
-            gridwatch / limit
-        );
-        self.limit.push(limit);
-        self.gridwatch.push(gridwatch);
-        self.ratio = median(
-            self.limit
-                .iter()
-                .zip(&self.gridwatch)
-                .map(|(limit, own)| own / limit)
-                .collect(),
-        );
-    }
-}
-
-#[derive(Debug, Default, Serialize)]
-struct Cpu {
-    front_end: f64,
-    broker: f64,
-    worker: f64,
-    postgresql: f64,
-}
-
-#[derive(Debug, Default, Serialize)]
-struct Overload {
-    seconds: u64,
-    offered_per_second: f64,
-    accepted: u64,
-    refused: u64,
-    front_end_peak_mib: f64,
-    worker_peak_mib: f64,
-    /// Median of the last third less median of the middle third.
-    front_end_growth_mib: f64,
-    worker_growth_mib: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    machine: String,
-    unix_time: u64,
-    end_to_end: Comparison,
-    singles: Comparison,
-    /// The same while no worker empties the queue: front end and broker alone.
-    singles_queued_only: Comparison,
-    /// The worker running, on many connections.
-    singles_many: Comparison,
-    singles_p50_ms: f64,
-    singles_p99_ms: f64,
-    cpu_seconds_per_million_readings: Cpu,
-    overload: Overload,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -138,177 +76,119 @@ fn main() -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         match &arguments.bare {
-            Some(address) => serve_bare(address).await,
+            Some(address) => limits::serve_bare(address).await,
             None => run(arguments).await,
         }
     })
 }
 
-/// The limit of single readings: axum, the same JSON, 202 at once.
-async fn serve_bare(address: &str) -> anyhow::Result<()> {
-    #[derive(Deserialize)]
-    #[expect(dead_code, reason = "parsed and not used: that is the limit")]
-    struct Reading {
-        device: String,
-        metric: String,
-        value: f64,
-        measured_at: i64,
-    }
-    let post =
-        axum::routing::post(
-            async |body: Bytes| match serde_json::from_slice::<Reading>(&body) {
-                Ok(_) => (
-                    axum::http::StatusCode::ACCEPTED,
-                    r#"{"accepted":1,"rejected":0,"errors":[]}"#,
-                ),
-                Err(_) => (axum::http::StatusCode::BAD_REQUEST, ""),
-            },
-        );
-    let ready = axum::routing::get(async || "");
-    let router = axum::Router::new()
-        .route("/v1/readings", post)
-        .route("/readyz", ready);
-    let listener = tokio::net::TcpListener::bind(address).await?;
-    Ok(axum::serve(
-        axum::serve::ListenerExt::tap_io(listener, |stream| drop(stream.set_nodelay(true))),
-        router,
-    )
-    .await?)
-}
-
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let stage = Stage::start().await?;
-    let mut end_to_end = Comparison::new("end to end", "readings/s", 0.8);
-    let mut cpu = Cpu::default();
+    let servers = Servers::start(arguments.common.program()?).await?;
+    let (end_to_end, cpu) = compare_end_to_end(&servers, &arguments).await?;
+    let singles = compare_single_readings(&servers, &arguments).await?;
+    let rate = (median(&end_to_end.gridwatch) * 2.0).min(MAX_OVERLOAD);
     println!(
-        "{} readings in requests of {BATCH}, {SERIES} series, against one COPY in order of arrival",
-        arguments.readings
-    );
-    let requests: Arc<Vec<Vec<u8>>> = Arc::new(
-        (0..arguments.readings)
-            .step_by(BATCH)
-            .map(|first| generator::request(first, BATCH))
-            .collect(),
-    );
-    for round in 0..arguments.rounds {
-        let limit = stage.copy(round, arguments.readings).await?;
-        let (rate, used) = stage
-            .end_to_end(round, arguments.readings, requests.clone())
-            .await?;
-        end_to_end.round(limit, rate);
-        cpu = used;
-    }
-    drop(requests);
-
-    let mut singles = Comparison::new("single readings", "requests/s", 0.4);
-    let mut queued_only = Comparison::new("single readings, no worker", "requests/s", 0.4);
-    let mut many = Comparison::new("the same on 1,000 connections", "requests/s", 0.4);
-    let (mut p50, mut p99) = (Vec::new(), Vec::new());
-    println!(
-        "requests of one reading, confirmed by the broker, on {SINGLES} connections and on {MANY}"
-    );
-    for round in 0..arguments.rounds {
-        let duration = Duration::from_secs(arguments.seconds);
-        let limit = stage.bare(SINGLES, duration).await?;
-        let queued = stage
-            .singles(&format!("queued{round}"), SINGLES, duration, false)
-            .await?;
-        queued_only.round(limit.per_second, queued.per_second);
-        let own = stage
-            .singles(&format!("singles{round}"), SINGLES, duration, true)
-            .await?;
-        singles.round(limit.per_second, own.per_second);
-        p50.push(own.p50_ms);
-        p99.push(own.p99_ms);
-        let limit = stage.bare(MANY, duration).await?;
-        let own = stage
-            .singles(&format!("many{round}"), MANY, duration, true)
-            .await?;
-        many.round(limit.per_second, own.per_second);
-    }
-
-    let rate = median(end_to_end.gridwatch.clone()) * 2.0;
-    println!(
-        "overload: {rate:.0} readings/s offered for {} s",
+        "overload: {rate:.0} readings/s for {} s",
         arguments.overload
     );
-    let overload = stage
-        .overload(rate, Duration::from_secs(arguments.overload))
+    let overload = servers
+        .measure_overload(rate, Duration::from_secs(arguments.overload))
         .await?;
     let report = Report {
         machine: machine(),
-        unix_time: std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)?
-            .as_secs(),
+        unix_time: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
         end_to_end,
-        singles,
-        singles_queued_only: queued_only,
-        singles_many: many,
-        singles_p50_ms: median(p50),
-        singles_p99_ms: median(p99),
+        singles: singles.with_worker,
+        singles_queued_only: singles.without_worker,
+        singles_many: singles.many_connections,
+        singles_p50_ms: median(&singles.p50_ms),
+        singles_p99_ms: median(&singles.p99_ms),
         cpu_seconds_per_million_readings: cpu,
         overload,
     };
-    print(&report);
-    // cargo runs a benchmark in the folder of its package.
-    let out = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("..")
-        .join(&arguments.out);
-    std::fs::create_dir_all(out.parent().context("no folder")?)?;
-    std::fs::write(&out, serde_json::to_string_pretty(&report)?)?;
-    println!("written to {}", arguments.out.display());
-    Ok(())
+    report.print();
+    write_report(&arguments.out, &report)
 }
 
-fn print(report: &Report) {
-    println!("\n{}", report.machine);
+/// Compares the pipeline with one `COPY`, and returns the CPU time of the last round.
+async fn compare_end_to_end(
+    servers: &Servers,
+    arguments: &Arguments,
+) -> anyhow::Result<(Comparison, Cpu)> {
+    let traffic = FleetTraffic {
+        begin: BEGIN,
+        rate: MEASURING_RATE,
+        readings: arguments.readings,
+        batch: BATCH,
+        connections: CONNECTIONS,
+    };
+    let traffic = traffic.traffic()?.render_all();
     println!(
-        "{:<42} {:>12} {:>12} {:>7} {:>6}",
-        "", "limit", "gridwatch", "ratio", "goal"
+        "end to end: {} requests of {BATCH} readings, {SERIES} series; the limit is one COPY of the \
+         same rows in order of arrival",
+        traffic.requests()
     );
-    for comparison in [
-        &report.end_to_end,
-        &report.singles,
-        &report.singles_queued_only,
-        &report.singles_many,
-    ] {
-        let what = format!("{} ({})", comparison.what, comparison.unit);
-        println!(
-            "{what:<42} {:>12.0} {:>12.0} {:>7.2} {:>6.2}",
-            median(comparison.limit.clone()),
-            median(comparison.gridwatch.clone()),
-            comparison.ratio,
-            comparison.goal
-        );
+    let mut comparison = Comparison::new("end to end", "readings/s", 0.8);
+    let mut cpu = Cpu::default();
+    for round in 0..arguments.rounds {
+        let limit = servers.measure_copy(round, &traffic).await?;
+        let rate;
+        (rate, cpu) = servers.measure_end_to_end(round, &traffic).await?;
+        comparison.add_round(limit, rate);
     }
-    println!(
-        "single readings: p50 {:.1} ms, p99 {:.1} ms",
-        report.singles_p50_ms, report.singles_p99_ms
-    );
-    let cpu = &report.cpu_seconds_per_million_readings;
-    println!(
-        "CPU-seconds per million readings: front end {:.2}, broker {:.2}, worker {:.2}, PostgreSQL {:.2}",
-        cpu.front_end, cpu.broker, cpu.worker, cpu.postgresql
-    );
-    let overload = &report.overload;
-    println!(
-        "overload: {} accepted, {} refused; peak memory: front end {:.0} MiB, worker {:.0} MiB; growth from the middle \
-         third to the last: {:.0} and {:.0} MiB",
-        overload.accepted,
-        overload.refused,
-        overload.front_end_peak_mib,
-        overload.worker_peak_mib,
-        overload.front_end_growth_mib,
-        overload.worker_growth_mib
-    );
+    Ok((comparison, cpu))
 }
 
-fn machine() -> String {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("{} x {}", cores, model.trim_start_matches([' ', '\t', ':']))
+struct SingleReadings {
+    with_worker: Comparison,
+    without_worker: Comparison,
+    many_connections: Comparison,
+    /// Latencies of the rounds of `with_worker`.
+    p50_ms: Vec<f64>,
+    p99_ms: Vec<f64>,
+}
+
+/// Compares requests of one reading with a handler that responds at once.
+async fn compare_single_readings(
+    servers: &Servers,
+    arguments: &Arguments,
+) -> anyhow::Result<SingleReadings> {
+    println!(
+        "single readings: requests of one reading, confirmed by the broker, on {FEW_CONNECTIONS} \
+         and on {MANY_CONNECTIONS} connections; the limit is an HTTP handler that responds at once"
+    );
+    let compare = |what| Comparison::new(what, "requests/s", 0.4);
+    let mut results = SingleReadings {
+        with_worker: compare("single readings"),
+        without_worker: compare("single readings, no worker"),
+        many_connections: compare("single readings, 1,000 connections"),
+        p50_ms: Vec::new(),
+        p99_ms: Vec::new(),
+    };
+    let duration = Duration::from_secs(arguments.seconds);
+    for round in 0..arguments.rounds {
+        let limit = servers.measure_bare(FEW_CONNECTIONS, duration).await?;
+        let queued = servers
+            .measure_single_readings(&format!("queued{round}"), FEW_CONNECTIONS, duration, false)
+            .await?;
+        results
+            .without_worker
+            .add_round(limit, queued.accepted_per_second());
+        let stored = servers
+            .measure_single_readings(&format!("singles{round}"), FEW_CONNECTIONS, duration, true)
+            .await?;
+        results
+            .with_worker
+            .add_round(limit, stored.accepted_per_second());
+        results.p50_ms.push(stored.latency_ms.p50);
+        results.p99_ms.push(stored.latency_ms.p99);
+        let limit = servers.measure_bare(MANY_CONNECTIONS, duration).await?;
+        let many = servers
+            .measure_single_readings(&format!("many{round}"), MANY_CONNECTIONS, duration, true)
+            .await?;
+        results
+            .many_connections
+            .add_round(limit, many.accepted_per_second());
+    }
+    Ok(results)
 }
