@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use serde::Serialize;
 use testbed::free_port;
 
-/// Arguments of every benchmark.
+// Arguments of every benchmark. A doc comment would replace the description in `--help`.
 #[derive(Debug, clap::Args)]
 pub struct CommonArguments {
     /// The gridwatch program to measure; default: the one of this build. The same benchmark can

@@ -124,8 +124,8 @@ async fn compare_end_to_end(
     };
     let traffic = traffic.traffic()?.render_all();
     println!(
-        "end to end: {} requests of {BATCH} readings, {SERIES} series; the limit is one COPY of the \
-         same rows in order of arrival",
+        "end to end: {} requests of {BATCH} readings, {SERIES} series; the limit is one COPY of \
+         the same rows in order of arrival",
         traffic.requests()
     );
     let mut comparison = Comparison::new("end to end", "readings/s", 0.8);
