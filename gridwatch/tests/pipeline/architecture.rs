@@ -1,6 +1,7 @@
 //! The dependency rules of docs/ARCHITECTURE.md, checked against `cargo metadata`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -107,4 +108,68 @@ fn schema_depends_on_nothing_that_does_io() {
     for external in IO {
         assert!(!schema.contains(external), "schema depends on {external}");
     }
+}
+
+/// The files of the repository with this extension, without build output.
+fn files(extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![root()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy();
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                directories.push(path);
+            } else if path.extension().is_some_and(|own| own == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The texts in backticks of every document.
+fn quoted(documents: &[PathBuf]) -> Vec<(PathBuf, String)> {
+    let mut quoted = Vec::new();
+    for path in documents {
+        let text = std::fs::read_to_string(path).unwrap();
+        let texts = text.split('`').skip(1).step_by(2);
+        quoted.extend(texts.map(|text| (path.clone(), text.to_owned())));
+    }
+    quoted
+}
+
+#[test]
+fn the_documentation_names_tests_and_files_that_exist() {
+    let sources: Vec<String> = files("rs")
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let is_test_name = |text: &str| {
+        text.matches('_').count() >= 4
+            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            && !text.starts_with("gridwatch_")
+    };
+    let is_source = |text: &str| text.ends_with(".rs") && text.contains("/src/");
+    let mut checked = 0;
+    for (document, text) in quoted(&files("md")) {
+        let document = document.display();
+        if is_test_name(&text) {
+            let function = format!("fn {text}(");
+            let exists = sources.iter().any(|source| source.contains(&function));
+            assert!(exists, "{document} names the test {text}, which does not exist");
+            checked += 1;
+        }
+        // `a/{b,c}.rs` and `NAME.rs` are patterns, not files.
+        if is_source(&text) && !text.contains(['{', '…']) && !text.contains("NAME") {
+            let exists = root().join(&text).is_file();
+            assert!(exists, "{document} names the file {text}, which does not exist");
+            checked += 1;
+        }
+    }
+    assert!(checked > 40, "only {checked} names were found");
 }
