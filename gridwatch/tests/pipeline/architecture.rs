@@ -33,8 +33,11 @@ const ALLOWED: [(&str, &[&str]); 9] = [
 /// External crates that only these crates may depend on, besides in tests and benchmarks.
 const RESERVED: [(&str, &[&str]); 6] = [
     ("lapin", &["transport"]),
-    // gridwatch opens the embedded database, and loadtest verifies the tables from outside.
-    ("tokio-postgres", &["store", "gridwatch", "loadtest"]),
+    // gridwatch opens the embedded database; loadtest and testbed read tables from outside.
+    (
+        "tokio-postgres",
+        &["store", "gridwatch", "loadtest", "testbed"],
+    ),
     ("deadpool-postgres", &["store", "gridwatch"]),
     ("refinery", &["store"]),
     ("pglite-oxide", &["gridwatch"]),
@@ -129,7 +132,10 @@ fn files(extension: &str) -> Vec<PathBuf> {
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// The texts in backticks of every document.
@@ -151,7 +157,9 @@ fn the_documentation_names_tests_and_files_that_exist() {
         .collect();
     let is_test_name = |text: &str| {
         text.matches('_').count() >= 4
-            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            && text
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
             && !text.starts_with("gridwatch_")
     };
     let is_source = |text: &str| text.ends_with(".rs") && text.contains("/src/");
@@ -161,13 +169,19 @@ fn the_documentation_names_tests_and_files_that_exist() {
         if is_test_name(&text) {
             let function = format!("fn {text}(");
             let exists = sources.iter().any(|source| source.contains(&function));
-            assert!(exists, "{document} names the test {text}, which does not exist");
+            assert!(
+                exists,
+                "{document} names the test {text}, which does not exist"
+            );
             checked += 1;
         }
         // `a/{b,c}.rs` and `NAME.rs` are patterns, not files.
         if is_source(&text) && !text.contains(['{', '…']) && !text.contains("NAME") {
             let exists = root().join(&text).is_file();
-            assert!(exists, "{document} names the file {text}, which does not exist");
+            assert!(
+                exists,
+                "{document} names the file {text}, which does not exist"
+            );
             checked += 1;
         }
     }
