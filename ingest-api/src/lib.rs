@@ -14,6 +14,8 @@ pub mod coalesce;
 pub mod format;
 mod readings;
 pub mod registry;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 
 use std::str::FromStr;

@@ -19,6 +19,8 @@ pub mod registry;
 mod rejects;
 pub mod rows;
 mod staging;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod tls;
 pub mod transaction;
 

@@ -17,6 +17,8 @@ pub mod sink;
 pub mod source;
 pub mod spool;
 pub mod synced;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use sink::{Sink, SinkError};
 pub use source::{Delivery, DeliveryTag, Payload, Source};

@@ -149,7 +149,7 @@ impl Registry {
     }
 
     /// Replaces these devices.
-    fn update(&self, devices: Vec<Device>) {
+    pub(crate) fn update(&self, devices: Vec<Device>) {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         for device in devices {
             names.update(device);
@@ -158,7 +158,7 @@ impl Registry {
     }
 
     /// Records whether the last refresh reached PostgreSQL.
-    fn set_reachable(&self, reachable: bool) {
+    pub(crate) fn set_reachable(&self, reachable: bool) {
         let freshness = match (reachable, self.freshness()) {
             (true, _) => Freshness::Fresh,
             (false, Freshness::Empty) => Freshness::Empty,

@@ -1,0 +1,243 @@
+//! The front end of a test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use schema::{clock, metric};
+use serde_json::{Value, json};
+use service::Context;
+use service::health::{Component, Health};
+use store::registry::Device;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+use transport::testing::{Counters, RecordingSink, SentBatches};
+
+use crate::registry::{Freshness, Registry};
+use crate::{Config, UnknownDevices, coalesce};
+
+/// Longest body in bytes.
+pub const MAX_BODY: usize = 250_000;
+
+/// A registered device with the metric `p`, and a registered device that is inactive.
+pub const METER: &str = "meter-1";
+pub const INACTIVE: &str = "meter-off";
+
+/// Name and value of a header.
+pub type Header = (&'static str, &'static str);
+
+/// The front end, and what it counts.
+pub struct FrontEnd {
+    router: Router,
+    pub sent: Option<SentBatches>,
+    counters: Counters,
+}
+
+/// What a test changes of a front end.
+#[derive(Clone, Copy)]
+pub struct Setup {
+    pub unknown_devices: UnknownDevices,
+    pub freshness: Freshness,
+    pub response_timeout: Option<Duration>,
+    pub horizon: Option<Duration>,
+    pub commits: bool,
+    pub max_pending: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            unknown_devices: UnknownDevices::Reject,
+            freshness: Freshness::Fresh,
+            response_timeout: None,
+            horizon: None,
+            commits: false,
+            max_pending: 20_000,
+        }
+    }
+}
+
+impl Setup {
+    pub fn start(self) -> FrontEnd {
+        let counters = Counters::record();
+        let (sink, sent) = RecordingSink::new();
+        let config = Config {
+            unknown_devices: self.unknown_devices,
+            max_series: 10,
+            max_body_bytes: MAX_BODY,
+            body_budget_bytes: 0,
+            max_connections: 1,
+            coalesce: coalesce::Config {
+                max_in_flight: 4,
+                max_pending: self.max_pending,
+                deliver_timeout: Duration::from_secs(10),
+            },
+            future_tolerance: Duration::from_secs(300),
+            horizon: self.horizon,
+            commits: self.commits,
+            grace: Duration::ZERO,
+        };
+        let context = Context {
+            health: Health::new(&[Component::Database]),
+            histograms: Arc::default(),
+            stop: CancellationToken::new(),
+        };
+        // Nothing listens there.
+        let pool = store::testing::pool("postgres://gridwatch@127.0.0.1:1/none", 1);
+        let registry = registry(self.freshness);
+        let tasks = TaskTracker::new();
+        let mut readings = crate::readings(&context, &config, registry, sink, pool, &tasks);
+        if let Some(timeout) = self.response_timeout {
+            readings.response_timeout = timeout;
+        }
+        FrontEnd {
+            router: crate::router(readings),
+            sent: Some(sent),
+            counters,
+        }
+    }
+}
+
+/// A registry in this state. An empty one has no names.
+fn registry(freshness: Freshness) -> Arc<Registry> {
+    let registry = Arc::new(Registry::default());
+    let device = |id, name: &str, active| Device {
+        id,
+        name: name.into(),
+        active,
+        series: vec![("p".into(), id * 10)],
+    };
+    if freshness != Freshness::Empty {
+        registry.update(vec![device(1, METER, true), device(2, INACTIVE, false)]);
+        registry.set_reachable(true);
+    }
+    if freshness != Freshness::Fresh {
+        registry.set_reachable(false);
+    }
+    assert_eq!(registry.freshness(), freshness);
+    registry
+}
+
+/// A response with its body.
+#[derive(Debug)]
+pub struct JsonResponse {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl JsonResponse {
+    async fn read(response: Response<Body>) -> Self {
+        let status = response.status();
+        let headers = response.headers().clone();
+        let content_type = if status.is_success() {
+            "application/json"
+        } else {
+            "application/problem+json"
+        };
+        assert_eq!(headers[header::CONTENT_TYPE], content_type, "{status}");
+        let has_retry_after = headers.contains_key(header::RETRY_AFTER);
+        let is_unavailable = status == StatusCode::SERVICE_UNAVAILABLE;
+        assert_eq!(has_retry_after, is_unavailable, "{status}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        Self {
+            status: status.as_u16(),
+            body: serde_json::from_slice(&body).unwrap(),
+        }
+    }
+
+    /// The code of an error; `None` for a success.
+    pub fn code(&self) -> Option<&str> {
+        self.body["code"].as_str()
+    }
+
+    /// `accepted`, `rejected` and `unavailable`; 0 for a member that is absent.
+    pub fn counts(&self) -> [u64; 3] {
+        ["accepted", "rejected", "unavailable"].map(|name| self.body[name].as_u64().unwrap_or(0))
+    }
+
+    /// Index and code of each rejected reading.
+    pub fn errors(&self) -> Vec<(u64, &str)> {
+        let errors = self.body["errors"].as_array();
+        errors
+            .into_iter()
+            .flatten()
+            .map(|error| {
+                (
+                    error["index"].as_u64().unwrap(),
+                    error["code"].as_str().unwrap(),
+                )
+            })
+            .collect()
+    }
+}
+
+impl FrontEnd {
+    /// Sends a request and waits for its response.
+    pub fn send<B: Into<Body>>(
+        &self,
+        method: &str,
+        uri: &str,
+        headers: &[Header],
+        body: B,
+    ) -> impl Future<Output = JsonResponse> + use<B> {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body.into()).unwrap();
+        let response = self.router.clone().oneshot(request);
+        async move { JsonResponse::read(response.await.unwrap()).await }
+    }
+
+    /// Sends readings as JSON.
+    pub async fn post(&self, query: &str, body: &Value) -> JsonResponse {
+        let uri = format!("/v1/readings{query}");
+        self.send("POST", &uri, &[], body.to_string()).await
+    }
+
+    /// The sum of a counter over all labels.
+    pub fn counted(&self, metric: metric::Metric) -> u64 {
+        self.counters.sum(metric.name, &[])
+    }
+
+    /// Readings that were counted as unavailable for this reason.
+    pub fn unavailable(&self, reason: &str) -> u64 {
+        let labels = [(metric::LABEL_REASON, reason)];
+        self.counters.sum(metric::UNAVAILABLE.name, &labels)
+    }
+
+    /// Asserts that the counters balance: each reading is counted once.
+    pub fn assert_books(&self, what: &str) {
+        let [received, accepted, rejected, unavailable] = [
+            metric::RECEIVED,
+            metric::ACCEPTED,
+            metric::REJECTED,
+            metric::UNAVAILABLE,
+        ]
+        .map(|metric| self.counted(metric));
+        assert_eq!(
+            received,
+            accepted + rejected + unavailable,
+            "{what}: accepted {accepted}, rejected {rejected}, unavailable {unavailable}"
+        );
+    }
+}
+
+/// A reading of now.
+pub fn reading(device: &str, metric: &str) -> Value {
+    at(device, metric, clock::now() / 1_000_000)
+}
+
+/// A reading of this second.
+pub fn at(device: &str, metric: &str, second: i64) -> Value {
+    json!({"device": device, "metric": metric, "value": 1.5, "measured_at": second})
+}
+
+/// A reading without a time of its own.
+pub fn untimed(device: &str, metric: &str) -> Value {
+    json!({"device": device, "metric": metric, "value": 1.5})
+}
