@@ -76,3 +76,34 @@ impl Source for SyncedSource {
         self.source.close()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use schema::Batch;
+
+    use super::*;
+    use crate::testing::{ScriptedSource, SourceCall};
+
+    #[tokio::test]
+    async fn an_acknowledgement_reaches_the_source_after_a_sync_and_never_after_a_failed_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let failed = CancellationToken::new();
+        let (source, mut control) = ScriptedSource::new();
+        let mut synced =
+            SyncedSource::new(Box::new(source), directory.path(), failed.clone()).unwrap();
+        let (first, second) = (control.deliver(Batch::new()), control.deliver(Batch::new()));
+        assert_eq!(synced.next().await.tag, first);
+        assert_eq!(synced.try_next().map(|delivery| delivery.tag), Some(second));
+        synced.acknowledge_through(first).await;
+        let acknowledged = SourceCall::AcknowledgeThrough(first);
+        assert_eq!(control.try_next_call(), Some(acknowledged));
+        assert!(synced.reject(second).await);
+        assert_eq!(control.try_next_call(), Some(SourceCall::Reject(second)));
+        // Another sync has failed in the meantime.
+        failed.cancel();
+        synced.acknowledge_through(second).await;
+        assert_eq!(control.try_next_call(), None);
+        synced.close().await;
+        assert_eq!(control.try_next_call(), Some(SourceCall::Close));
+    }
+}

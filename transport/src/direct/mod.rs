@@ -6,6 +6,8 @@
 
 mod sink;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

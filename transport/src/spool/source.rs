@@ -97,6 +97,12 @@ impl SpoolSource {
         Some(self.hand_out(record))
     }
 
+    /// Number of records that were read and not handed out.
+    #[cfg(test)]
+    pub(crate) fn read_ahead(&self) -> usize {
+        self.records.len()
+    }
+
     fn hand_out(&mut self, record: Record) -> Record {
         self.unacknowledged.push_back(record.header);
         if self.unacknowledged.len() == 1 {
