@@ -8,6 +8,9 @@
 //! the books are incremented here when the outcome is known, so that a client that disconnects
 //! changes nothing in them.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -340,41 +343,5 @@ impl Delivery {
             .merge_stage(Stage::MeasuredToReceived, &measured);
         self.histograms
             .merge_stage(Stage::ReceivedToEnqueued, &received);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use schema::partition::DAY;
-
-    use super::*;
-
-    #[test]
-    fn a_request_is_split_by_readings_and_days_without_loss() {
-        let reading = |n: i64, step: i64| Reading {
-            series_id: 1,
-            measured_at: 1_000_000_000_000_000 + n * step,
-            value: n as f64,
-        };
-        for (step, parts) in [
-            (1, 3),
-            (DAY, 10_000usize.div_ceil(MAX_DAYS)),
-            (-DAY, 10_000usize.div_ceil(MAX_DAYS)),
-        ] {
-            let readings: Vec<Reading> = (0..10_000).map(|n| reading(n % 10_000, step)).collect();
-            let split = split(readings.clone());
-            assert!(split.len() <= parts, "{} parts", split.len());
-            for (part, days) in &split {
-                assert!(part.len() <= MAX_READINGS && days.len() <= MAX_DAYS);
-                assert_eq!(
-                    *days,
-                    part.iter()
-                        .map(|reading| reading.measured_at)
-                        .collect::<Days>()
-                );
-            }
-            let joined: Vec<Reading> = split.into_iter().flat_map(|(part, _)| part).collect();
-            assert_eq!(joined, readings);
-        }
     }
 }
