@@ -141,6 +141,24 @@ mod tests {
         assert_eq!(content_type(""), Err(415));
     }
 
+    /// An invariant of the hot path. Vectors grow by doubling, hence the logarithm.
+    #[test]
+    fn parsing_allocates_per_request_and_not_per_reading() {
+        let reading = r#"{"device":"meter-1","metric":"power","value":1.5,"measured_at":1}"#;
+        let requests = |count: usize| {
+            let readings = vec![reading; count];
+            let json = format!("[{}]", readings.join(","));
+            let ndjson = readings.join("\n");
+            [(&json::FORMAT, json), (&ndjson::FORMAT, ndjson)]
+        };
+        for (format, body) in requests(4_096) {
+            let parse = || drop((format.read)(body.as_bytes()).unwrap());
+            let allocations = allocation_counter::measure(parse).count_total;
+            let content_type = format.content_type;
+            assert!(allocations <= 16, "{content_type}: {allocations} allocations");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_a_format_panic_or_exceed_its_upper_bound(
