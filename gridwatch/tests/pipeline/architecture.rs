@@ -54,7 +54,8 @@ const IO: [&str; 6] = [
     "rustix",
 ];
 
-/// The dependencies of every crate of the workspace, without those of its tests.
+/// The dependencies of every crate of the workspace, without those of its tests, which are
+/// development dependencies or those of the feature `testing`.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1", "--locked"])
@@ -66,7 +67,16 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let dependencies = |package: &Value| {
         let all = package["dependencies"].as_array().unwrap().iter();
-        let used = all.filter(|dependency| dependency["kind"] != "dev");
+        let used = all.filter(|dependency| {
+            let features = dependency["features"].as_array().unwrap();
+            let is_for_tests = dependency["kind"] == "dev" || dependency["optional"] == true;
+            assert!(
+                is_for_tests || !features.contains(&"testing".into()),
+                "{} uses the feature 'testing' outside its tests",
+                package["name"]
+            );
+            !is_for_tests
+        });
         used.map(|dependency| text(&dependency["name"])).collect()
     };
     let packages = metadata["packages"].as_array().unwrap().iter();
