@@ -3,6 +3,9 @@
 //! In: names to register, or the position from which changes are wanted. Out: devices with their
 //! series. Statements that fail change nothing.
 
+#[cfg(test)]
+mod tests;
+
 use futures_util::TryStreamExt as _;
 use schema::reading::SeriesId;
 use service::error_chain;

@@ -2,11 +2,15 @@
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use testbed::postgres::Postgres;
 use tokio::sync::OnceCell;
 
-use crate::{Client, Database, migrations};
+use crate::{Client, Database, Pool, migrations};
+
+/// Ends a test that hangs; far beyond what any condition needs.
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 static SERVER: LazyLock<Postgres> = LazyLock::new(|| Postgres::start().expect("PostgreSQL starts"));
 static TEMPLATE: OnceCell<()> = OnceCell::const_new();
@@ -42,7 +46,7 @@ pub async fn connect(url: &str) -> Client {
 }
 
 /// A pool of connections to the database of a URL, which are opened when they are first needed.
-pub fn pool(url: &str, size: usize) -> crate::Pool {
+pub fn pool(url: &str, size: usize) -> Pool {
     let database: Database = url.parse().unwrap();
     database.pool(size).unwrap()
 }

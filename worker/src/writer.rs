@@ -4,6 +4,9 @@
 //! deliveries are returned to the queue. A transient error is retried with backoff on a new
 //! connection; nothing is lost, because nothing is acknowledged. A fatal error ends the process.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

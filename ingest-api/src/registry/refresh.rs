@@ -4,6 +4,9 @@
 //! PostgreSQL is unavailable the registry is stale; the next refresh continues where the last one
 //! ended.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

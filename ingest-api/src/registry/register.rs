@@ -4,6 +4,9 @@
 //! While one statement runs, the names of further requests gather for the next one, so that a
 //! thousand new devices cost two statements and not a thousand.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
