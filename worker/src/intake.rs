@@ -4,6 +4,9 @@
 //! of what is committed. On a fatal error or at the stop signal it drains: open transactions may
 //! finish, and everything else is returned to the queue.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use schema::metric;
@@ -14,13 +17,25 @@ use transport::{DeliveryTag, Source};
 use crate::Config;
 use crate::ack_tracker::{AckTracker, TransactionId};
 use crate::pending::PendingTransaction;
-use crate::writer::{WriteError, Writer};
+use crate::writer::WriteError;
 
 /// Number of gathered readings from which a transaction starts while another one is open.
 ///
 /// Another connection is worth its commits only under load: two transactions that share a trickle
 /// commit twice as often, half as much each.
 const CONCURRENT_ROWS: usize = 10_000;
+
+/// Writes transactions.
+pub trait TransactionWriter: Send + Sync + 'static {
+    /// Writes one transaction.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the caller must not acknowledge any of its deliveries.
+    fn write(
+        &self,
+        transaction: &PendingTransaction,
+    ) -> impl Future<Output = Result<(), WriteError>> + Send;
+}
 
 /// A transaction that has ended.
 struct Ended {
@@ -39,7 +54,7 @@ pub async fn run(
     context: &Context,
     config: Config,
     mut source: Box<dyn Source>,
-    writer: Arc<Writer>,
+    writer: Arc<impl TransactionWriter>,
 ) -> Result<(), WriteError> {
     let mut tracker = AckTracker::default();
     let mut open: JoinSet<Ended> = JoinSet::new();
@@ -94,7 +109,11 @@ pub async fn run(
     fatal.map_or(Ok(()), Err)
 }
 
-async fn write(writer: Arc<Writer>, transaction: PendingTransaction, id: TransactionId) -> Ended {
+async fn write(
+    writer: Arc<impl TransactionWriter>,
+    transaction: PendingTransaction,
+    id: TransactionId,
+) -> Ended {
     let result = writer.write(&transaction).await;
     let codes = transaction.poison.iter().map(|poison| poison.code);
     Ended {

@@ -25,6 +25,7 @@ use store::transaction::{ReceivedBatch, StoredBatches, store_batches};
 use store::{Object, Pool};
 use tokio_util::sync::CancellationToken;
 
+use crate::intake::TransactionWriter;
 use crate::pending::PendingTransaction;
 
 /// How many attempts may fail because of a missing partition before its rows are dead-lettered.
@@ -114,12 +115,10 @@ impl Writer {
             counters: Counters::new(),
         }
     }
+}
 
-    /// Writes one transaction.
-    ///
-    /// # Errors
-    /// [`WriteError`]; the caller must not acknowledge any of its deliveries.
-    pub async fn write(&self, transaction: &PendingTransaction) -> Result<(), WriteError> {
+impl TransactionWriter for Writer {
+    async fn write(&self, transaction: &PendingTransaction) -> Result<(), WriteError> {
         let mut pause = BACKOFF.0;
         let mut attempts = Attempts::default();
         loop {
@@ -155,7 +154,9 @@ impl Writer {
             pause = (pause * 2).min(BACKOFF.1);
         }
     }
+}
 
+impl Writer {
     /// Makes one attempt. `committing` receives the indexes of the batches that are stored if the
     /// commit succeeds, before it is sent.
     async fn attempt(
