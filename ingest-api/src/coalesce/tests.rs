@@ -170,6 +170,25 @@ async fn a_submission_beyond_the_limit_on_pending_readings_is_refused_whole() {
 }
 
 #[tokio::test]
+async fn a_submission_beyond_the_limit_on_pending_submissions_is_refused() {
+    let mut setup = start(1, 100_000);
+    let outcomes: Vec<_> = (0..MAX_SUBMISSIONS)
+        .map(|_| setup.submit_one(1, 1))
+        .collect();
+    assert_eq!(setup.submit(readings(2, 1, 1)).unwrap_err(), Full);
+    for _ in 0..MAX_SUBMISSIONS / MAX_READINGS {
+        let sent = setup.sent.next().await;
+        assert_eq!(sent.batch.len(), MAX_READINGS);
+        sent.confirm();
+    }
+    for receiver in outcomes {
+        assert_eq!(outcome(receiver).await, Ok(()));
+    }
+    let _last = setup.submit_one(2, 1);
+    assert_eq!(requests(&setup.sent.next().await), [(2, 1)]);
+}
+
+#[tokio::test]
 async fn a_batch_is_filled_up_to_its_limits_on_readings_and_days_and_not_beyond() {
     let days = MAX_DAYS;
     for (sizes, step, batches) in [

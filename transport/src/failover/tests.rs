@@ -29,7 +29,7 @@ enum Primary {
 /// Behaves like the current value, and reports the batches that it has confirmed.
 struct ControlledPrimary {
     behaviour: watch::Receiver<Primary>,
-    confirmed: mpsc::UnboundedSender<Uuid>,
+    confirmed: mpsc::Sender<Uuid>,
 }
 
 impl Sink for ControlledPrimary {
@@ -40,7 +40,7 @@ impl Sink for ControlledPrimary {
             if *not_silent.await.unwrap() == Primary::Refuses {
                 return Err(SinkError::Refused("unavailable".into()));
             }
-            self.confirmed.send(batch.id).unwrap();
+            self.confirmed.try_send(batch.id).unwrap();
             Ok(())
         }
         .boxed()
@@ -52,10 +52,10 @@ fn primary(
 ) -> (
     Arc<ControlledPrimary>,
     watch::Sender<Primary>,
-    mpsc::UnboundedReceiver<Uuid>,
+    mpsc::Receiver<Uuid>,
 ) {
     let (control, behaviour) = watch::channel(behaviour);
-    let (confirmed, confirmations) = mpsc::unbounded_channel();
+    let (confirmed, confirmations) = mpsc::channel(8);
     let primary = ControlledPrimary {
         behaviour,
         confirmed,

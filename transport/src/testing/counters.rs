@@ -6,7 +6,6 @@ use testbed::prometheus::{parse, sum};
 
 /// Records the metrics of the current thread for as long as it exists: those of a test on a
 /// current-thread runtime. Tests that run at the same time have other threads.
-#[expect(missing_debug_implementations, reason = "the guard has none")]
 pub struct Counters {
     handle: PrometheusHandle,
     _guard: LocalRecorderGuard<'static>,
@@ -16,7 +15,10 @@ impl Counters {
     /// Starts recording. Counters that were registered on this thread before are not recorded.
     #[must_use]
     pub fn record() -> Self {
-        // The guard borrows the recorder. A test process is short, so that a leak does no harm.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the guard borrows the recorder; a test process is short"
+        )]
         let recorder = Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
         Self {
             handle: recorder.handle(),

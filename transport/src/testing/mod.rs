@@ -13,6 +13,9 @@ use std::time::Duration;
 /// Ends a test that hangs; far beyond what any condition needs.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
+/// Upper bound on the events that a test has not received yet.
+const CAPACITY: usize = 1_024;
+
 /// Waits for a future that is expected to complete.
 ///
 /// # Panics

@@ -8,16 +8,16 @@ use schema::Batch;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::within_limit;
+use super::{CAPACITY, within_limit};
 use crate::{Sink, SinkError};
 
 /// The sink. Every batch is in flight until the test decides on its outcome.
 #[derive(Debug)]
-pub struct RecordingSink(mpsc::UnboundedSender<SentBatch>);
+pub struct RecordingSink(mpsc::Sender<SentBatch>);
 
 /// The batches that a [`RecordingSink`] received, in order.
 #[derive(Debug)]
-pub struct SentBatches(mpsc::UnboundedReceiver<SentBatch>);
+pub struct SentBatches(mpsc::Receiver<SentBatch>);
 
 /// A batch in flight. If it is dropped without an outcome, the sink panics.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub type RecordedBatches = Arc<Mutex<Vec<Arc<Batch>>>>;
 impl RecordingSink {
     /// A sink and what it receives.
     pub fn new() -> (Arc<Self>, SentBatches) {
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (sender, receiver) = mpsc::channel(CAPACITY);
         (Arc::new(Self(sender)), SentBatches(receiver))
     }
 }
@@ -42,7 +42,7 @@ impl Sink for RecordingSink {
     fn deliver(&self, batch: Arc<Batch>, _: Instant) -> BoxFuture<'_, Result<(), SinkError>> {
         let (outcome, decided) = oneshot::channel();
         async move {
-            self.0.send(SentBatch { batch, outcome }).unwrap();
+            self.0.try_send(SentBatch { batch, outcome }).unwrap();
             decided.await.expect("the test decides on every batch")
         }
         .boxed()

@@ -8,14 +8,14 @@ use futures_util::future::BoxFuture;
 use schema::Batch;
 use tokio::sync::mpsc;
 
-use super::within_limit;
+use super::{CAPACITY, within_limit};
 use crate::{Delivery, DeliveryTag, Payload, Source};
 
 /// The source.
 #[derive(Debug)]
 pub struct ScriptedSource {
-    deliveries: mpsc::UnboundedReceiver<Delivery>,
-    calls: mpsc::UnboundedSender<SourceCall>,
+    deliveries: mpsc::Receiver<Delivery>,
+    calls: mpsc::Sender<SourceCall>,
 }
 
 /// A call of a method that has an effect.
@@ -32,16 +32,16 @@ pub enum SourceCall {
 /// The other end of a [`ScriptedSource`].
 #[derive(Debug)]
 pub struct SourceControl {
-    deliveries: mpsc::UnboundedSender<Delivery>,
-    calls: mpsc::UnboundedReceiver<SourceCall>,
+    deliveries: mpsc::Sender<Delivery>,
+    calls: mpsc::Receiver<SourceCall>,
     last: DeliveryTag,
 }
 
 impl ScriptedSource {
     /// A source and its control.
     pub fn new() -> (Self, SourceControl) {
-        let (deliveries, receiver) = mpsc::unbounded_channel();
-        let (calls, called) = mpsc::unbounded_channel();
+        let (deliveries, receiver) = mpsc::channel(CAPACITY);
+        let (calls, called) = mpsc::channel(CAPACITY);
         let source = Self {
             deliveries: receiver,
             calls,
@@ -58,8 +58,12 @@ impl ScriptedSource {
     }
 
     fn report(&self, call: SourceCall) {
-        // An error means that the test no longer observes the source.
-        let _ = self.calls.send(call);
+        // The intake may close the source after the test has ended.
+        if self.calls.capacity() > 0 {
+            let _ = self.calls.try_send(call);
+        } else {
+            panic!("the test does not receive the calls of its source");
+        }
     }
 }
 
@@ -108,7 +112,7 @@ impl SourceControl {
     fn send(&mut self, payload: Payload) -> DeliveryTag {
         self.last.tag += 1;
         let tag = self.last;
-        self.deliveries.send(Delivery { tag, payload }).unwrap();
+        self.deliveries.try_send(Delivery { tag, payload }).unwrap();
         tag
     }
 

@@ -46,7 +46,7 @@ impl OpenTransaction {
 }
 
 /// Hands every transaction to the test.
-struct ControlledWriter(mpsc::UnboundedSender<OpenTransaction>);
+struct ControlledWriter(mpsc::Sender<OpenTransaction>);
 
 impl TransactionWriter for ControlledWriter {
     async fn write(&self, transaction: &PendingTransaction) -> Result<(), WriteError> {
@@ -63,7 +63,7 @@ impl TransactionWriter for ControlledWriter {
             generation: transaction.generation,
             result,
         };
-        self.0.send(open).unwrap();
+        self.0.try_send(open).unwrap();
         decided
             .await
             .expect("the test decides on every transaction")
@@ -72,7 +72,7 @@ impl TransactionWriter for ControlledWriter {
 
 struct Setup {
     source: SourceControl,
-    transactions: mpsc::UnboundedReceiver<OpenTransaction>,
+    transactions: mpsc::Receiver<OpenTransaction>,
     stop: CancellationToken,
     intake: JoinHandle<Result<(), WriteError>>,
     counters: Counters,
@@ -90,7 +90,7 @@ fn start(writers: usize, max_rows: usize) -> Setup {
 fn start_with(config: Config) -> Setup {
     let counters = Counters::record();
     let (source, control) = ScriptedSource::new();
-    let (sender, transactions) = mpsc::unbounded_channel();
+    let (sender, transactions) = mpsc::channel(16);
     let stop = CancellationToken::new();
     let context = Context {
         health: Health::new(&[]),
