@@ -66,7 +66,7 @@ metrics! { COUNTERS:
         "HTTP responses, by listener and status";
     /// Labels: `listener`, `code`.
     HTTP_ERRORS = "gridwatch_http_errors_total",
-        "HTTP error responses, by listener and code";
+        "HTTP error responses, by listener and code; bad_request_head is not in requests_total";
     SPOOLED = "gridwatch_spooled_readings_total",
         "Readings appended to the spool";
     SPOOL_DELIVERED = "gridwatch_spool_delivered_readings_total",
@@ -128,7 +128,7 @@ pub const TRANSACTION_SECONDS: Metric = Metric {
     help: "Time of one transaction of the worker, BEGIN to COMMIT",
 };
 
-/// Label: a [`crate::Rejection::code`] or a [`crate::batch::DecodeError::code`].
+/// Label: the code of a [`crate::Rejection`], a [`crate::batch::DecodeError`] or an HTTP error.
 pub const LABEL_CODE: &str = "code";
 /// Label: why readings were refused and have to be retried.
 pub const LABEL_REASON: &str = "reason";

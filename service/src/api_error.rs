@@ -16,18 +16,42 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErrorCode(pub &'static str);
 
+/// Every [`ApiError::code`], so that its counter exists before the first error.
+pub const CODES: [&str; 20] = [
+    "not_found",
+    "method_not_allowed",
+    "bad_query",
+    "unsupported_media_type",
+    "unsupported_encoding",
+    "body_too_large",
+    "body_timeout",
+    "body_incomplete",
+    "bad_compression",
+    "not_utf8",
+    "malformed_json",
+    "too_many_readings",
+    "no_readings",
+    "no_reading_accepted",
+    "atomic_too_large",
+    "overloaded",
+    "registry_unavailable",
+    "queue_unavailable",
+    "unconfirmed",
+    "internal",
+];
+
 /// An error as the client sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ApiError {
-    /// There is nothing at this path. Holds what there is.
+    /// There is nothing at this path. Holds the sentence for the client.
     NotFound(&'static str),
-    /// The path does not support the method. Holds what it supports.
+    /// The path does not support the method. Holds the sentence for the client.
     MethodNotAllowed(&'static str),
     /// The query string has an unknown parameter or a bad value.
     BadQuery(String),
-    /// The `Content-Type` is none that is supported. Holds those that are.
+    /// The `Content-Type` is not supported. Holds the sentence for the client.
     UnsupportedMediaType(String),
-    /// The `Content-Encoding` is none that is supported.
+    /// The `Content-Encoding` is not supported.
     UnsupportedEncoding,
     /// The body is longer than this many bytes, before or after decompression.
     BodyTooLarge(usize),
@@ -39,8 +63,8 @@ pub enum ApiError {
     BadCompression(String),
     /// The body is not UTF-8 from this byte on.
     NotUtf8(usize),
-    /// The body is not in its format. Holds the code of the format and what is wrong.
-    Malformed(&'static str, String),
+    /// The body is not JSON. Holds what is wrong and where.
+    MalformedJson(String),
     /// The request has more readings than this.
     TooManyReadings(usize),
     /// The request has no readings.
@@ -93,7 +117,7 @@ impl ApiError {
             | Self::BodyIncomplete(_)
             | Self::BadCompression(_)
             | Self::NotUtf8(_)
-            | Self::Malformed(..) => StatusCode::BAD_REQUEST,
+            | Self::MalformedJson(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
@@ -126,7 +150,7 @@ impl ApiError {
             Self::BodyIncomplete(_) => "body_incomplete",
             Self::BadCompression(_) => "bad_compression",
             Self::NotUtf8(_) => "not_utf8",
-            Self::Malformed(code, _) => code,
+            Self::MalformedJson(_) => "malformed_json",
             Self::TooManyReadings(_) => "too_many_readings",
             Self::NoReadings => "no_readings",
             Self::NoReadingAccepted { .. } => "no_reading_accepted",
@@ -145,17 +169,17 @@ impl ApiError {
             Self::NotFound(hint) | Self::MethodNotAllowed(hint) => (*hint).into(),
             Self::BadQuery(reason)
             | Self::UnsupportedMediaType(reason)
-            | Self::Malformed(_, reason) => reason.clone(),
+            | Self::MalformedJson(reason) => reason.clone(),
             Self::UnsupportedEncoding => "content-encoding must be gzip, zstd or identity".into(),
             Self::BodyTooLarge(max_bytes) => {
-                format!("a body has at most {max_bytes} bytes, before and after decompression")
+                format!("the body exceeds {max_bytes} bytes, before or after decompression")
             }
             Self::BodyTimeout(seconds) => format!("the body did not arrive within {seconds} s"),
             Self::BodyIncomplete(reason) => format!("the body ended early: {reason}"),
             Self::BadCompression(reason) => {
                 format!("the body cannot be decompressed: {reason}")
             }
-            Self::NotUtf8(byte) => format!("the body is not UTF-8 from byte {byte} on"),
+            Self::NotUtf8(byte) => format!("the body is not valid UTF-8 at byte {byte}"),
             Self::TooManyReadings(max) => {
                 format!("the request has more than {max} readings; split it into several requests")
             }
@@ -167,7 +191,10 @@ impl ApiError {
                 max_readings,
                 max_days,
             } => {
-                format!("an atomic request has at most {max_readings} readings of {max_days} days")
+                format!(
+                    "an atomic request may have at most {max_readings} readings from at most \
+                     {max_days} days"
+                )
             }
             Self::TooManyBodies => "too many request bodies are in flight; retry later".into(),
             Self::TooManyPending => "too many readings are pending; retry later".into(),
@@ -271,7 +298,7 @@ mod tests {
                 ApiError::BodyTooLarge(16),
                 413,
                 "body_too_large",
-                "at most 16 bytes",
+                "exceeds 16 bytes",
             ),
             (
                 ApiError::BodyTimeout(30),
@@ -293,7 +320,7 @@ mod tests {
             ),
             (ApiError::NotUtf8(7), 400, "not_utf8", "byte 7"),
             (
-                ApiError::Malformed("malformed_json", text()),
+                ApiError::MalformedJson(text()),
                 400,
                 "malformed_json",
                 "cause",
@@ -321,7 +348,7 @@ mod tests {
                 },
                 413,
                 "atomic_too_large",
-                "4 readings of 2 days",
+                "4 readings from at most 2 days",
             ),
             (ApiError::TooManyBodies, 503, "overloaded", "retry later"),
             (ApiError::TooManyPending, 503, "overloaded", "retry later"),
@@ -377,7 +404,7 @@ mod tests {
             ApiError::BodyIncomplete(_) => 7,
             ApiError::BadCompression(_) => 8,
             ApiError::NotUtf8(_) => 9,
-            ApiError::Malformed(..) => 10,
+            ApiError::MalformedJson(_) => 10,
             ApiError::TooManyReadings(_) => 11,
             ApiError::NoReadings => 12,
             ApiError::NoReadingAccepted { .. } => 13,
@@ -425,6 +452,12 @@ mod tests {
             );
         }
         assert_eq!(seen, [true; VARIANTS], "a variant has no row in the table");
+        let mut codes: Vec<&str> = table().iter().map(|(_, _, code, _)| *code).collect();
+        codes.dedup();
+        assert_eq!(
+            codes, CODES,
+            "the list of codes is not that of the variants"
+        );
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api_error::ErrorCode;
+use crate::api_error::{CODES, ErrorCode};
 
 /// How long a request head may take to arrive, and how long an idle connection stays open: longer
 /// than the minute between two readings of a meter.
@@ -48,14 +48,17 @@ pub async fn serve(config: Config, listener: TcpListener, router: Router, stop: 
     let counters = Arc::new(ResponseCounters::new(config.name));
     let router = TowerToHyperService::new(router);
     // This is not a layer of the router, because each layer boxes every request.
-    let service = service_fn(move |request| {
-        let (response, counters) = (router.call(request), counters.clone());
-        async move {
-            response
-                .await
-                .inspect(|response| counters.increment(response))
-        }
-    });
+    let service = {
+        let counters = counters.clone();
+        service_fn(move |request| {
+            let (response, counters) = (router.call(request), counters.clone());
+            async move {
+                response
+                    .await
+                    .inspect(|response| counters.count_response(response))
+            }
+        })
+    };
     loop {
         let accepted = stop.run_until_cancelled(async {
             let slot = slots.clone().acquire_owned().await;
@@ -78,8 +81,12 @@ pub async fn serve(config: Config, listener: TcpListener, router: Router, stop: 
             .header_read_timeout(HEAD_TIMEOUT);
         let connection = server.serve_connection(TokioIo::new(stream), service.clone());
         let connection = connections.watch(connection);
+        let counters = counters.clone();
         tasks.spawn(async move {
             if let Err(error) = connection.await {
+                if error.is_parse() {
+                    counters.count_error(BAD_REQUEST_HEAD);
+                }
                 tracing::debug!(%error, "connection ended early");
             }
             drop(slot);
@@ -102,43 +109,67 @@ pub async fn serve(config: Config, listener: TcpListener, router: Router, stop: 
 
 /// First status code; the last one is 999.
 const FIRST_STATUS: usize = 100;
+/// The statuses that Gridwatch responds with. Their counters exist from the start, so that a rate
+/// includes the first response.
+const STATUSES: [u16; 12] = [200, 201, 202, 400, 404, 405, 408, 413, 415, 422, 500, 503];
+/// The code of a request head that is not valid HTTP. hyper responds to it and closes the
+/// connection.
+const BAD_REQUEST_HEAD: &str = "bad_request_head";
 
-/// Counters of one listener, one for each status that occurred. Made on first use, so that counting
-/// a response is one atomic addition.
+/// Counters of one listener. Each is made once, so that counting is one atomic addition.
 struct ResponseCounters {
     listener: &'static str,
     by_status: Vec<OnceLock<Counter>>,
+    by_code: Vec<(&'static str, Counter)>,
 }
 
 impl ResponseCounters {
     fn new(listener: &'static str) -> Self {
-        let by_status = (FIRST_STATUS..1_000).map(|_| OnceLock::new()).collect();
-        Self {
+        let by_code = |code| {
+            let name = metric::HTTP_ERRORS.name;
+            let counter = metrics::counter!(
+                name, metric::LABEL_LISTENER => listener, metric::LABEL_CODE => code
+            );
+            (code, counter)
+        };
+        let counters = Self {
             listener,
-            by_status,
+            by_status: (FIRST_STATUS..1_000).map(|_| OnceLock::new()).collect(),
+            by_code: CODES
+                .into_iter()
+                .chain([BAD_REQUEST_HEAD])
+                .map(by_code)
+                .collect(),
+        };
+        for status in STATUSES {
+            counters.by_status(status);
+        }
+        counters
+    }
+
+    fn by_status(&self, status: u16) -> Option<&Counter> {
+        let index = usize::from(status).checked_sub(FIRST_STATUS)?;
+        let counter = self.by_status.get(index)?;
+        Some(counter.get_or_init(|| {
+            let (name, status) = (metric::HTTP_REQUESTS.name, status.to_string());
+            metrics::counter!(
+                name, metric::LABEL_LISTENER => self.listener, metric::LABEL_STATUS => status
+            )
+        }))
+    }
+
+    fn count_response(&self, response: &Response) {
+        if let Some(counter) = self.by_status(response.status().as_u16()) {
+            counter.increment(1);
+        }
+        if let Some(ErrorCode(code)) = response.extensions().get() {
+            self.count_error(code);
         }
     }
 
-    fn increment(&self, response: &Response) {
-        let status = response.status().as_u16();
-        let index = usize::from(status).saturating_sub(FIRST_STATUS);
-        if let Some(counter) = self.by_status.get(index) {
-            let make = || {
-                metrics::counter!(
-                    metric::HTTP_REQUESTS.name,
-                    metric::LABEL_LISTENER => self.listener,
-                    metric::LABEL_STATUS => status.to_string()
-                )
-            };
-            counter.get_or_init(make).increment(1);
-        }
-        if let Some(ErrorCode(code)) = response.extensions().get() {
-            metrics::counter!(
-                metric::HTTP_ERRORS.name,
-                metric::LABEL_LISTENER => self.listener,
-                metric::LABEL_CODE => *code
-            )
-            .increment(1);
+    fn count_error(&self, code: &str) {
+        if let Some((_, counter)) = self.by_code.iter().find(|(own, _)| *own == code) {
+            counter.increment(1);
         }
     }
 }
@@ -240,6 +271,13 @@ mod tests {
             let line = request(&mut connection, path).await;
             assert!(line.contains(status), "{path}: {line}");
         }
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection
+            .write_all(b"this is not HTTP\r\n\r\n")
+            .await
+            .unwrap();
+        let line = read_response(&mut connection).await;
+        assert!(line.contains("400"), "{line}");
         stop.cancel();
         serving.await.unwrap();
         let rendered = handle.render();
@@ -248,6 +286,9 @@ mod tests {
             "gridwatch_http_requests_total{listener=\"test\",status=\"418\"} 1",
             "gridwatch_http_requests_total{listener=\"test\",status=\"404\"} 2",
             "gridwatch_http_errors_total{listener=\"test\",code=\"not_found\"} 2",
+            "gridwatch_http_errors_total{listener=\"test\",code=\"bad_request_head\"} 1",
+            "gridwatch_http_requests_total{listener=\"test\",status=\"503\"} 0",
+            "gridwatch_http_errors_total{listener=\"test\",code=\"overloaded\"} 0",
         ] {
             assert!(
                 rendered.contains(expected),

@@ -15,9 +15,9 @@ use crate::tls::{self, Roots, Verification};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// After how long a peer that acknowledges nothing counts as lost. Futures of tokio-postgres are
-/// never cancelled, because the server would go on executing the statement; this timeout is what
-/// ends a wait for a silent host.
+/// After how long a peer that acknowledges nothing counts as lost. Queries are not cancelled while
+/// the process runs, because the server would go on executing them; this timeout is what ends a
+/// wait for a silent host.
 const PEER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The shape of a URL, for error messages.
@@ -54,9 +54,9 @@ impl fmt::Display for Database {
 impl FromStr for Database {
     type Err = String;
 
-    /// Parses `postgres://user:password@host:port/database?sslmode=…&sslrootcert=…`, or the
-    /// `key=value` form of libpq. The error repeats nothing of the input, which may contain a
-    /// password.
+    /// Parses `postgres://user:password@host:port/database?sslmode=…&sslrootcert=…`. The
+    /// `key=value` form of libpq is accepted too, without `sslrootcert`, `verify-ca` and
+    /// `verify-full`. The error repeats nothing of the input, which may contain a password.
     fn from_str(url: &str) -> Result<Self, String> {
         let (url, tls_options) = TlsOptions::extract(url)?;
         let mut config = Config::from_str(&url).map_err(|error| {
@@ -76,7 +76,11 @@ impl FromStr for Database {
             .keepalives_idle(PEER_TIMEOUT)
             .keepalives_interval(PEER_TIMEOUT / 3)
             .keepalives_retries(3);
-        let (mode, verification) = tls_options.resolve()?;
+        // In the `key=value` form the driver parses the modes that it knows.
+        let (mode, verification) = match tls_options.resolve()? {
+            Some((mode, verification)) => (mode, verification),
+            None => (config.get_ssl_mode(), Verification::Off),
+        };
         config.ssl_mode(mode);
         let tls = MakeRustlsConnect::new(tls::config(&verification)?);
         Ok(Self { config, tls })
@@ -160,60 +164,60 @@ struct TlsOptions {
 }
 
 impl TlsOptions {
-    /// Takes `sslmode` and `sslrootcert` out of a URL or a `key=value` string.
+    /// Takes `sslmode` and `sslrootcert` out of the query of a URL.
     fn extract(text: &str) -> Result<(String, Self), String> {
         let mut options = Self::default();
-        let mut rest = Vec::new();
         let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
-        let (base, parameters, separator) = match text.split_once('?') {
-            Some((base, query)) if is_url => (Some(base), query, '&'),
-            None if is_url => return Ok((text.to_owned(), options)),
-            _ => (None, text, ' '),
+        let Some((base, query)) = text.split_once('?').filter(|_| is_url) else {
+            return Ok((text.to_owned(), options));
         };
-        for parameter in parameters.split(separator) {
+        let mut rest = Vec::new();
+        for parameter in query.split('&') {
             match parameter.split_once('=') {
                 Some(("sslmode", value)) => options.sslmode = Some(value.to_owned()),
                 Some(("sslrootcert", value)) => {
-                    let value = if is_url {
-                        percent_decode(value)?
-                    } else {
-                        value.to_owned()
-                    };
-                    options.sslrootcert = Some(value);
+                    options.sslrootcert = Some(percent_decode(value)?);
                 }
                 _ => rest.push(parameter),
             }
         }
-        let rest = rest.join(&separator.to_string());
-        let text = match base {
-            Some(base) if rest.is_empty() => base.to_owned(),
-            Some(base) => format!("{base}?{rest}"),
-            None => rest,
+        let text = match rest.as_slice() {
+            [] => base.to_owned(),
+            rest => format!("{base}?{}", rest.join("&")),
         };
         Ok((text, options))
     }
 
-    /// What the driver and the TLS layer have to do.
-    fn resolve(self) -> Result<(SslMode, Verification), String> {
-        let given = self.sslrootcert.is_some();
+    /// What the driver and the TLS layer have to do; `None` if there are no options.
+    fn resolve(self) -> Result<Option<(SslMode, Verification)>, String> {
         let roots = match self.sslrootcert.as_deref() {
-            None | Some("system") => Roots::System,
+            Some("system") | None => Roots::System,
             Some(path) => Roots::File(PathBuf::from(path)),
         };
-        match self.sslmode.as_deref() {
-            Some("disable") => Ok((SslMode::Disable, Verification::Off)),
-            None | Some("allow" | "prefer") => Ok((SslMode::Prefer, Verification::Off)),
-            // As in libpq: with a root certificate, `require` is `verify-ca`.
-            Some("require") if given => Ok((SslMode::Require, Verification::Ca(roots))),
-            Some("require") => Ok((SslMode::Require, Verification::Off)),
-            Some("verify-ca") => Ok((SslMode::Require, Verification::Ca(roots))),
-            Some("verify-full") => Ok((SslMode::Require, Verification::Full(roots))),
-            Some(_) => Err(
-                "sslmode must be disable, allow, prefer, require, verify-ca \
+        // As in libpq: a root certificate makes `require` verify, and `system` is only for
+        // `verify-full`, which is then the default.
+        let (mode, verification) = match (self.sslmode.as_deref(), self.sslrootcert.as_deref()) {
+            (None, None) => return Ok(None),
+            (None | Some("verify-full"), Some("system")) => {
+                (SslMode::Require, Verification::Full(roots))
+            }
+            (Some(_), Some("system")) => {
+                return Err("sslrootcert=system needs sslmode=verify-full".into());
+            }
+            (Some("disable"), _) => (SslMode::Disable, Verification::Off),
+            (None | Some("allow" | "prefer"), _) => (SslMode::Prefer, Verification::Off),
+            (Some("require"), None) => (SslMode::Require, Verification::Off),
+            (Some("require" | "verify-ca"), _) => (SslMode::Require, Verification::Ca(roots)),
+            (Some("verify-full"), _) => (SslMode::Require, Verification::Full(roots)),
+            (Some(_), _) => {
+                return Err(
+                    "sslmode must be disable, allow, prefer, require, verify-ca \
                             or verify-full"
-                    .into(),
-            ),
-        }
+                        .into(),
+                );
+            }
+        };
+        Ok(Some((mode, verification)))
     }
 }
 
@@ -256,23 +260,33 @@ mod tests {
     #[test]
     fn sslmode_means_what_it_means_in_libpq() {
         let file = || Roots::File("/etc/grid ca.pem".into());
+        let prefer = || Some((SslMode::Prefer, Verification::Off));
+        let require = |verification| Some((SslMode::Require, verification));
         for (parameters, expected) in [
-            ("", (SslMode::Prefer, Verification::Off)),
-            ("?sslmode=disable", (SslMode::Disable, Verification::Off)),
-            ("?sslmode=allow", (SslMode::Prefer, Verification::Off)),
-            ("?sslmode=prefer", (SslMode::Prefer, Verification::Off)),
-            ("?sslmode=require", (SslMode::Require, Verification::Off)),
+            ("", None),
+            (
+                "?sslmode=disable",
+                Some((SslMode::Disable, Verification::Off)),
+            ),
+            ("?sslmode=allow", prefer()),
+            ("?sslmode=prefer", prefer()),
+            ("?sslrootcert=/etc/grid%20ca.pem", prefer()),
+            ("?sslmode=require", require(Verification::Off)),
             (
                 "?sslmode=require&sslrootcert=/etc/grid%20ca.pem",
-                (SslMode::Require, Verification::Ca(file())),
+                require(Verification::Ca(file())),
             ),
             (
                 "?sslrootcert=/etc/grid%20ca.pem&sslmode=verify-ca",
-                (SslMode::Require, Verification::Ca(file())),
+                require(Verification::Ca(file())),
             ),
             (
                 "?connect_timeout=3&sslmode=verify-full",
-                (SslMode::Require, Verification::Full(Roots::System)),
+                require(Verification::Full(Roots::System)),
+            ),
+            (
+                "?sslrootcert=system",
+                require(Verification::Full(Roots::System)),
             ),
         ] {
             let url = format!("postgres://grid@db/readings{parameters}");
@@ -280,10 +294,27 @@ mod tests {
             assert!(!rest.contains("ssl"), "{rest}");
             assert_eq!(options.resolve().unwrap(), expected, "{url}");
         }
-        let (rest, options) =
-            TlsOptions::extract("host=db user=grid sslmode=verify-full dbname=x").unwrap();
-        assert_eq!(rest, "host=db user=grid dbname=x");
-        assert_eq!(options.sslmode.as_deref(), Some("verify-full"));
+        for parameters in ["sslmode=require&sslrootcert=system", "sslmode=full"] {
+            let url = format!("postgres://grid@db/readings?{parameters}");
+            url.parse::<Database>().expect_err(&url);
+        }
+    }
+
+    #[test]
+    fn the_key_value_form_keeps_its_sslmode_or_is_refused() {
+        for (text, expected) in [
+            ("host=db dbname=x", SslMode::Prefer),
+            ("host=db sslmode=require dbname=x", SslMode::Require),
+            ("host=db sslmode = require", SslMode::Require),
+            ("host=db\nsslmode='require'", SslMode::Require),
+        ] {
+            let database: Database = text.parse().unwrap();
+            assert_eq!(database.config.get_ssl_mode(), expected, "{text}");
+        }
+        for option in ["sslmode=verify-full", "sslrootcert=/etc/ca.pem"] {
+            let text = format!("host=db {option}");
+            text.parse::<Database>().expect_err(&text);
+        }
     }
 
     #[test]

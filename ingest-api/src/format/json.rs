@@ -17,10 +17,11 @@ use super::{
     utf8,
 };
 use crate::timestamp::RawTime;
+use service::ApiError;
 
 pub(super) const FORMAT: Format = Format {
     content_type: "application/json",
-    error_code: "malformed_json",
+    malformed: ApiError::MalformedJson,
     read,
     // Every entry of an array but the first follows a comma.
     max_entries: |bytes| bytes.iter().filter(|&&byte| byte == b',').count() + 1,

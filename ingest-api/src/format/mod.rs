@@ -32,8 +32,8 @@ const MAX_DETAIL_CHARS: usize = 200;
 pub struct Format {
     /// Its media type, without parameters.
     pub content_type: &'static str,
-    /// The code of the error when a body is not in this format.
-    pub error_code: &'static str,
+    /// The error when a body is not in this format, from what is wrong and where.
+    pub malformed: fn(String) -> ApiError,
     /// Parses a body.
     pub read: for<'a> fn(&'a [u8]) -> Result<Entries<'a>, FormatError>,
     /// An upper bound on the entries of a body that is cheap to compute, for the memory budget.
@@ -96,7 +96,7 @@ impl Format {
     pub fn error(&self, error: FormatError) -> ApiError {
         match error {
             FormatError::NotUtf8(byte) => ApiError::NotUtf8(byte),
-            FormatError::Malformed(detail) => ApiError::Malformed(self.error_code, detail),
+            FormatError::Malformed(detail) => (self.malformed)(detail),
             FormatError::TooMany => ApiError::TooManyReadings(MAX_READINGS),
         }
     }
@@ -155,7 +155,10 @@ mod tests {
             let parse = || drop((format.read)(body.as_bytes()).unwrap());
             let allocations = allocation_counter::measure(parse).count_total;
             let content_type = format.content_type;
-            assert!(allocations <= 16, "{content_type}: {allocations} allocations");
+            assert!(
+                allocations <= 16,
+                "{content_type}: {allocations} allocations"
+            );
         }
     }
 

@@ -1,11 +1,13 @@
 //! `application/x-ndjson`: one JSON object per line. Empty lines are ignored.
 
+use service::ApiError;
+
 use super::{Entries, Format, FormatError, MAX_READINGS, json, utf8};
 
 pub(super) const FORMAT: Format = Format {
     content_type: "application/x-ndjson",
     // Never used: a line that is not JSON is a rejected reading.
-    error_code: "malformed_json",
+    malformed: ApiError::MalformedJson,
     read,
     max_entries: |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count() + 1,
 };
