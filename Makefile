@@ -11,13 +11,13 @@ METER ?= $(firstword $(wildcard meterusage.csv data/meterusage.csv ../shared/dat
 demo:
 	@scripts/setup.sh build
 	@cargo build --locked --profile demo -p gridwatch --bins
-	@target/demo/gridwatch demo --log warn $(if $(METER),--meter $(METER))
+	@target/demo/gridwatch demo $(if $(METER),--meter $(METER))
 
 # The same on private nodes of RabbitMQ and PostgreSQL, which it installs.
 demo-servers:
 	@scripts/setup.sh
 	@cargo build --locked --profile demo -p gridwatch --bins --example demo_servers
-	@target/demo/examples/demo_servers --log warn $(if $(METER),--meter $(METER))
+	@target/demo/examples/demo_servers $(if $(METER),--meter $(METER))
 
 # Every test, on real servers. The fast tests come first, so that a mistake is reported early.
 test: test-fast

@@ -3,6 +3,7 @@
 //! In: flags. Out: a running process that has stored the readings of a fleet, and a table of what
 //! became of them. It runs until Ctrl-C and removes its directory.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -82,8 +83,10 @@ fn standalone_settings(
 
 /// The address, or one with another port if it is in use.
 fn free_address(address: SocketAddr) -> anyhow::Result<SocketAddr> {
-    if std::net::TcpListener::bind(address).is_ok() {
-        return Ok(address);
+    match std::net::TcpListener::bind(address) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+        // Another error is reported when the address is used.
+        Ok(_) | Err(_) => return Ok(address),
     }
     let other = std::net::TcpListener::bind((address.ip(), 0))
         .with_context(|| format!("cannot listen on {}", address.ip()))?;

@@ -1,5 +1,6 @@
 //! `gridwatch devices`: the registry, from the command line.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub async fn run(arguments: Devices) -> anyhow::Result<()> {
 /// in between.
 async fn add(database: &DatabaseUrl, devices: &[String], metrics: &[String]) -> anyhow::Result<()> {
     let database = database.parse(NAME, STATEMENT_TIMEOUT)?;
-    let mut series = Vec::with_capacity(devices.len() * metrics.len());
+    let mut series: BTreeMap<(&str, &str), Option<&str>> = BTreeMap::new();
     for device in devices {
         for metric in metrics {
             let (metric, unit) = match metric.split_once(':') {
@@ -42,17 +43,27 @@ async fn add(database: &DatabaseUrl, devices: &[String], metrics: &[String]) -> 
             check_names(device, metric).map_err(|rejection| {
                 UsageError(format!("device '{device}', metric '{metric}': {rejection}"))
             })?;
-            series.push(NewSeries {
-                device,
-                metric,
-                unit,
-            });
+            let other = series.insert((device, metric), unit);
+            if other.is_some_and(|other| other != unit) {
+                let sentence = format!("metric '{metric}' is given with different units");
+                return Err(UsageError(sentence).into());
+            }
         }
     }
+    let new_series = |(&(device, metric), &unit)| NewSeries {
+        device,
+        metric,
+        unit,
+    };
+    let series: Vec<NewSeries<'_>> = series.iter().map(new_series).collect();
     let client = connect(&database).await?;
     registry::register(&client, &series)
         .await
-        .map_err(|error| anyhow::anyhow!("cannot register: {}", error_chain(&error)))?;
+        .map_err(|error| {
+            let cause = error_chain(&error);
+            anyhow::anyhow!("cannot register every device; retrying is safe: {cause}")
+        })?;
+    let devices: BTreeSet<&str> = series.iter().map(|series| series.device).collect();
     let (devices, series) = (devices.len(), series.len());
     println!("{devices} devices with {series} series are registered");
     Ok(())

@@ -113,7 +113,7 @@ impl Connect for Connector {
                 // Connecting fails below, and is retried.
                 Err(error) => {
                     let error = format!("{error:#}");
-                    tracing::error!(error, "the embedded PostgreSQL does not start");
+                    tracing::error!(error, "cannot start the embedded PostgreSQL");
                 }
             }
             let (client, connection) = config.connect(NoTls).await?;

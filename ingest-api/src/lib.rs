@@ -30,6 +30,7 @@ use service::health::Component;
 use service::{ApiError, Context};
 use store::Pool;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::Sink;
@@ -41,8 +42,8 @@ use crate::registry::Registry;
 use crate::registry::refresh;
 use crate::registry::register::Registrar;
 
-/// How long batches and registrations whose clients have disconnected may take after the grace
-/// period.
+/// How long batches, and registrations, of clients that have disconnected may take after the last
+/// response.
 const FINAL_WAIT: Duration = Duration::from_secs(1);
 /// How much longer than the sink a request waits for its outcome.
 const RESPONSE_MARGIN: Duration = Duration::from_secs(1);
@@ -69,6 +70,24 @@ impl FromStr for UnknownDevices {
     }
 }
 
+/// What the sink of a front end confirms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirms {
+    /// Readings are on a queue: the response is 202.
+    Enqueued,
+    /// Readings are committed to PostgreSQL: the response is 201.
+    Committed,
+}
+
+impl Confirms {
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::Enqueued => StatusCode::ACCEPTED,
+            Self::Committed => StatusCode::CREATED,
+        }
+    }
+}
+
 /// How the front end behaves.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -88,9 +107,8 @@ pub struct Config {
     pub future_tolerance: Duration,
     /// How old a reading may be; no age limit if `None`.
     pub horizon: Option<Duration>,
-    /// Whether the sink confirms that readings are committed to PostgreSQL. The response is then
-    /// 201, otherwise 202.
-    pub commits: bool,
+    /// What the sink confirms, which is what the response states.
+    pub confirms: Confirms,
     /// How long requests in flight may take after the stop signal.
     pub grace: Duration,
 }
@@ -114,7 +132,8 @@ pub async fn run(
         refresh_stop.clone(),
     ));
     let tasks = TaskTracker::new();
-    let router = router(readings(&context, &config, registry, sink, pool, &tasks));
+    let (readings, registering) = readings(&context, &config, registry, sink, pool, &tasks);
+    let router = router(readings);
     tracing::info!(address = ?listener.local_addr().ok(), "accepting readings");
     let server = service::http::Config {
         name: "readings",
@@ -141,11 +160,20 @@ pub async fn run(
             "batches were still unconfirmed at shutdown; their clients got no 2xx response"
         );
     }
+    if let Some(mut registering) = registering
+        && tokio::time::timeout(FINAL_WAIT, &mut registering)
+            .await
+            .is_err()
+    {
+        // Registering is idempotent, and no client waits for it.
+        registering.abort();
+        let _ = registering.await;
+    }
     refresh_stop.cancel();
     let _ = refreshing.await;
 }
 
-/// What the handler works with. Its background tasks are tasks of `tasks`.
+/// What the handler works with, and the task of the registrar. The coalescer is a task of `tasks`.
 fn readings(
     context: &Context,
     config: &Config,
@@ -153,18 +181,18 @@ fn readings(
     sink: Arc<dyn Sink>,
     pool: Pool,
     tasks: &TaskTracker,
-) -> Readings {
+) -> (Readings, Option<JoinHandle<()>>) {
     let histograms = context.histograms.clone();
     let coalescer = Coalescer::start(config.coalesce.clone(), sink, histograms.clone(), tasks);
-    let registrar = match config.unknown_devices {
-        UnknownDevices::Reject => None,
+    let (registrar, registering) = match config.unknown_devices {
+        UnknownDevices::Reject => (None, None),
         UnknownDevices::Register => {
-            let registry = registry.clone();
-            Some(Registrar::start(registry, pool, config.max_series, tasks))
+            let started = Registrar::start(registry.clone(), pool, config.max_series);
+            (Some(started.0), Some(started.1))
         }
     };
     let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-    Readings {
+    let readings = Readings {
         bodies: Bodies::new(config.max_body_bytes, config.body_budget_bytes),
         registry,
         registrar,
@@ -172,14 +200,11 @@ fn readings(
         future_tolerance: micros(config.future_tolerance),
         horizon: config.horizon.map(micros),
         response_timeout: config.coalesce.deliver_timeout + RESPONSE_MARGIN,
-        success: if config.commits {
-            StatusCode::CREATED
-        } else {
-            StatusCode::ACCEPTED
-        },
+        success: config.confirms.status(),
         histograms,
         received: metrics::counter!(metric::RECEIVED.name),
-    }
+    };
+    (readings, registering)
 }
 
 fn router(readings: Readings) -> Router {

@@ -3,13 +3,13 @@
 //! [`Database`] knows the URL, TLS and timeouts, and hands out connections. [`migrations`] creates
 //! the tables, whose SQL files are in `schema/migrations`. [`registry`] reads and registers devices
 //! and series. [`partitions`] creates the partitions of the reading table. [`transaction`] stores
-//! batches: it inserts them into the [`ledger`], copies their [`rows`] into the table ([`copy`]),
-//! and resolves keys that exist already ([`staging`]). [`error`] tells transient failures from
+//! batches: it inserts them into the [`ledger`], copies their [`rows`] into the table (`copy`),
+//! and resolves keys that exist already (`staging`). [`error`] tells transient failures from
 //! fatal ones.
 //!
 //! Nothing in this crate retries. Callers retry by the class of an error.
 
-pub mod copy;
+mod copy;
 mod database;
 pub mod error;
 pub mod ledger;

@@ -23,10 +23,10 @@ const HINT: &str = "the tables are missing or out of date; run 'gridwatch migrat
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The lock could not be acquired or released.
-    #[error("PostgreSQL: {0}")]
+    #[error("PostgreSQL")]
     Postgres(#[from] tokio_postgres::Error),
     /// A migration failed and was rolled back; earlier migrations remain applied.
-    #[error("{0}")]
+    #[error(transparent)]
     Migration(#[from] refinery::Error),
 }
 

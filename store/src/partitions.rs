@@ -5,20 +5,16 @@
 //! read again. The days ahead of today get their partitions early.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use deadpool_postgres::Pool;
 use schema::clock;
 use schema::partition::{DAY, Day, Days};
 use service::error_chain;
 use tokio_postgres::{Client, Error};
-use tokio_util::sync::CancellationToken;
 
 /// Number of days after today that get their partitions early.
 const DAYS_AHEAD: i32 = 3;
-/// How often the days ahead are checked.
-const INTERVAL: Duration = Duration::from_secs(3_600);
 
 const SELECT_DAYS: &str = "SELECT day - DATE '1970-01-01' FROM gridwatch_reading_days()";
 const CREATE_DAY: &str = "SELECT gridwatch_create_reading_day(DATE '1970-01-01' + $1::integer)";
@@ -74,24 +70,14 @@ pub async fn load(partitions: &Partitions, pool: &Pool) -> Result<(), String> {
     loaded.map_err(|error| error_chain(&error))
 }
 
-/// Creates the partitions of today and the next days, now and every hour, until `stop`.
-pub async fn create_ahead(partitions: Arc<Partitions>, pool: Pool, stop: CancellationToken) {
-    while !stop.is_cancelled() {
-        let today = Day::of(clock::now()).0;
-        let days = (today..=today + DAYS_AHEAD)
-            .map(|day| i64::from(day) * DAY)
-            .collect();
-        let created = async {
-            let client = crate::database::get(&pool).await?;
-            let created = partitions.ensure(&client, &days).await;
-            created.map_err(|error| error_chain(&error))
-        };
-        if let Err(reason) = created.await {
-            tracing::warn!(
-                reason,
-                "cannot create partitions ahead of time; they are created when readings need them"
-            );
-        }
-        stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await;
-    }
+/// Creates the missing partitions of today and the next days, over a connection of the pool.
+///
+/// # Errors
+/// A sentence with the cause; the days before the failed one have their partitions.
+pub async fn create_ahead(partitions: &Partitions, pool: &Pool) -> Result<(), String> {
+    let today = Day::of(clock::now()).0;
+    let days = (today..=today + DAYS_AHEAD).map(|day| i64::from(day) * DAY);
+    let client = crate::database::get(pool).await?;
+    let created = partitions.ensure(&client, &days.collect()).await;
+    created.map_err(|error| error_chain(&error))
 }

@@ -102,14 +102,22 @@ pub async fn register(client: &Client, series: &[NewSeries<'_>]) -> Result<Vec<D
     Ok(devices)
 }
 
-/// Registers series and their devices over a connection of the pool.
+/// Registers series and their devices over a connection of the pool. The devices of each statement
+/// are handed to `on_devices`.
 ///
 /// # Errors
-/// A sentence with the cause.
-pub async fn register_with(pool: &Pool, series: &[NewSeries<'_>]) -> Result<Vec<Device>, String> {
+/// A sentence with the cause; devices that were handed over before are registered.
+pub async fn register_with(
+    pool: &Pool,
+    series: &[NewSeries<'_>],
+    mut on_devices: impl FnMut(Vec<Device>),
+) -> Result<(), String> {
     let client = crate::database::get(pool).await?;
-    let registered = register(&client, series).await;
-    registered.map_err(|error| error_chain(&error))
+    for series in series.chunks(NAMES_PER_STATEMENT) {
+        let registered = register(&client, series).await;
+        on_devices(registered.map_err(|error| error_chain(&error))?);
+    }
+    Ok(())
 }
 
 /// How far the changes of the registry have been read: a transaction id.

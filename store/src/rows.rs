@@ -55,9 +55,9 @@ pub struct DeadLetter {
 pub struct BatchCounts {
     /// New rows.
     pub stored: u32,
-    /// StoredBatches already with the same value.
+    /// Already stored with the same value.
     pub duplicates: u32,
-    /// StoredBatches already with another value.
+    /// Already stored with another value.
     pub conflicts: u32,
     /// Refused by the table.
     pub dead_letters: u32,

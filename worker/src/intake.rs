@@ -21,8 +21,8 @@ use crate::writer::WriteError;
 
 /// Number of gathered readings from which a transaction starts while another one is open.
 ///
-/// Another connection is worth its commits only under load: two transactions that share a trickle
-/// commit twice as often, half as much each.
+/// A second concurrent transaction pays off only under load. At low load it would double the commits
+/// and halve the readings of each.
 const CONCURRENT_ROWS: usize = 10_000;
 
 /// Writes transactions.
@@ -63,8 +63,8 @@ pub async fn run(
     let mut fatal = None;
     let unacknowledged = metrics::gauge!(metric::WORKER_UNSETTLED.name);
     while fatal.is_none() {
-        let is_worth_it = open.is_empty() || pending.rows >= CONCURRENT_ROWS;
-        if !pending.is_empty() && is_worth_it && open.len() < config.writers {
+        let may_start = open.is_empty() || pending.rows >= CONCURRENT_ROWS;
+        if !pending.is_empty() && may_start && open.len() < config.writers {
             let next = PendingTransaction {
                 generation: pending.generation,
                 ..PendingTransaction::default()

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use service::Context;
 use service::health::{Component, ComponentHealth};
+use service::poll::{Interval, poll};
 use store::partitions::{self, Partitions};
 use store::{Pool, migrations};
 use tokio_util::sync::CancellationToken;
@@ -25,10 +26,13 @@ use transport::Source;
 
 use crate::writer::Writer;
 
-/// How often the connection to PostgreSQL is probed.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a probe may take before PostgreSQL counts as unavailable.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often PostgreSQL is probed, and when it counts as unavailable.
+const PROBE: Interval = Interval {
+    pause: Duration::from_secs(1),
+    timeout: Duration::from_secs(15),
+};
+/// How often the partitions ahead of today are created.
+const CREATE_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// Connections that the worker needs besides one for each writer: one creates partitions, one
 /// probes.
@@ -64,7 +68,7 @@ pub async fn run(
     }
     let background_stop = CancellationToken::new();
     let probing = tokio::spawn(probe(pool.clone(), database, background_stop.clone()));
-    let creating = tokio::spawn(partitions::create_ahead(
+    let creating = tokio::spawn(create_ahead(
         partitions.clone(),
         pool.clone(),
         background_stop.clone(),
@@ -74,8 +78,6 @@ pub async fn run(
     let result = intake::run(&context, config, source, writer).await;
     background_stop.cancel();
     for task in [probing, creating] {
-        // It may be waiting for a database that does not respond; nothing is lost with it.
-        task.abort();
         let _ = task.await;
     }
     Ok(result?)
@@ -101,7 +103,7 @@ async fn wait_for_tables(
             Some(Err(reason)) => database.unready(reason),
             None => return false,
         }
-        let pause = tokio::time::sleep(PROBE_INTERVAL);
+        let pause = tokio::time::sleep(PROBE.pause);
         stop.run_until_cancelled(pause).await;
     }
     false
@@ -109,30 +111,31 @@ async fn wait_for_tables(
 
 /// Reports every second whether PostgreSQL responds.
 async fn probe(pool: Pool, database: ComponentHealth, stop: CancellationToken) {
-    let mut probing = None;
-    while stop
-        .run_until_cancelled(tokio::time::sleep(PROBE_INTERVAL))
+    let query = |_: Option<&()>| {
+        let pool = pool.clone();
+        async move { store::is_reachable(&pool).await }
+    };
+    let report = |result: Result<&(), String>| match result {
+        Ok(()) => database.ready(),
+        Err(reason) => database.unready(reason),
+    };
+    poll(PROBE, stop, query, report).await;
+}
+
+/// Creates the partitions of the next days, now and every hour, until `stop`. A failure is logged:
+/// partitions are also created when readings need them.
+async fn create_ahead(partitions: Arc<Partitions>, pool: Pool, stop: CancellationToken) {
+    while let Some(created) = stop
+        .run_until_cancelled(partitions::create_ahead(&partitions, &pool))
         .await
-        .is_some()
     {
-        // One task at a time, which is not cancelled: a cancelled query goes on at the server.
-        let task = probing.get_or_insert_with(|| {
-            let pool = pool.clone();
-            tokio::spawn(async move { store::is_reachable(&pool).await })
-        });
-        let probed = tokio::time::timeout(PROBE_TIMEOUT, task);
-        let Some(probed) = stop.run_until_cancelled(probed).await else {
-            return;
-        };
-        let Ok(joined) = probed else {
-            let seconds = PROBE_TIMEOUT.as_secs();
-            database.unready(format!("no response within {seconds} s"));
-            continue;
-        };
-        probing = None;
-        match joined.unwrap_or_else(|panic| Err(panic.to_string())) {
-            Ok(()) => database.ready(),
-            Err(reason) => database.unready(reason),
+        if let Err(reason) = created {
+            tracing::warn!(
+                reason,
+                "cannot create partitions ahead of time; they are created when readings need them"
+            );
         }
+        let pause = tokio::time::sleep(CREATE_INTERVAL);
+        stop.run_until_cancelled(pause).await;
     }
 }

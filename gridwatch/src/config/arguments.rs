@@ -255,7 +255,8 @@ pub struct Devices {
 
 #[derive(Debug, Subcommand)]
 pub enum DevicesCommand {
-    /// Register devices with their metrics; existing ones are not changed
+    /// Register devices with their metrics. Registering again is safe; a given unit replaces the
+    /// stored one
     Add {
         #[command(flatten)]
         database: DatabaseUrl,

@@ -17,6 +17,7 @@ mod arguments;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 pub use self::arguments::*;
@@ -36,8 +37,14 @@ pub fn load() -> Settings {
             std::process::exit(2);
         }
     };
-    Settings::from_arg_matches(&command.get_matches_from(arguments))
-        .unwrap_or_else(|error| error.exit())
+    let matches = command.get_matches_from(arguments);
+    let mut settings = Settings::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let log_is_default = matches.value_source("log") == Some(ValueSource::DefaultValue);
+    if log_is_default && matches!(settings.command, Command::Demo(_)) {
+        // Log lines would interrupt the progress bar.
+        settings.log = "warn".into();
+    }
+    settings
 }
 
 /// The value of `--config`, which must be known before the command line is parsed.
@@ -54,7 +61,14 @@ fn file_of(arguments: &[OsString]) -> Option<PathBuf> {
     None
 }
 
+/// A command that has flags only: a URL in the environment or in a file may be that of a production
+/// database, and must not receive the invented readings of the demo.
+const FLAGS_ONLY: &str = "demo";
+
 fn with_environment(command: clap::Command) -> clap::Command {
+    if command.get_name() == FLAGS_ONLY {
+        return command;
+    }
     let named = |argument: clap::Arg| match argument.get_long() {
         Some(long) => {
             let name = format!("GRIDWATCH_{}", long.replace('-', "_").to_uppercase());
@@ -117,6 +131,9 @@ fn with_file(command: clap::Command, path: &Path) -> Result<clap::Command, Strin
 
 /// Sets the default of a flag, here and in every subcommand.
 fn set(command: clap::Command, key: &str, value: &str, known: &mut bool) -> clap::Command {
+    if command.get_name() == FLAGS_ONLY {
+        return command;
+    }
     let mut found = false;
     let command = command.mut_args(|argument| {
         if argument.get_long() == Some(key) && key != "config" {
@@ -166,6 +183,9 @@ mod tests {
     #[test]
     fn every_flag_has_an_environment_variable() {
         fn check(command: &clap::Command) {
+            if command.get_name() == FLAGS_ONLY {
+                return;
+            }
             for argument in command
                 .get_arguments()
                 .filter(|argument| argument.get_long().is_some())
@@ -232,6 +252,18 @@ mod tests {
                 "expected {expected:?}, got {error:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_demo_ignores_the_urls_of_a_file() {
+        let toml = "amqp-url = 'amqp://mq'\ndatabase-url = 'postgres://db'\n";
+        let settings = parse(toml, &["gridwatch", "demo"]).unwrap();
+        let Command::Demo(demo) = settings.command else {
+            panic!("another command")
+        };
+        assert_eq!((demo.amqp_url, demo.database_url), (None, None));
+        let error = parse("[demo]\nfleet = 1\n", &["gridwatch", "demo"]).unwrap_err();
+        assert!(error.contains("unknown key 'fleet'"), "{error}");
     }
 
     /// docs/gridwatch.toml, as it is, and with the settings that have no default.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use ::ingest_api::Confirms;
 use service::health::Component;
 use transport::{direct, failover};
 
 use super::parts::{
-    Confirms, FRONT_END_CONNECTIONS, FRONT_END_STATEMENT_TIMEOUT, OpenSpool, Queue,
-    WORKER_STATEMENT_TIMEOUT, broker,
+    FRONT_END_CONNECTIONS, FRONT_END_STATEMENT_TIMEOUT, OpenSpool, Queue, WORKER_STATEMENT_TIMEOUT,
+    broker,
 };
 use super::process::{Process, bind};
 use super::{Deployment, FrontEnd, Worker};

@@ -68,12 +68,11 @@ impl Deployment {
             let (context, pool) = (context.clone(), self.pool.clone());
             let worker_stop = worker_stop.clone();
             tokio::spawn(async move {
-                let stop = context.stop.clone();
+                // When the worker ends, also by a panic, nothing is stored any more, so that
+                // nothing must be accepted.
+                let _stop = context.stop.clone().drop_guard();
                 let context = context.with_stop(worker_stop);
-                let result = ::worker::run(context, worker.config, worker.source, pool).await;
-                // Nothing is stored any more, so that nothing must be accepted.
-                stop.cancel();
-                result
+                ::worker::run(context, worker.config, worker.source, pool).await
             })
         });
         if let Some(FrontEnd {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::ingest_api as front_end;
 use anyhow::bail;
-use front_end::{UnknownDevices, coalesce};
+use front_end::{Confirms, UnknownDevices, coalesce};
 use service::Context;
 use service::health::Component;
 use store::Database;
@@ -37,15 +37,6 @@ const IN_FLIGHT_DIRECT: usize = 64;
 /// Bytes after which a segment of the spool is closed and another one is started.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
-/// What the sink of a front end confirms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Confirms {
-    /// Readings are on a queue.
-    Enqueued,
-    /// Readings are committed to PostgreSQL.
-    Committed,
-}
-
 impl FrontEndOptions {
     /// The settings of a front end.
     pub fn config(
@@ -71,7 +62,7 @@ impl FrontEndOptions {
             },
             future_tolerance: self.future_tolerance,
             horizon: self.horizon,
-            commits: confirms == Confirms::Committed,
+            confirms,
             grace,
         }
     }
@@ -240,8 +231,8 @@ impl OpenSpool {
         let _ = tokio::task::spawn_blocking(move || self.guard.close()).await;
         if self.spool.failed().is_cancelled() {
             bail!(
-                "the disk of the queue failed; \
-                 readings with an earlier 202 response are as safe as that disk"
+                "the disk of the queue failed; check it: \
+                 readings that were accepted earlier may be lost with it"
             );
         }
         Ok(())

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use ingest_api::Confirms;
 use service::health::Component;
 use store::Pool;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use transport::synced::SyncedSource;
 use transport::{Sink, Source};
 
 use super::parts::{
-    Confirms, FRONT_END_CONNECTIONS, OpenSpool, Queue, WORKER_STATEMENT_TIMEOUT, broker, database,
+    FRONT_END_CONNECTIONS, OpenSpool, Queue, WORKER_STATEMENT_TIMEOUT, broker, database,
 };
 use super::process::{Process, bind};
 use super::{Deployment, FrontEnd, Worker};
@@ -79,19 +80,20 @@ pub async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, Process)
             (pool, Some(embedded))
         }
     };
+    // Last, because the tasks of the queue have to be closed in order once they run.
     let (sink, source, queue): (Arc<dyn Sink>, Box<dyn Source>, _) = match broker {
-        None => (Arc::new(spool), Box::new(spool_source), None),
+        None => {
+            let source = synced(Box::new(spool_source), &arguments, &embedded, failed)?;
+            (Arc::new(spool), source, None)
+        }
         Some(broker) => {
             let health = context.health.component(Component::Broker);
             let source = AmqpSource::new(broker.clone(), writer.prefetch, health);
+            let source = synced(Box::new(source), &arguments, &embedded, failed)?;
             let fallback = Some((spool, spool_source));
             let queue = Queue::start(&context, broker, fallback, options.spool_after);
-            (queue.sink(), Box::new(source), Some(queue))
+            (queue.sink(), source, Some(queue))
         }
-    };
-    let source = match &embedded {
-        None => source,
-        Some(_) => synced(source, &arguments, failed)?,
     };
     let deployment = Deployment {
         front_end: Some(FrontEnd {
@@ -123,12 +125,19 @@ async fn open_embedded(arguments: &Standalone) -> anyhow::Result<(Embedded, Pool
     Ok((embedded, pool))
 }
 
-/// Makes the acknowledgements of a source wait for the disk of the embedded database.
+/// Makes the acknowledgements of a source wait for the disk of the embedded database, if there is
+/// one.
 fn synced(
     source: Box<dyn Source>,
     arguments: &Standalone,
+    embedded: &Option<Embedded>,
     failed: CancellationToken,
 ) -> anyhow::Result<Box<dyn Source>> {
-    let synced = SyncedSource::new(source, &arguments.data, failed)?;
+    if embedded.is_none() {
+        return Ok(source);
+    }
+    let data = &arguments.data;
+    let synced = SyncedSource::new(source, data, failed)
+        .with_context(|| format!("--data: {}", data.display()))?;
     Ok(Box::new(synced))
 }

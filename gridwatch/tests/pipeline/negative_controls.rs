@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use ingest_api::{UnknownDevices, coalesce};
+use ingest_api::{Confirms, UnknownDevices, coalesce};
 use loadtest::verify::Verdict;
 use schema::Batch;
 use service::Context;
@@ -81,7 +81,7 @@ async fn a_front_end_that_ignores_confirms_is_detected() {
         },
         future_tolerance: Duration::from_secs(300),
         horizon: None,
-        commits: false,
+        confirms: Confirms::Enqueued,
         grace: Duration::from_secs(5),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

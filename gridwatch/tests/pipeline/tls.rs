@@ -85,10 +85,11 @@ async fn sslmode_means_what_it_means_in_libpq_on_a_server_with_a_self_signed_cer
                 format!("?sslmode=verify-ca&sslrootcert={other}"),
                 refused,
             ),
+            (&by_name, "?sslrootcert=system".into(), refused),
             (
                 &by_address,
-                "?sslmode=verify-ca&sslrootcert=system".into(),
-                refused,
+                format!("?sslmode=require&sslrootcert={own}"),
+                encrypted,
             ),
             (
                 &by_name,

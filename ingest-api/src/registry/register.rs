@@ -13,7 +13,7 @@ use std::sync::Arc;
 use store::Pool;
 use store::registry::{NewSeries, register_with};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio::task::JoinHandle;
 
 use super::{Freshness, Lookup, Registry};
 
@@ -53,19 +53,15 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// Starts the registrar as a task of `tasks`. It ends when the last handle is dropped.
-    pub fn start(
-        registry: Arc<Registry>,
-        pool: Pool,
-        max_series: usize,
-        tasks: &TaskTracker,
-    ) -> Self {
+    /// Starts the registrar. Its task ends when the last handle is dropped; the caller awaits it.
+    pub fn start(registry: Arc<Registry>, pool: Pool, max_series: usize) -> (Self, JoinHandle<()>) {
         let (queue, receiver) = mpsc::channel(MAX_REQUESTS);
-        tasks.spawn(run(registry, pool, max_series, receiver));
-        Self {
+        let task = tokio::spawn(run(registry, pool, max_series, receiver));
+        let registrar = Self {
             queue,
             names: Arc::new(Semaphore::new(MAX_NAMES)),
-        }
+        };
+        (registrar, task)
     }
 
     /// Registers these names. Afterwards the registry has them.
@@ -187,7 +183,7 @@ async fn insert(registry: &Registry, pool: &Pool, new: &BTreeSet<Pair>) -> Resul
         .iter()
         .map(|(device, metric)| series((device.as_str(), metric.as_str())))
         .collect();
-    registry.update(register_with(pool, &series).await?);
+    register_with(pool, &series, |devices| registry.update(devices)).await?;
     tracing::info!(names = new.len(), "registered new names");
     Ok(())
 }

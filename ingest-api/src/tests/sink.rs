@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use transport::SinkError;
 
 use super::support::*;
+use crate::Confirms;
 
 /// Readings of the same second: what they are does not matter here.
 fn readings(count: usize) -> Value {
@@ -15,9 +16,9 @@ fn readings(count: usize) -> Value {
 
 #[tokio::test]
 async fn the_status_of_a_success_tells_whether_the_readings_are_committed() {
-    for (commits, status) in [(false, 202), (true, 201)] {
+    for (confirms, status) in [(Confirms::Enqueued, 202), (Confirms::Committed, 201)] {
         let setup = Setup {
-            commits,
+            confirms,
             ..Setup::default()
         };
         let mut front_end = setup.start();

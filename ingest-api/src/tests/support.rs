@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 use transport::testing::{Counters, RecordingSink, SentBatches};
 
 use crate::registry::{Freshness, Registry};
-use crate::{Config, UnknownDevices, coalesce};
+use crate::{Config, Confirms, UnknownDevices, coalesce};
 
 /// Longest body in bytes.
 pub const MAX_BODY: usize = 250_000;
@@ -44,7 +44,7 @@ pub struct Setup {
     pub freshness: Freshness,
     pub response_timeout: Option<Duration>,
     pub horizon: Option<Duration>,
-    pub commits: bool,
+    pub confirms: Confirms,
     pub max_pending: usize,
 }
 
@@ -55,7 +55,7 @@ impl Default for Setup {
             freshness: Freshness::Fresh,
             response_timeout: None,
             horizon: None,
-            commits: false,
+            confirms: Confirms::Enqueued,
             max_pending: 20_000,
         }
     }
@@ -78,7 +78,7 @@ impl Setup {
             },
             future_tolerance: Duration::from_secs(300),
             horizon: self.horizon,
-            commits: self.commits,
+            confirms: self.confirms,
             grace: Duration::ZERO,
         };
         let context = Context {
@@ -90,7 +90,8 @@ impl Setup {
         let pool = store::testing::pool("postgres://gridwatch@127.0.0.1:1/none", 1);
         let registry = registry(self.freshness);
         let tasks = TaskTracker::new();
-        let mut readings = crate::readings(&context, &config, registry, sink, pool, &tasks);
+        let (mut readings, _registering) =
+            crate::readings(&context, &config, registry, sink, pool, &tasks);
         if let Some(timeout) = self.response_timeout {
             readings.response_timeout = timeout;
         }

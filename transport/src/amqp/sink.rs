@@ -94,8 +94,7 @@ impl AmqpSink {
                     tracing::warn!(
                         %error,
                         batch = %batch.id,
-                        "the connection broke before the broker confirmed a batch; \
-                         publishing it again"
+                        "the connection broke before the broker confirmed a batch"
                     );
                     failed = Some(connection);
                 }

@@ -53,7 +53,7 @@ impl Drain {
             if let Some((sequence, _)) = self.window.drain(..delivered).next_back() {
                 self.source.acknowledge(sequence).await;
                 if self.primary_down.set(false) {
-                    tracing::info!("queue available again; the spool is drained");
+                    tracing::info!("queue available again; draining the spool");
                 }
             }
             if let Some(Err(error)) = results.get(delivered) {

@@ -111,7 +111,7 @@ async fn run(drain: Drain, attempts: TaskTracker, stop: CancellationToken) {
         let pending = attempts.len();
         tracing::warn!(
             pending,
-            "confirmations of the queue were still pending at the end"
+            "broker confirmations were still pending at shutdown"
         );
     }
 }

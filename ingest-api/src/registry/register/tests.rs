@@ -11,8 +11,7 @@ async fn start(max_series: usize) -> (Registrar, Arc<Registry>, String) {
     let url = create_database().await;
     let registry = Arc::new(Registry::default());
     registry.set_reachable(true);
-    let tasks = TaskTracker::new();
-    let registrar = Registrar::start(registry.clone(), pool(&url, 1), max_series, &tasks);
+    let (registrar, _task) = Registrar::start(registry.clone(), pool(&url, 1), max_series);
     (registrar, registry, url)
 }
 
@@ -138,13 +137,11 @@ async fn names_stay_unregistered_while_postgresql_is_unavailable() {
     registry.set_reachable(true);
     // Nothing listens there.
     let pool = pool("postgres://gridwatch@127.0.0.1:1/none", 1);
-    let tasks = TaskTracker::new();
-    let registrar = Registrar::start(registry.clone(), pool, 10, &tasks);
+    let (registrar, task) = Registrar::start(registry.clone(), pool, 10);
     let new = pair("a", "p");
     let result = registrar.register(vec![new.clone()]).await;
     assert_eq!(result, Err(RegisterError::Unavailable));
     assert!(!is_registered(&registry, &new));
     drop(registrar);
-    tasks.close();
-    within_limit("the registrar ends", tasks.wait()).await;
+    within_limit("the registrar ends", task).await.unwrap();
 }
