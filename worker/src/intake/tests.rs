@@ -234,6 +234,7 @@ async fn a_transaction_grows_while_all_writers_are_busy() {
     assert_eq!(setup.unacknowledged(), 7 * CONCURRENT_ROWS as u64);
     first.commit();
     let grown = setup.next_transaction().await;
+    assert_eq!(setup.unacknowledged(), 6 * CONCURRENT_ROWS as u64);
     assert_eq!(
         (grown.batches, grown.rows),
         (vec![3, 4, 5, 6, 7], 5 * CONCURRENT_ROWS)
