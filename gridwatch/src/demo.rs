@@ -14,12 +14,12 @@ use axum::http::Uri;
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use loadtest::generator::{Generator, Pacing};
-use loadtest::prometheus::{self, Histogram, Sample};
 use loadtest::scenario::Scenario;
 use loadtest::send::Target;
 use loadtest::traffic::Traffic;
 use schema::clock::{self, Stage};
 use schema::metric;
+use schema::prometheus::{self, Histogram, Sample};
 use service::client::Client;
 use tokio_util::sync::CancellationToken;
 

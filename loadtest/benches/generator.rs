@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use loadtest::report::Report;
+use loadtest::harness::report::Report;
 use loadtest::statistics::median;
 use serde::Serialize;
 use testbed::usage;

@@ -15,10 +15,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use loadtest::harness::report::{self, Report};
+use loadtest::harness::verify::Verify;
 use loadtest::ledger::Ledger;
-use loadtest::report::{self, Report};
 use loadtest::scenario::Scenario;
-use loadtest::verify::Verify;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::arguments::Arguments;
@@ -43,7 +43,7 @@ pub(crate) fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Compare { base, new } => compare(&base, &new),
             Command::Schema { matrix } => {
                 let schema = if matrix {
-                    loadtest::matrix::schema()
+                    loadtest::harness::matrix::schema()
                 } else {
                     report::schema()
                 };
@@ -82,8 +82,8 @@ async fn verify(arguments: VerifyArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn compare(base: &Path, new: &Path) -> anyhow::Result<ExitCode> {
-    let comparison =
-        loadtest::compare::compare(base, new).map_err(|error| UsageError(format!("{error:#}")))?;
+    let comparison = loadtest::harness::compare::compare(base, new)
+        .map_err(|error| UsageError(format!("{error:#}")))?;
     Ok(print::comparison(&comparison))
 }
 
@@ -103,7 +103,7 @@ fn print_devices(scenario: &Scenario) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve_idle(listen: SocketAddr) -> anyhow::Result<ExitCode> {
-    let address = loadtest::idle_server::start(listen)
+    let address = loadtest::harness::idle_server::start(listen)
         .await
         .with_context(|| listen.to_string())?;
     println!("responding with 202 to every request on http://{address}");

@@ -2,9 +2,9 @@
 //! reports counts and latencies.
 //!
 //! In: [`Traffic`] and a [`Target`]. Out: [`Sent`]. A target that fails is a result: it is in the
-//! counts. `loadtest run` adds the metrics of the processes and a report; see [`crate::run`].
+//! counts. `loadtest run` adds the metrics of the processes and a report.
 
-#[cfg(test)]
+#[cfg(all(test, feature = "harness"))]
 mod tests;
 
 use std::sync::Arc;
@@ -166,7 +166,7 @@ impl Generator {
 #[derive(Debug)]
 pub(crate) struct Sending {
     pub(crate) begin: Instant,
-    recorders: Vec<Recorder>,
+    pub(crate) recorders: Vec<Recorder>,
     threads: Vec<JoinHandle<SenderResult>>,
 }
 
@@ -181,12 +181,6 @@ impl Sending {
         for recorder in &self.recorders {
             recorder.collect_into(total);
         }
-    }
-
-    /// Accepted readings that are not collected yet.
-    pub(crate) fn uncollected(&self) -> u64 {
-        let accepted = |recorder: &Recorder| recorder.lock().counts.accepted;
-        self.recorders.iter().map(accepted).sum()
     }
 
     /// Waits for the threads, and returns the ledger of all requests and when the last response was

@@ -1,13 +1,14 @@
-//! The load-test harness: it sends an open loop of requests whose contents follow from a scenario
+//! The load test: it sends an open loop of requests whose contents follow from a scenario
 //! and a seed, records the outcome of each request in a ledger, and verifies what was stored.
 //!
-//! The stages in order: [`scenario`] ▸ `schedule`, [`traffic`] ▸ [`send`] (`timer`) ▸
-//! [`recorder`], [`ledger`] ▸ [`run`] ([`scrape`], [`progress`]) ▸ [`report`], [`html`].
-//! [`verify`] compares the database with the ledger, and [`matrix`] loads Gridwatch in every
-//! deployment mode. The crate uses Gridwatch's HTTP interface, metrics and tables only.
+//! The crate has two parts. The load generator, in the order of its stages: [`scenario`] ▸
+//! `schedule`, [`traffic`] ▸ [`send`] (`timer`) ▸ [`recorder`], [`ledger`]; [`generator`] runs
+//! them. The `harness` monitors, reports and verifies such a run; it is the feature of that name,
+//! which is enabled by default and which `gridwatch demo` does not need. The crate uses Gridwatch's
+//! HTTP interface, metrics and tables only.
 //!
-//! Tests, benchmarks and demos use [`generator`] to send readings, [`prometheus`] to read metrics
-//! and [`statistics`] for medians:
+//! Tests, benchmarks and the demo use [`generator`] to send readings, and [`statistics`] for
+//! medians:
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -39,26 +40,15 @@
 //! # }
 //! ```
 
-pub mod compare;
 pub mod generator;
-pub mod html;
+#[cfg(feature = "harness")]
+pub mod harness;
 mod http;
-pub mod idle_server;
 pub mod ledger;
-pub mod matrix;
-pub mod plot;
-mod postgres;
-pub mod progress;
 pub mod recorder;
-pub mod report;
-pub mod run;
 pub mod scenario;
 mod schedule;
-pub mod scrape;
 pub mod send;
 pub mod statistics;
 mod timer;
 pub mod traffic;
-pub mod verify;
-
-pub use testbed::prometheus;

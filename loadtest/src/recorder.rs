@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Longest latency that a histogram distinguishes, in microseconds.
@@ -28,7 +27,8 @@ pub(crate) fn record(histogram: &mut Histogram<u64>, duration: Duration) {
 }
 
 /// Counts of a run or a part of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "harness", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
     /// Requests sent, each counted once however often it was retried.
@@ -177,7 +177,8 @@ impl Recorder {
 }
 
 /// Quantiles of a histogram, in milliseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "harness", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Quantiles {
     /// Number of values.

@@ -4,8 +4,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use loadtest::harness::report::{self, Report};
 use loadtest::ledger::Ledger;
-use loadtest::report::{self, Report};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
 
@@ -123,7 +123,7 @@ fn the_published_schemas_are_those_of_the_code() {
     );
     let matrix = include_str!("../matrix.schema.json");
     assert!(
-        matrix == loadtest::matrix::schema(),
+        matrix == loadtest::harness::matrix::schema(),
         "regenerate it: loadtest schema --matrix > loadtest/matrix.schema.json"
     );
 }

@@ -13,9 +13,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use schema::prometheus;
 
 use crate::node::tail;
-use crate::{prometheus, wait};
+use crate::wait;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -147,7 +148,10 @@ impl Process {
         let text = self
             .admin("/metrics")
             .with_context(|| format!("cannot read the metrics of {}", self.name))?;
-        prometheus::sum_selected(&prometheus::parse(&text), selector)
+        Ok(prometheus::sum_selected(
+            &prometheus::parse(&text),
+            selector,
+        )?)
     }
 
     /// Sends a signal, by its name (`TERM`, `KILL`, …).

@@ -14,7 +14,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("store", &["schema", "service"]),
     ("ingest-api", &["schema", "service", "transport", "store"]),
     ("worker", &["schema", "service", "transport", "store"]),
-    ("testbed", &[]),
+    ("testbed", &["schema"]),
     ("loadtest", &["schema", "testbed"]),
     (
         "gridwatch",
@@ -54,9 +54,8 @@ const IO: [&str; 6] = [
     "rustix",
 ];
 
-/// The dependencies of every crate of the workspace, without those of its tests, which are
-/// development dependencies or those of the feature `testing`.
-fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+/// The packages of the workspace.
+fn packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1", "--locked"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -64,12 +63,21 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+/// The dependencies of every crate of the workspace, without those of its tests, which are
+/// development dependencies or those of the feature `testing`.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let dependencies = |package: &Value| {
         let all = package["dependencies"].as_array().unwrap().iter();
         let used = all.filter(|dependency| {
             let features = dependency["features"].as_array().unwrap();
-            let is_for_tests = dependency["kind"] == "dev" || dependency["optional"] == true;
+            let feature = format!("dep:{}", text(&dependency["name"]));
+            let testing = package["features"]["testing"].as_array();
+            let is_for_tests = dependency["kind"] == "dev"
+                || testing.is_some_and(|testing| testing.contains(&feature.into()));
             assert!(
                 is_for_tests || !features.contains(&"testing".into()),
                 "{} uses the feature 'testing' outside its tests",
@@ -79,8 +87,8 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         });
         used.map(|dependency| text(&dependency["name"])).collect()
     };
-    let packages = metadata["packages"].as_array().unwrap().iter();
-    packages
+    packages()
+        .iter()
         .map(|package| (text(&package["name"]), dependencies(package)))
         .collect()
 }
@@ -101,6 +109,22 @@ fn every_crate_depends_only_on_the_crates_below_it() {
             "{name} must not depend on {forbidden:?}"
         );
     }
+}
+
+#[test]
+fn the_released_binary_contains_the_load_generator_without_its_harness() {
+    let packages = packages();
+    let gridwatch = packages
+        .iter()
+        .find(|package| package["name"] == "gridwatch");
+    let dependencies = gridwatch.unwrap()["dependencies"].as_array().unwrap();
+    let loadtest: Vec<_> = dependencies
+        .iter()
+        .filter(|dependency| dependency["name"] == "loadtest" && dependency["kind"].is_null())
+        .collect();
+    assert_eq!(loadtest.len(), 1, "{loadtest:?}");
+    assert_eq!(loadtest[0]["uses_default_features"], false);
+    assert_eq!(loadtest[0]["features"], Value::Array(Vec::new()));
 }
 
 #[test]

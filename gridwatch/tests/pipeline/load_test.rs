@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use loadtest::matrix::Plan;
-use loadtest::progress::Progress;
-use loadtest::run::{Run, RunOutcome};
+use loadtest::harness::matrix::Plan;
+use loadtest::harness::progress::Progress;
+use loadtest::harness::run::{Run, RunOutcome};
+use loadtest::harness::verify::{Verdict, Verify};
 use loadtest::scenario::Scenario;
 use loadtest::send::Target;
-use loadtest::verify::{Verdict, Verify};
 use testbed::faulty_proxy::Condition;
 use testbed::wait::until_async;
 use tokio_util::sync::CancellationToken;
@@ -223,9 +223,9 @@ async fn the_matrix_answers_its_five_questions() {
         );
     }
     assert!(matrix.headroom >= 0.0 && matrix.generator_per_second > 0.0);
-    let schema = serde_json::from_str(&loadtest::matrix::schema()).unwrap();
+    let schema = serde_json::from_str(&loadtest::harness::matrix::schema()).unwrap();
     jsonschema::validate(&schema, &serde_json::to_value(&matrix).unwrap()).unwrap();
-    let page = loadtest::matrix::page::page(&matrix);
+    let page = loadtest::harness::matrix::page::page(&matrix);
     assert!(
         matrix
             .answers

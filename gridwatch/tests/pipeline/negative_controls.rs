@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use ingest_api::{Confirms, UnknownDevices, coalesce};
-use loadtest::verify::Verdict;
+use loadtest::harness::verify::Verdict;
 use schema::Batch;
 use service::Context;
 use service::health::{Component, Health, HealthState};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, value_parser};
+use loadtest::harness::scrape::parse_address;
 use loadtest::scenario::{CLOSED_RATE, MAX_BATCH};
-use loadtest::scrape::parse_address;
 
 /// Limit of repeated runs.
 pub(super) const MAX_REPEAT: u32 = 100;

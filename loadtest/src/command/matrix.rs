@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use loadtest::matrix::{self, Matrix, Plan, page};
-use loadtest::plot::format_number;
+use loadtest::harness::matrix::{self, Matrix, Plan, page};
+use loadtest::harness::plot::format_number;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::MatrixArguments;

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use loadtest::compare::Comparison;
-use loadtest::plot::format_number;
+use loadtest::harness::compare::Comparison;
+use loadtest::harness::plot::format_number;
+use loadtest::harness::report::{self, Report};
+use loadtest::harness::verify::Verdict;
 use loadtest::recorder::Quantiles;
-use loadtest::report::{self, Report};
-use loadtest::verify::Verdict;
 
 /// Exit code of a finding: a broken promise, failed requests, or a regression.
 const FINDING: u8 = 3;

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use loadtest::progress::Progress;
-use loadtest::report;
-use loadtest::run::{Run, RunOutcome};
+use loadtest::harness::progress::Progress;
+use loadtest::harness::report;
+use loadtest::harness::run::{Run, RunOutcome};
+use loadtest::harness::scrape::scrape;
 use loadtest::scenario::{Mode, Scenario};
-use loadtest::scrape::scrape;
 use loadtest::send::Target;
 use tokio_util::sync::CancellationToken;
 
@@ -133,7 +133,7 @@ fn write_report(directory: &Path, outcome: &RunOutcome) -> anyhow::Result<()> {
     ledger.write(&directory.join(report::LEDGER), report.begin)?;
     for (file, text) in [
         (report::FILE, serde_json::to_string_pretty(report)?),
-        (report::PAGE, loadtest::html::page(report)),
+        (report::PAGE, loadtest::harness::html::page(report)),
     ] {
         let path = directory.join(file);
         std::fs::write(&path, text).with_context(|| path.display().to_string())?;

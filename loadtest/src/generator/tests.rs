@@ -1,5 +1,5 @@
 use super::*;
-use crate::idle_server;
+use crate::harness::idle_server;
 use crate::scenario::Scenario;
 
 /// Starts the idle server and returns its URL.

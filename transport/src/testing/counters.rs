@@ -2,7 +2,7 @@
 
 use metrics::LocalRecorderGuard;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use testbed::prometheus::{parse, sum};
+use schema::prometheus::{parse, sum};
 
 /// Records the metrics of the current thread for as long as it exists: those of a test on a
 /// current-thread runtime. Tests that run at the same time have other threads.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::CellResult;
 use super::cell::DeploymentMode;
-use crate::plot::format_number;
-use crate::report::Report;
+use crate::harness::plot::format_number;
+use crate::harness::report::Report;
 
 /// A question and its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -10,8 +10,8 @@ use tokio_postgres::binary_copy::BinaryCopyOutStream;
 use tokio_postgres::types::Type;
 
 use super::Verdict;
+use crate::harness::postgres::Timestamp;
 use crate::ledger::{Ledger, Outcome};
-use crate::postgres::Timestamp;
 use crate::traffic::{FUTURE, Traffic};
 
 /// Promises that several checks can find broken.

@@ -4,9 +4,9 @@
 
 use std::fmt::Write as _;
 
-use crate::plot::{Axes, Line, escape, format_number, lines, stacks};
+use crate::harness::plot::{Axes, Line, escape, format_number, lines, stacks};
+use crate::harness::report::{Report, Row};
 use crate::recorder::Quantiles;
-use crate::report::{Report, Row};
 
 /// The stages of a reading in Gridwatch, in the order of the pipeline.
 pub(crate) const PIPELINE_STAGES: [&str; 3] = [

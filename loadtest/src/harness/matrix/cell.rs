@@ -16,7 +16,7 @@ use testbed::process::Process;
 use testbed::rabbitmq::RabbitMq;
 
 use super::Plan;
-use crate::run::WatchedProcess;
+use crate::harness::run::WatchedProcess;
 
 /// Process name of the front ends.
 pub(crate) const FRONT_END: &str = "front end";

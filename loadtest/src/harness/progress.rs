@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::harness::report::Row;
 use crate::recorder::Counts;
-use crate::report::Row;
 
 /// Seconds between two lines if there is no terminal.
 const LINE_INTERVAL: f64 = 5.0;

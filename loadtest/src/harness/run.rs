@@ -20,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 use self::latency_log::LatencyLogFile;
 use self::monitor::{Baseline, Monitor};
 use crate::generator::{Generator, HEAD_START, Pacing, seconds_between};
+use crate::harness::progress::Progress;
+use crate::harness::report::{Machine, Report, VERSION};
+use crate::harness::scrape::scrape;
 use crate::ledger::{Ledger, Outcome};
-use crate::progress::Progress;
 use crate::recorder::{Measurements, Quantiles};
-use crate::report::{Machine, Report, VERSION};
 use crate::scenario::{Mode, Scenario};
-use crate::scrape::scrape;
 use crate::send::Target;
 use crate::traffic::Traffic;
 

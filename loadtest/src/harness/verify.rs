@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use testbed::postgres::connect;
 
 use self::check::Check;
+use crate::harness::report::Report;
+use crate::harness::scrape::{Books, scrape};
 use crate::ledger::Ledger;
-use crate::report::Report;
 use crate::scenario::Scenario;
-use crate::scrape::{Books, scrape};
 use crate::traffic::Traffic;
 
 /// Limit of examples for each broken promise.

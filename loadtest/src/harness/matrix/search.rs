@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::cell::{Cell, FRONT_END, GENERATOR};
 use super::{CellResult, Plan, TARGET_MS};
-use crate::idle_server;
-use crate::progress::Progress;
-use crate::report::Report;
-use crate::run::Run;
+use crate::harness::idle_server;
+use crate::harness::progress::Progress;
+use crate::harness::report::Report;
+use crate::harness::run::Run;
 use crate::scenario::{Mode, Scenario};
 use crate::send::Target;
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-use crate::matrix::{self, Matrix};
-use crate::report::{self, Machine, Report};
+use crate::harness::matrix::{self, Matrix};
+use crate::harness::report::{self, Machine, Report};
 use crate::scenario::Scenario;
 
 /// Assumed noise if the base has one run only.

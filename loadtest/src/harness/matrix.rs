@@ -29,7 +29,7 @@ pub use self::answers::Answer;
 pub use self::cell::DeploymentMode;
 use self::cell::{Cell, Deployment, Servers};
 pub use self::search::{Limit, Trial};
-use crate::report::{Machine, Report};
+use crate::harness::report::{Machine, Report};
 use crate::scenario::{Mode, Scenario};
 
 /// Version of the format of a matrix.

@@ -6,9 +6,11 @@ use std::fmt::Write as _;
 
 use super::cell::{FRONT_END, GENERATOR};
 use super::{CellResult, Matrix};
-use crate::html::{PIPELINE_STAGES, document, nines, percentile_axes, table, table_row, text_row};
-use crate::plot::{Line, bars, escape, format_number, lines, stacks};
-use crate::report::Report;
+use crate::harness::html::{
+    PIPELINE_STAGES, document, nines, percentile_axes, table, table_row, text_row,
+};
+use crate::harness::plot::{Line, bars, escape, format_number, lines, stacks};
+use crate::harness::report::Report;
 
 /// The processes without the generator, in the order of the pipeline.
 const PROCESSES: [&str; 5] = ["HAProxy", FRONT_END, "RabbitMQ", "worker", "PostgreSQL"];

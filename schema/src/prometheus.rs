@@ -4,7 +4,10 @@
 //! over them, and [`Histogram`]s with their quantiles. A line that is not a valid sample is
 //! skipped, as are comments: a metric that is absent is a sum of 0 and an empty histogram.
 
-use anyhow::Context as _;
+/// A text that does not select a metric.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not a valid metric selector")]
+pub struct InvalidSelector(String);
 
 /// One sample of a scrape: a metric name, its labels and its value.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,10 +106,10 @@ pub fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> f64 {
 ///
 /// # Errors
 /// The selector is not valid.
-pub fn sum_selected(samples: &[Sample], selector: &str) -> anyhow::Result<f64> {
+pub fn sum_selected(samples: &[Sample], selector: &str) -> Result<f64, InvalidSelector> {
     // A selector is a sample without its value.
     let selected = Sample::parse(&format!("{selector} 0"))
-        .with_context(|| format!("{selector} is not a valid metric selector"))?;
+        .ok_or_else(|| InvalidSelector(selector.to_owned()))?;
     let labels: Vec<(&str, &str)> = selected
         .labels
         .iter()

@@ -12,11 +12,11 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::{Request, Uri};
 use schema::clock::Stage;
 use schema::metric::{self, Metric};
+use schema::prometheus::{Histogram, parse, sum};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::http;
-use crate::prometheus::{Histogram, parse, sum};
 
 /// Time limit for the response of a process.
 const TIMEOUT: Duration = Duration::from_secs(10);

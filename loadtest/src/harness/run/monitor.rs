@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::latency_log::LatencyLog;
 use super::{Run, WatchedProcess};
 use crate::generator::{Sending, seconds_between};
-use crate::progress::Progress;
-use crate::recorder::{Measurements, Quantiles};
-use crate::report::{ProcessUse, Row};
-use crate::scrape::{Snapshot, scrape};
+use crate::harness::progress::Progress;
+use crate::harness::report::{ProcessUse, Row};
+use crate::harness::scrape::{Snapshot, scrape};
+use crate::recorder::{Measurements, Quantiles, Recorder};
 
 /// Interval of rows.
 const ROW_INTERVAL: Duration = Duration::from_secs(1);
@@ -129,7 +129,7 @@ impl<'a> Monitor<'a> {
                         snapshot,
                         cpu,
                         at,
-                        accepted: self.total.counts.accepted + sending.uncollected(),
+                        accepted: self.total.counts.accepted + uncollected(sending),
                     });
                 }
             }
@@ -275,4 +275,10 @@ impl<'a> Monitor<'a> {
         }
         processes
     }
+}
+
+/// Accepted readings that are not collected yet.
+fn uncollected(sending: &Sending) -> u64 {
+    let accepted = |recorder: &Recorder| recorder.lock().counts.accepted;
+    sending.recorders.iter().map(accepted).sum()
 }

@@ -1,8 +1,8 @@
 //! The report: the results of a run as JSON, with a published schema.
 //!
-//! In: the results of [`crate::run`]. Out: `report.json` and the files beside it. Reading a report
-//! of another version is an error. Units are in the names: milliseconds `_ms`, seconds `_seconds`,
-//! readings per second `_per_second`.
+//! In: the results of [`crate::harness::run`]. Out: `report.json` and the files beside it. Reading
+//! a report of another version is an error. Units are in the names: milliseconds `_ms`, seconds
+//! `_seconds`, readings per second `_per_second`.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::harness::scrape::{Books, StageTimes};
 use crate::recorder::{Counts, Quantiles};
-use crate::scrape::{Books, StageTimes};
 
 /// Version of the format of a report.
 pub(crate) const VERSION: u32 = 2;
