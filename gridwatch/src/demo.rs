@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use axum::http::Uri;
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use loadtest::generator::{Generator, Pacing};
@@ -20,7 +19,7 @@ use loadtest::traffic::Traffic;
 use schema::clock::{self, Stage};
 use schema::metric;
 use schema::prometheus::{self, Histogram, Sample};
-use service::client::Client;
+use service::client::{Client, Uri};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Command, Demo, Replay, Settings};

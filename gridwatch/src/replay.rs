@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::http::{StatusCode, Uri};
 use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use service::client::Client;
+use service::client::{Client, StatusCode, Uri};
 
 use crate::UsageError;
 use crate::config::Replay;

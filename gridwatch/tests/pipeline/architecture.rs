@@ -41,7 +41,7 @@ const RESERVED: [(&str, &[&str]); 6] = [
     ("deadpool-postgres", &["store", "gridwatch"]),
     ("refinery", &["store"]),
     ("pglite-oxide", &["gridwatch"]),
-    ("axum", &["service", "ingest-api", "gridwatch"]),
+    ("axum", &["service", "ingest-api"]),
 ];
 
 /// Crates that do I/O, which `schema` must not depend on.
