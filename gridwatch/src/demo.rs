@@ -36,7 +36,7 @@ const POLL: Duration = Duration::from_millis(100);
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the command.
-pub async fn run(arguments: Demo) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: Demo) -> anyhow::Result<()> {
     let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
     let listen = free_address(arguments.listen)?;
     let admin = free_address(arguments.admin)?;

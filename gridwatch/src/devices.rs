@@ -18,7 +18,7 @@ const NAME: &str = "gridwatch devices";
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs the command.
-pub async fn run(arguments: Devices) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: Devices) -> anyhow::Result<()> {
     match arguments.command {
         DevicesCommand::Add {
             database,

@@ -29,7 +29,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 type Server = Arc<Mutex<Option<PgliteServer>>>;
 
 /// The running database.
-pub struct Embedded {
+pub(crate) struct Embedded {
     server: Server,
     socket: PathBuf,
 }
@@ -40,7 +40,7 @@ impl Embedded {
     ///
     /// # Errors
     /// [`UsageError`]: the directory cannot be used.
-    pub fn pool(directory: &Path) -> anyhow::Result<(Self, Pool)> {
+    pub(crate) fn pool(directory: &Path) -> anyhow::Result<(Self, Pool)> {
         let unusable =
             |error: std::io::Error| UsageError(format!("--data: {}: {error}", directory.display()));
         fs::create_dir_all(directory).map_err(unusable)?;
@@ -75,7 +75,7 @@ impl Embedded {
     }
 
     /// Stops the database. The pool must be closed before.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         if let Some(server) = self.server.lock().await.take() {
             let closing = tokio::task::spawn_blocking(|| server.shutdown());
             let closed = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;

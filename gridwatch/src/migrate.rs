@@ -13,7 +13,7 @@ use crate::config::Migrate;
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// Applies the missing migrations and prints their names.
-pub async fn run(arguments: Migrate) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: Migrate) -> anyhow::Result<()> {
     let database = arguments
         .database
         .parse("gridwatch migrate", STATEMENT_TIMEOUT)?;
@@ -32,7 +32,10 @@ pub async fn run(arguments: Migrate) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The migration that failed; earlier ones remain applied.
-pub async fn apply(client: &mut Client, database: &dyn Display) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn apply(
+    client: &mut Client,
+    database: &dyn Display,
+) -> anyhow::Result<Vec<String>> {
     migrations::run(client).await.map_err(|error| {
         let cause = error_chain(&error);
         anyhow::anyhow!("cannot migrate the tables of {database}: {cause}")
@@ -43,7 +46,7 @@ pub async fn apply(client: &mut Client, database: &dyn Display) -> anyhow::Resul
 ///
 /// # Errors
 /// [`UsageError`]: PostgreSQL is unreachable or refuses the connection.
-pub async fn connect(database: &Database) -> Result<Client, UsageError> {
+pub(crate) async fn connect(database: &Database) -> Result<Client, UsageError> {
     database.connect().await.map_err(|error| {
         let cause = error_chain(&error);
         UsageError(format!(

@@ -37,7 +37,7 @@ struct Summary {
 }
 
 /// Runs the command.
-pub async fn run(arguments: Replay) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: Replay) -> anyhow::Result<()> {
     let base = arguments.url.trim_end_matches('/');
     let uri: Uri = format!("{base}/v1/readings")
         .parse()

@@ -39,14 +39,14 @@ const CHUNK: usize = 64 * 1024;
 
 /// Limits on bodies, and the budget that they share.
 #[derive(Debug, Clone)]
-pub struct Bodies {
+pub(crate) struct Bodies {
     max_bytes: usize,
     budget: Arc<Semaphore>,
 }
 
 /// The decompressed bytes of a body, and its permit of the budget.
 #[derive(Debug)]
-pub struct BodyBytes {
+pub(crate) struct BodyBytes {
     bytes: Bytes,
     _permit: OwnedSemaphorePermit,
 }
@@ -61,7 +61,7 @@ impl std::ops::Deref for BodyBytes {
 
 /// What the headers of a request state about its body.
 #[derive(Debug, Clone, Copy)]
-pub struct BodyHeaders {
+pub(crate) struct BodyHeaders {
     /// `None` if it is not supported.
     encoding: Option<Encoding>,
     /// In bytes; 0 if it is not stated.
@@ -72,7 +72,7 @@ pub struct BodyHeaders {
 
 impl BodyHeaders {
     /// Reads the headers of a request.
-    pub fn new(headers: &HeaderMap) -> Self {
+    pub(crate) fn new(headers: &HeaderMap) -> Self {
         let length = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse().ok());
@@ -89,7 +89,7 @@ impl BodyHeaders {
 impl Bodies {
     /// `max_bytes` is the limit on one body, before and after decompression, and `budget_bytes` the
     /// limit on all of them together.
-    pub fn new(max_bytes: usize, budget_bytes: usize) -> Self {
+    pub(crate) fn new(max_bytes: usize, budget_bytes: usize) -> Self {
         let budget = budget_bytes
             .max(max_bytes * BUDGET_PER_BYTE + MAX_READINGS * BUDGET_PER_ENTRY)
             .min(Semaphore::MAX_PERMITS);
@@ -103,7 +103,7 @@ impl Bodies {
     ///
     /// # Errors
     /// 400, 408, 413, 415 or 503.
-    pub async fn read(
+    pub(crate) async fn read(
         &self,
         headers: BodyHeaders,
         format: &Format,

@@ -19,7 +19,7 @@ const MAX_ROW: usize = 2 + 4 * 4 + 4 + 8 + 8 + 4;
 
 /// The table that rows are copied into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// `reading (series_id, measured_at, value)`.
     Reading,
     /// The staging table, which also has the index of each row among those that are copied.
@@ -43,7 +43,7 @@ impl Target {
 ///
 /// # Errors
 /// PostgreSQL's error about the rows or the connection; no row has been stored.
-pub async fn copy_in(client: &Client, target: Target, rows: &[Row]) -> Result<(), Error> {
+pub(crate) async fn copy_in(client: &Client, target: Target, rows: &[Row]) -> Result<(), Error> {
     let sink = client.copy_in::<_, Bytes>(target.statement()).await?;
     let mut sink = std::pin::pin!(sink);
     let mut buffer = BytesMut::with_capacity(CHUNK + MAX_ROW);

@@ -11,11 +11,11 @@ use transport::DeliveryTag;
 
 /// Identifies a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TransactionId(u64);
+pub(crate) struct TransactionId(u64);
 
 /// The transactions that are not acknowledged yet.
 #[derive(Debug, Default)]
-pub struct AckTracker {
+pub(crate) struct AckTracker {
     open: VecDeque<OpenTransaction>,
     begun: u64,
 }
@@ -29,7 +29,7 @@ struct OpenTransaction {
 
 impl AckTracker {
     /// Adds a transaction. `last` is its last delivery that was not rejected.
-    pub fn begin(&mut self, last: Option<DeliveryTag>) -> TransactionId {
+    pub(crate) fn begin(&mut self, last: Option<DeliveryTag>) -> TransactionId {
         self.open.push_back(OpenTransaction {
             last,
             committed: false,
@@ -40,7 +40,7 @@ impl AckTracker {
 
     /// Marks a transaction as committed. Returns the delivery up to which everything can be
     /// acknowledged now, if there is a new one.
-    pub fn commit(&mut self, transaction: TransactionId) -> Option<DeliveryTag> {
+    pub(crate) fn commit(&mut self, transaction: TransactionId) -> Option<DeliveryTag> {
         let first = self.begun - self.open.len() as u64;
         let index = transaction
             .0

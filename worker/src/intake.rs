@@ -26,7 +26,7 @@ use crate::writer::WriteError;
 const CONCURRENT_ROWS: usize = 10_000;
 
 /// Writes transactions.
-pub trait TransactionWriter: Send + Sync + 'static {
+pub(crate) trait TransactionWriter: Send + Sync + 'static {
     /// Writes one transaction.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ struct Ended {
 ///
 /// # Errors
 /// [`WriteError::Fatal`].
-pub async fn run(
+pub(crate) async fn run(
     context: &Context,
     config: Config,
     mut source: Box<dyn Source>,

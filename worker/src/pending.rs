@@ -14,7 +14,7 @@ use transport::{Delivery, DeliveryTag, Payload};
 
 /// Deliveries that are going to be stored in one transaction.
 #[derive(Debug, Default)]
-pub struct PendingTransaction {
+pub(crate) struct PendingTransaction {
     /// The valid batches.
     pub batches: Vec<ReceivedBatch>,
     /// The messages that are not valid batches.
@@ -33,18 +33,18 @@ pub struct PendingTransaction {
 
 impl PendingTransaction {
     /// Whether it has no deliveries.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.batches.is_empty() && self.poison.is_empty()
     }
 
     /// Whether it has as many readings, or readings of as many days, as a transaction should have.
     /// Each day is a partition that the transaction locks.
-    pub fn is_full(&self, max_rows: usize) -> bool {
+    pub(crate) fn is_full(&self, max_rows: usize) -> bool {
         self.rows >= max_rows || self.days.len() >= MAX_DAYS
     }
 
     /// Adds a delivery.
-    pub fn add(&mut self, delivery: Delivery) {
+    pub(crate) fn add(&mut self, delivery: Delivery) {
         if delivery.tag.generation > self.generation {
             // The earlier deliveries came over a connection that is closed. They are delivered
             // again.

@@ -35,7 +35,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 
 /// Why a transaction was not committed.
 #[derive(Debug, thiserror::Error)]
-pub enum WriteError {
+pub(crate) enum WriteError {
     /// The process stops; the deliveries are returned to the queue.
     #[error("stopped while PostgreSQL was unavailable")]
     Stopped,
@@ -46,7 +46,7 @@ pub enum WriteError {
 
 /// Writes transactions, each on a connection of the pool. One per process.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     pool: Pool,
     partitions: Arc<Partitions>,
     histograms: Arc<Histograms>,
@@ -106,7 +106,7 @@ enum AttemptError {
 
 impl Writer {
     /// A writer on this pool. After the stop signal a transaction that fails is not retried.
-    pub fn new(context: &Context, pool: Pool, partitions: Arc<Partitions>) -> Self {
+    pub(crate) fn new(context: &Context, pool: Pool, partitions: Arc<Partitions>) -> Self {
         Self {
             pool,
             partitions,

@@ -15,22 +15,22 @@ use schema::reading::Micros;
 use tokio_util::sync::CancellationToken;
 
 /// Prefix of the device names; the number of the device follows, with six digits.
-pub const PREFIX: &str = "lt-";
+pub(crate) const PREFIX: &str = "lt-";
 /// Devices of the fleet.
-pub const DEVICES: usize = 5_000;
+pub(crate) const DEVICES: usize = 5_000;
 /// Metrics of each device.
-pub const METRICS: [&str; 2] = ["current", "voltage"];
+pub(crate) const METRICS: [&str; 2] = ["current", "voltage"];
 /// Series of the fleet.
-pub const SERIES: usize = DEVICES * METRICS.len();
+pub(crate) const SERIES: usize = DEVICES * METRICS.len();
 
 /// 2026-11-01T00:00:00Z: the readings of a benchmark are measured from here on.
-pub const BEGIN: Micros = 1_793_491_200_000_000;
+pub(crate) const BEGIN: Micros = 1_793_491_200_000_000;
 /// Readings that are measured per second when they are sent without a schedule: ten of each series.
-pub const MEASURING_RATE: f64 = 100_000.0;
+pub(crate) const MEASURING_RATE: f64 = 100_000.0;
 
 /// The readings of the fleet, one of each series in turn, and the requests that they are sent in.
 #[derive(Debug, Clone, Copy)]
-pub struct FleetTraffic {
+pub(crate) struct FleetTraffic {
     /// When the first reading is measured.
     pub begin: Micros,
     /// Readings measured per second. If the requests follow a schedule, they are sent at this rate.
@@ -48,7 +48,7 @@ impl FleetTraffic {
     ///
     /// # Errors
     /// A value is 0, or a series would be measured more often than every 4 ms.
-    pub fn traffic(&self) -> anyhow::Result<Traffic> {
+    pub(crate) fn traffic(&self) -> anyhow::Result<Traffic> {
         let Self {
             begin,
             rate,
@@ -68,7 +68,11 @@ impl FleetTraffic {
 }
 
 /// A generator that sends to the front end at `listen` (`host:port`). It has one thread per core.
-pub fn generator(listen: &str, traffic: Traffic, pacing: Pacing) -> anyhow::Result<Generator> {
+pub(crate) fn generator(
+    listen: &str,
+    traffic: Traffic,
+    pacing: Pacing,
+) -> anyhow::Result<Generator> {
     Ok(Generator {
         traffic: Arc::new(traffic),
         target: Target::new(&format!("http://{listen}"))?,
@@ -81,7 +85,7 @@ pub fn generator(listen: &str, traffic: Traffic, pacing: Pacing) -> anyhow::Resu
 ///
 /// # Errors
 /// A reading was not accepted.
-pub async fn send_all(listen: &str, traffic: Traffic) -> anyhow::Result<Sent> {
+pub(crate) async fn send_all(listen: &str, traffic: Traffic) -> anyhow::Result<Sent> {
     generator(listen, traffic, Pacing::AsFastAsPossible)?
         .send(CancellationToken::new(), |_| {})
         .await?
@@ -92,7 +96,7 @@ pub async fn send_all(listen: &str, traffic: Traffic) -> anyhow::Result<Sent> {
 ///
 /// # Errors
 /// A request got no response, or one that is neither 503 nor the expected 202.
-pub fn refused_requests(sent: &Sent) -> anyhow::Result<u64> {
+pub(crate) fn refused_requests(sent: &Sent) -> anyhow::Result<u64> {
     let statuses = &sent.counts.statuses;
     let is_expected = statuses.keys().all(|status| matches!(status, 202 | 503));
     ensure!(

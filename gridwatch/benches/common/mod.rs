@@ -1,6 +1,6 @@
 //! What the benchmarks of Gridwatch share: the program under test, the load, and the output file.
 
-pub mod load;
+pub(crate) mod load;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use testbed::free_port;
 
 // Arguments of every benchmark. A doc comment would replace the description in `--help`.
 #[derive(Debug, clap::Args)]
-pub struct CommonArguments {
+pub(crate) struct CommonArguments {
     /// The gridwatch program to measure; default: the one of this build. The same benchmark can
     /// thus compare two builds. A relative path starts at the root of the workspace
     #[arg(long, value_name = "PATH")]
@@ -26,7 +26,7 @@ impl CommonArguments {
     ///
     /// # Errors
     /// There is no such file.
-    pub fn program(&self) -> anyhow::Result<PathBuf> {
+    pub(crate) fn program(&self) -> anyhow::Result<PathBuf> {
         let path = match &self.gridwatch {
             Some(path) => in_workspace(path),
             None => PathBuf::from(env!("CARGO_BIN_EXE_gridwatch")),
@@ -46,7 +46,7 @@ fn in_workspace(path: &Path) -> PathBuf {
 }
 
 /// Writes the report as JSON, and prints the path.
-pub fn write_report(path: &Path, report: &impl Serialize) -> anyhow::Result<()> {
+pub(crate) fn write_report(path: &Path, report: &impl Serialize) -> anyhow::Result<()> {
     let file = in_workspace(path);
     std::fs::create_dir_all(file.parent().context("--out has no directory")?)?;
     std::fs::write(&file, serde_json::to_string_pretty(report)?)?;
@@ -55,12 +55,12 @@ pub fn write_report(path: &Path, report: &impl Serialize) -> anyhow::Result<()> 
 }
 
 /// A free address of loopback.
-pub fn free_address() -> anyhow::Result<String> {
+pub(crate) fn free_address() -> anyhow::Result<String> {
     Ok(format!("127.0.0.1:{}", free_port()?))
 }
 
 /// Creates the tables of Gridwatch in a database.
-pub fn migrate(program: &Path, url: &str) -> anyhow::Result<()> {
+pub(crate) fn migrate(program: &Path, url: &str) -> anyhow::Result<()> {
     let output = Command::new(program)
         .args(["migrate", "--database-url", url])
         .output()?;

@@ -34,7 +34,7 @@ const STORE_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Sends readings at a fixed rate while the broker disconnects and returns.
-pub async fn measure(program: &Path) -> anyhow::Result<Outage> {
+pub(crate) async fn measure(program: &Path) -> anyhow::Result<Outage> {
     println!(
         "outage: {RATE} readings/s for {SECONDS} s, the broker unavailable for {OUTAGE:?} of them"
     );

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// The spool with payloads of one size; medians of the rounds.
 #[derive(Debug, Serialize)]
-pub struct Appends {
+pub(crate) struct Appends {
     pub payload_bytes: usize,
     /// Appends per sync.
     pub group: f64,
@@ -17,7 +17,7 @@ pub struct Appends {
 
 /// A front end with a spool, whose broker is unavailable for some seconds.
 #[derive(Debug, Serialize)]
-pub struct Outage {
+pub(crate) struct Outage {
     pub readings_per_second: f64,
     /// How long the broker was unavailable.
     #[serde(rename = "away_seconds")]
@@ -38,7 +38,7 @@ pub struct Outage {
 
 /// All of Gridwatch in one process.
 #[derive(Debug, Serialize)]
-pub struct Standalone {
+pub(crate) struct Standalone {
     /// Readings stored per second.
     pub readings_per_second: f64,
     pub accepted_per_second: f64,
@@ -51,14 +51,14 @@ pub struct Standalone {
 
 /// All figures of a run.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     pub appends: Vec<Appends>,
     pub outage: Outage,
     pub standalone: Standalone,
 }
 
 impl Report {
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         println!(
             "\n{:<28} {:>10} {:>10} {:>9} {:>7} {:>6}",
             "spool, appends/s", "limit", "spool", "MB/s", "ratio", "goal"

@@ -17,7 +17,11 @@ const CONCURRENT_APPENDS: usize = 64;
 const GOAL: f64 = 0.8;
 
 /// Measures the spool and its limit in turns.
-pub async fn measure(rounds: usize, duration: Duration, payload: usize) -> anyhow::Result<Appends> {
+pub(crate) async fn measure(
+    rounds: usize,
+    duration: Duration,
+    payload: usize,
+) -> anyhow::Result<Appends> {
     let (mut limits, mut rates, mut groups, mut ratios) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {

@@ -18,7 +18,7 @@ const CONNECTIONS: usize = 16;
 const POLL: Duration = Duration::from_millis(20);
 
 /// Measures from the first send to the last row.
-pub async fn measure(program: &Path, readings: usize) -> anyhow::Result<Standalone> {
+pub(crate) async fn measure(program: &Path, readings: usize) -> anyhow::Result<Standalone> {
     let directory = tempfile::tempdir()?;
     let (listen, admin) = (free_address()?, free_address()?);
     let data = directory.path().join("data");

@@ -22,7 +22,11 @@ const COPY_CHUNK: usize = 128 * 1024;
 impl Servers {
     /// Rows per second of one `COPY` of the readings in order of arrival. The rows are encoded in
     /// advance, so that this is the limit of PostgreSQL.
-    pub async fn measure_copy(&self, round: usize, traffic: &Traffic) -> anyhow::Result<f64> {
+    pub(crate) async fn measure_copy(
+        &self,
+        round: usize,
+        traffic: &Traffic,
+    ) -> anyhow::Result<f64> {
         let name = format!("copy{round}");
         let database = self.create_database(&name).await?;
         let readings = traffic.requests() * BATCH as u64;
@@ -44,7 +48,7 @@ impl Servers {
     }
 
     /// Requests per second of the handler that responds at once, which runs in its own process.
-    pub async fn measure_bare(
+    pub(crate) async fn measure_bare(
         &self,
         connections: usize,
         duration: Duration,
@@ -83,7 +87,7 @@ fn encode_rows(traffic: &Traffic, readings: u64) -> Vec<Bytes> {
 }
 
 /// Serves the limit of single readings: axum, the same JSON, and 202 at once.
-pub async fn serve_bare(address: &str) -> anyhow::Result<()> {
+pub(crate) async fn serve_bare(address: &str) -> anyhow::Result<()> {
     #[derive(Deserialize)]
     #[expect(dead_code, reason = "the limit parses the readings and discards them")]
     struct Reading {

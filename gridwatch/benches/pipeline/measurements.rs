@@ -39,7 +39,7 @@ async fn send_for(generator: Generator, duration: Duration) -> anyhow::Result<Se
 ///
 /// A scenario in mode `closed` would do the same, but needs 40,000 series: the times of its
 /// readings advance faster.
-pub async fn send_single_readings(
+pub(crate) async fn send_single_readings(
     listen: &str,
     connections: usize,
     duration: Duration,
@@ -58,7 +58,7 @@ pub async fn send_single_readings(
 impl Servers {
     /// Readings per second from the first send to the last commit, and CPU time per million
     /// readings.
-    pub async fn measure_end_to_end(
+    pub(crate) async fn measure_end_to_end(
         &self,
         round: usize,
         traffic: &Traffic,
@@ -89,7 +89,7 @@ impl Servers {
 
     /// Sends requests of one reading to a new pipeline. Without `is_stored`, the worker is stopped
     /// meanwhile, and the queue grows.
-    pub async fn measure_single_readings(
+    pub(crate) async fn measure_single_readings(
         &self,
         name: &str,
         connections: usize,
@@ -121,7 +121,7 @@ impl Servers {
 
     /// Sends readings at a rate that is too high, and measures the memory of the front end and the
     /// worker.
-    pub async fn measure_overload(
+    pub(crate) async fn measure_overload(
         &self,
         rate: f64,
         duration: Duration,

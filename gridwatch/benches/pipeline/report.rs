@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// One comparison: the rates of its rounds, and the median of their ratios.
 #[derive(Debug, Serialize)]
-pub struct Comparison {
+pub(crate) struct Comparison {
     pub what: &'static str,
     pub unit: &'static str,
     pub limit: Vec<f64>,
@@ -15,7 +15,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    pub fn new(what: &'static str, unit: &'static str, goal: f64) -> Self {
+    pub(crate) fn new(what: &'static str, unit: &'static str, goal: f64) -> Self {
         Self {
             what,
             unit,
@@ -27,7 +27,7 @@ impl Comparison {
     }
 
     /// Adds the two rates of a round, and prints them.
-    pub fn add_round(&mut self, limit: f64, gridwatch: f64) {
+    pub(crate) fn add_round(&mut self, limit: f64, gridwatch: f64) {
         println!(
             "  {}: limit {limit:.0} {}, gridwatch {gridwatch:.0}, ratio {:.2}",
             self.what,
@@ -44,7 +44,7 @@ impl Comparison {
 
 /// CPU time in seconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Cpu {
+pub(crate) struct Cpu {
     pub front_end: f64,
     pub broker: f64,
     pub worker: f64,
@@ -53,7 +53,7 @@ pub struct Cpu {
 
 impl Cpu {
     /// The CPU time since an earlier one, each times `factor`.
-    pub fn since(self, earlier: Self, factor: f64) -> Self {
+    pub(crate) fn since(self, earlier: Self, factor: f64) -> Self {
         let difference = |now: f64, earlier: f64| (now - earlier) * factor;
         Self {
             front_end: difference(self.front_end, earlier.front_end),
@@ -66,7 +66,7 @@ impl Cpu {
 
 /// More readings than the pipeline carries.
 #[derive(Debug, Serialize)]
-pub struct Overload {
+pub(crate) struct Overload {
     pub seconds: u64,
     pub offered_per_second: f64,
     /// Accepted readings.
@@ -82,7 +82,7 @@ pub struct Overload {
 
 /// All figures of a run.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     pub machine: String,
     pub unix_time: u64,
     pub end_to_end: Comparison,
@@ -99,7 +99,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         println!("\n{}", self.machine);
         println!(
             "{:<50} {:>12} {:>12} {:>7} {:>6}",
@@ -148,7 +148,7 @@ impl Report {
 }
 
 /// Number and model of the cores.
-pub fn machine() -> String {
+pub(crate) fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()

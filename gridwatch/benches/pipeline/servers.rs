@@ -14,7 +14,7 @@ use crate::common::{free_address, migrate};
 use crate::report::Cpu;
 
 /// PostgreSQL and RabbitMQ, with a template database that has all tables and all series.
-pub struct Servers {
+pub(crate) struct Servers {
     program: PathBuf,
     postgres: Postgres,
     rabbitmq: RabbitMq,
@@ -22,7 +22,7 @@ pub struct Servers {
 }
 
 /// A front end and a worker with their own database and virtual host.
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     pub ingest: Process,
     pub worker: Process,
     /// The address of the front end.
@@ -32,7 +32,7 @@ pub struct Pipeline {
 
 impl Servers {
     /// Starts the servers. `program` is the program under test.
-    pub async fn start(program: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) async fn start(program: PathBuf) -> anyhow::Result<Self> {
         println!("starting PostgreSQL and RabbitMQ");
         let servers = Self {
             program,
@@ -75,12 +75,12 @@ impl Servers {
     }
 
     /// The directory of the logs of the processes.
-    pub fn logs(&self) -> &Path {
+    pub(crate) fn logs(&self) -> &Path {
         self.logs.path()
     }
 
     /// Creates a database from the template, and connects to it.
-    pub async fn create_database(&self, name: &str) -> anyhow::Result<Client> {
+    pub(crate) async fn create_database(&self, name: &str) -> anyhow::Result<Client> {
         let server = self.connect("postgres").await?;
         let create = format!("CREATE DATABASE {name} TEMPLATE template");
         server.batch_execute(&create).await?;
@@ -88,14 +88,14 @@ impl Servers {
         self.connect(name).await
     }
 
-    pub async fn drop_database(&self, name: &str) -> anyhow::Result<()> {
+    pub(crate) async fn drop_database(&self, name: &str) -> anyhow::Result<()> {
         let server = self.connect("postgres").await?;
         let drop = format!("DROP DATABASE {name} WITH (FORCE)");
         Ok(server.batch_execute(&drop).await?)
     }
 
     /// Starts a front end and a worker with a new database, and waits until they are ready.
-    pub async fn start_pipeline(&self, name: &str) -> anyhow::Result<Pipeline> {
+    pub(crate) async fn start_pipeline(&self, name: &str) -> anyhow::Result<Pipeline> {
         let database = self.create_database(name).await?;
         let (listen, admin) = (free_address()?, free_address()?);
         let amqp_url = self.rabbitmq.url(&self.rabbitmq.vhost()?);
@@ -118,7 +118,7 @@ impl Servers {
     }
 
     /// CPU time of all processes until now.
-    pub fn cpu(&self, pipeline: &Pipeline) -> Cpu {
+    pub(crate) fn cpu(&self, pipeline: &Pipeline) -> Cpu {
         Cpu {
             front_end: usage::of_process(pipeline.ingest.pid()),
             worker: usage::of_process(pipeline.worker.pid()),
@@ -130,7 +130,7 @@ impl Servers {
 
 impl Pipeline {
     /// Waits until the worker has committed this many readings.
-    pub async fn wait_stored(&self, readings: u64) -> anyhow::Result<()> {
+    pub(crate) async fn wait_stored(&self, readings: u64) -> anyhow::Result<()> {
         let committed = self
             .database
             .prepare("SELECT coalesce(sum(readings), 0)::bigint FROM batch")
@@ -145,7 +145,7 @@ impl Pipeline {
     }
 
     /// Stops the front end and the worker.
-    pub fn stop(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         self.ingest.terminate()?;
         self.worker.terminate()?;
         Ok(())

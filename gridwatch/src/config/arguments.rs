@@ -14,7 +14,7 @@ use service::telemetry::LogFormat;
 /// Every flag can also be set in the environment as GRIDWATCH_ and its name, or in a TOML file.
 #[derive(Debug, Parser)]
 #[command(name = "gridwatch", version, max_term_width = 100)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// TOML file with settings; keys are names of flags, sections are names of commands
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
@@ -37,7 +37,7 @@ pub struct Settings {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Accept readings over HTTP and publish them to RabbitMQ
     IngestApi(IngestApi),
     /// Consume batches from RabbitMQ and write them to PostgreSQL
@@ -56,7 +56,7 @@ pub enum Command {
 
 /// Where PostgreSQL is.
 #[derive(Debug, Args)]
-pub struct DatabaseUrl {
+pub(crate) struct DatabaseUrl {
     /// PostgreSQL, as postgres://user:password@host:5432/database; sslmode as in libpq
     #[arg(long, value_name = "URL")]
     pub database_url: String,
@@ -64,7 +64,7 @@ pub struct DatabaseUrl {
 
 /// How readings are accepted.
 #[derive(Debug, Args)]
-pub struct FrontEndOptions {
+pub(crate) struct FrontEndOptions {
     /// Address on which readings are accepted
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     pub listen: SocketAddr,
@@ -97,7 +97,7 @@ pub struct FrontEndOptions {
 
 /// How readings are written.
 #[derive(Debug, Args)]
-pub struct WriterOptions {
+pub(crate) struct WriterOptions {
     /// Number of concurrent transactions, each on its own connection
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = at_least_one)]
     pub writers: usize,
@@ -116,7 +116,7 @@ pub struct WriterOptions {
 
 /// How large the queue on disk may become, and when it is the fallback for RabbitMQ.
 #[derive(Debug, Args)]
-pub struct SpoolOptions {
+pub(crate) struct SpoolOptions {
     /// Upper bound on the size of the queue on disk in bytes; beyond it requests get 503
     #[arg(
         long,
@@ -132,7 +132,7 @@ pub struct SpoolOptions {
 
 /// Where accepted readings are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum SinkChoice {
+pub(crate) enum SinkChoice {
     /// RabbitMQ; a worker writes them to PostgreSQL
     Queue,
     /// PostgreSQL; the response is 201 after the commit
@@ -140,7 +140,7 @@ pub enum SinkChoice {
 }
 
 #[derive(Debug, Args)]
-pub struct IngestApi {
+pub(crate) struct IngestApi {
     #[command(flatten)]
     pub front_end: FrontEndOptions,
     /// Address of /metrics, /healthz and /readyz
@@ -170,7 +170,7 @@ pub struct IngestApi {
 }
 
 #[derive(Debug, Args)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// Address of /metrics, /healthz and /readyz
     #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDR")]
     pub admin: SocketAddr,
@@ -187,7 +187,7 @@ pub struct Worker {
 }
 
 #[derive(Debug, Args)]
-pub struct Standalone {
+pub(crate) struct Standalone {
     /// Directory for all data: the queue on disk and the embedded PostgreSQL
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
@@ -215,7 +215,7 @@ pub struct Standalone {
 }
 
 #[derive(Debug, Args)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// Address on which readings are accepted; another port if it is in use
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     pub listen: SocketAddr,
@@ -242,19 +242,19 @@ pub struct Demo {
 }
 
 #[derive(Debug, Args)]
-pub struct Migrate {
+pub(crate) struct Migrate {
     #[command(flatten)]
     pub database: DatabaseUrl,
 }
 
 #[derive(Debug, Args)]
-pub struct Devices {
+pub(crate) struct Devices {
     #[command(subcommand)]
     pub command: DevicesCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum DevicesCommand {
+pub(crate) enum DevicesCommand {
     /// Register devices with their metrics. Registering again is safe; a given unit replaces the
     /// stored one
     Add {
@@ -275,7 +275,7 @@ pub enum DevicesCommand {
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct Replay {
+pub(crate) struct Replay {
     /// CSV file with a header line
     #[arg(value_name = "FILE")]
     pub file: PathBuf,

@@ -20,11 +20,11 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
-pub use self::arguments::*;
+pub(crate) use self::arguments::*;
 
 /// Loads the settings of this process. Exits with code 2 and a sentence if they are wrong, and with
 /// 0 after printing the help.
-pub fn load() -> Settings {
+pub(crate) fn load() -> Settings {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let file =
         file_of(&arguments).or_else(|| std::env::var_os("GRIDWATCH_CONFIG").map(PathBuf::from));

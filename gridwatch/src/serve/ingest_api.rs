@@ -19,7 +19,7 @@ use crate::config::{IngestApi, SinkChoice};
 const NAME: &str = "gridwatch ingest-api";
 
 /// Runs the command.
-pub async fn run(arguments: IngestApi) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: IngestApi) -> anyhow::Result<()> {
     match arguments.sink {
         SinkChoice::Queue => queued(arguments).await,
         SinkChoice::Direct => direct(arguments).await,

@@ -3,11 +3,11 @@
 //! A command opens its parts, puts them into a [`Deployment`], and runs it. The order of shutdown
 //! is written once, in [`Deployment::run`].
 
-pub mod ingest_api;
+pub(crate) mod ingest_api;
 mod parts;
 mod process;
-pub mod standalone;
-pub mod worker;
+pub(crate) mod standalone;
+pub(crate) mod worker;
 
 use std::sync::Arc;
 
@@ -23,20 +23,20 @@ use self::process::Process;
 use crate::embedded::Embedded;
 
 /// A front end and what it needs.
-pub struct FrontEnd {
+pub(crate) struct FrontEnd {
     config: front_end::Config,
     listener: TcpListener,
     sink: Arc<dyn Sink>,
 }
 
 /// A worker and what it needs.
-pub struct Worker {
+pub(crate) struct Worker {
     config: ::worker::Config,
     source: Box<dyn Source>,
 }
 
 /// The parts of one process. Those that a deployment mode does not have are `None`.
-pub struct Deployment {
+pub(crate) struct Deployment {
     front_end: Option<FrontEnd>,
     worker: Option<Worker>,
     queue: Option<Queue>,
@@ -58,7 +58,7 @@ impl Deployment {
     ///
     /// The worker stops after the front end, because in direct mode it has to store what the front
     /// end accepts last.
-    pub async fn run(self, process: Process) -> anyhow::Result<()> {
+    pub(crate) async fn run(self, process: Process) -> anyhow::Result<()> {
         let context = process.context();
         let worker_stop = match &self.front_end {
             Some(_) => CancellationToken::new(),

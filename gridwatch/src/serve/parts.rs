@@ -23,12 +23,12 @@ use crate::config::{DatabaseUrl, FrontEndOptions, SpoolOptions, WriterOptions};
 /// Upper bound on the memory of all bodies in flight in one process, in bytes.
 const BODY_BUDGET: usize = 96 * 1024 * 1024;
 /// Connections of the front end to PostgreSQL: one refreshes the registry, one registers.
-pub const FRONT_END_CONNECTIONS: usize = 2;
+pub(super) const FRONT_END_CONNECTIONS: usize = 2;
 /// Upper bound on the time of a statement of the front end.
-pub const FRONT_END_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const FRONT_END_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Upper bound on the time of a statement of the worker: a COPY of a full transaction on a slow
 /// disk.
-pub const WORKER_STATEMENT_TIMEOUT: Duration = Duration::from_secs(300);
+pub(super) const WORKER_STATEMENT_TIMEOUT: Duration = Duration::from_secs(300);
 /// Default of `--max-in-flight` with a queue.
 const IN_FLIGHT_QUEUED: usize = 4;
 /// Default of `--max-in-flight` without a queue: as many batches as a transaction of the worker
@@ -39,7 +39,7 @@ const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
 impl FrontEndOptions {
     /// The settings of a front end.
-    pub fn config(
+    pub(crate) fn config(
         &self,
         unknown_devices: UnknownDevices,
         grace: Duration,
@@ -70,7 +70,7 @@ impl FrontEndOptions {
 
 impl WriterOptions {
     /// The settings of a worker.
-    pub fn config(&self, grace: Duration) -> ::worker::Config {
+    pub(crate) fn config(&self, grace: Duration) -> ::worker::Config {
         ::worker::Config {
             writers: self.writers,
             max_rows: self.max_rows,
@@ -79,7 +79,7 @@ impl WriterOptions {
     }
 
     /// Connections of a worker to PostgreSQL.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.writers + ::worker::SPARE_CONNECTIONS
     }
 }
@@ -89,13 +89,17 @@ impl DatabaseUrl {
     ///
     /// # Errors
     /// [`UsageError`]: it is not a valid URL.
-    pub fn parse(&self, name: &str, statement_timeout: Duration) -> Result<Database, UsageError> {
+    pub(crate) fn parse(
+        &self,
+        name: &str,
+        statement_timeout: Duration,
+    ) -> Result<Database, UsageError> {
         database(&self.database_url, name, statement_timeout)
     }
 }
 
 /// Parses `--database-url`.
-pub fn database(
+pub(super) fn database(
     url: &str,
     name: &str,
     statement_timeout: Duration,
@@ -107,13 +111,13 @@ pub fn database(
 }
 
 /// Parses `--amqp-url`.
-pub fn broker(url: &str) -> Result<Broker, UsageError> {
+pub(super) fn broker(url: &str) -> Result<Broker, UsageError> {
     url.parse()
         .map_err(|error| UsageError(format!("--amqp-url: {error}")))
 }
 
 /// The sink in front of RabbitMQ, with or without a spool as fallback, and its tasks.
-pub struct Queue {
+pub(super) struct Queue {
     sink: Arc<dyn Sink>,
     drain: Option<JoinHandle<()>>,
     supervisor: JoinHandle<()>,
@@ -123,7 +127,7 @@ pub struct Queue {
 impl Queue {
     /// Starts to connect. With a spool, batches that RabbitMQ does not confirm within
     /// `primary_timeout` go there.
-    pub fn start(
+    pub(super) fn start(
         context: &Context,
         broker: Broker,
         spool: Option<(Spool, SpoolSource)>,
@@ -152,12 +156,12 @@ impl Queue {
     }
 
     /// The sink for the front end.
-    pub fn sink(&self) -> Arc<dyn Sink> {
+    pub(super) fn sink(&self) -> Arc<dyn Sink> {
         self.sink.clone()
     }
 
     /// Closes the connection. Batches that are not delivered remain in the spool.
-    pub async fn close(self) {
+    pub(super) async fn close(self) {
         self.stop.cancel();
         for task in self.drain.into_iter().chain([self.supervisor]) {
             let _ = task.await;
@@ -166,7 +170,7 @@ impl Queue {
 }
 
 /// An open spool, and the tasks that observe it.
-pub struct OpenSpool {
+pub(super) struct OpenSpool {
     spool: Spool,
     guard: spool::Guard,
     monitor: JoinHandle<()>,
@@ -180,7 +184,7 @@ impl OpenSpool {
     ///
     /// # Errors
     /// [`UsageError`]: the directory cannot be used, or another process uses it.
-    pub async fn open(
+    pub(super) async fn open(
         context: &Context,
         directory: &Path,
         options: &SpoolOptions,
@@ -224,7 +228,7 @@ impl OpenSpool {
     ///
     /// # Errors
     /// The disk failed.
-    pub async fn close(self) -> anyhow::Result<()> {
+    pub(super) async fn close(self) -> anyhow::Result<()> {
         self.stop.cancel();
         let _ = self.monitor.await;
         let _ = self.on_failure.await;

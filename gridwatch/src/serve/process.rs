@@ -18,7 +18,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 const ADMIN_GRACE: Duration = Duration::from_secs(1);
 
 /// The process, with its admin port open.
-pub struct Process {
+pub(crate) struct Process {
     context: Context,
     admin_stop: CancellationToken,
     tasks: [JoinHandle<()>; 2],
@@ -29,7 +29,7 @@ impl Process {
     ///
     /// # Errors
     /// [`UsageError`]: the address cannot be used.
-    pub async fn start(admin: SocketAddr, components: &[Component]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(admin: SocketAddr, components: &[Component]) -> anyhow::Result<Self> {
         let listener = bind("--admin", admin).await?;
         let metrics = Metrics::install()?;
         let context = Context {
@@ -58,12 +58,12 @@ impl Process {
     }
 
     /// What the stages of the process share.
-    pub fn context(&self) -> Context {
+    pub(crate) fn context(&self) -> Context {
         self.context.clone()
     }
 
     /// Closes the admin port.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         self.admin_stop.cancel();
         for task in self.tasks {
             let _ = task.await;
@@ -76,7 +76,7 @@ impl Process {
 ///
 /// # Errors
 /// [`UsageError`] that names the flag.
-pub async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener, UsageError> {
+pub(super) async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener, UsageError> {
     TcpListener::bind(address)
         .await
         .map_err(|error| UsageError(format!("{flag} {address}: cannot listen: {error}")))

@@ -28,7 +28,7 @@ use crate::migrate;
 const NAME: &str = "gridwatch standalone";
 
 /// Runs the command.
-pub async fn run(arguments: Standalone) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: Standalone) -> anyhow::Result<()> {
     let (deployment, process) = open(arguments).await?;
     deployment.run(process).await
 }
@@ -37,7 +37,7 @@ pub async fn run(arguments: Standalone) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A flag is wrong, a directory or an address is in use, or the database cannot be migrated.
-pub async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, Process)> {
+pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, Process)> {
     let Standalone {
         front_end,
         writer,

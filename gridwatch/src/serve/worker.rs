@@ -9,7 +9,7 @@ use super::{Deployment, Worker};
 use crate::config;
 
 /// Runs the command.
-pub async fn run(arguments: config::Worker) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: config::Worker) -> anyhow::Result<()> {
     let config::Worker { writer, grace, .. } = &arguments;
     let broker = broker(&arguments.amqp_url)?;
     let database = arguments

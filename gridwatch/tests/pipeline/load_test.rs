@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 use crate::support::*;
 
 /// A scenario of a few seconds; `rest` is appended to its TOML.
-pub fn scenario(rest: &str) -> Scenario {
+pub(crate) fn scenario(rest: &str) -> Scenario {
     let head = "name = 'test'\nrate = 10000\nduration = '3s'\nwarm-up = '500ms'\n\
                 batch = 50\nconnections = 16\n";
     Scenario::parse(&format!("{head}{rest}")).unwrap()
 }
 
 /// Starts a run that reads the metrics of the site's processes.
-pub fn start(site: &Site, scenario: Scenario) -> tokio::task::JoinHandle<RunOutcome> {
+pub(crate) fn start(site: &Site, scenario: Scenario) -> tokio::task::JoinHandle<RunOutcome> {
     start_until(site, scenario, CancellationToken::new())
 }
 
@@ -57,7 +57,7 @@ fn start_until(
 
 /// Verifies a run with the counters of the site's processes. Waits up to `limit` until every
 /// accepted reading is processed.
-pub async fn verify(site: &Site, found: &RunOutcome, limit: Duration) -> Verdict {
+pub(crate) async fn verify(site: &Site, found: &RunOutcome, limit: Duration) -> Verdict {
     let processes = [&site.ingest, &site.worker];
     let admins: Vec<_> = processes
         .iter()

@@ -34,7 +34,7 @@ use crate::timestamp::Precision;
 const LARGE: usize = 256 * 1024;
 
 /// What the handler works with. One per process.
-pub struct Readings {
+pub(crate) struct Readings {
     /// Limits on bodies.
     pub bodies: Bodies,
     /// Names in memory.
@@ -97,7 +97,7 @@ impl ReadingsRequest {
 
 /// Handles a request. This is not an `async fn`, whose future would hold the whole head and is
 /// allocated for every request.
-pub fn post(
+pub(crate) fn post(
     State(readings): State<Arc<Readings>>,
     request: Request,
 ) -> impl Future<Output = Response> + Send {

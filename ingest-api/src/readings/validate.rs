@@ -54,7 +54,7 @@ impl ValidatedRequest {
     }
 
     /// Number of rejected readings.
-    pub fn rejections(&self) -> u64 {
+    pub(super) fn rejections(&self) -> u64 {
         self.rejected.values().sum()
     }
 }

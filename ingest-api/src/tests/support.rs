@@ -21,17 +21,17 @@ use crate::registry::{Freshness, Registry};
 use crate::{Config, Confirms, UnknownDevices, coalesce};
 
 /// Longest body in bytes.
-pub const MAX_BODY: usize = 250_000;
+pub(super) const MAX_BODY: usize = 250_000;
 
 /// A registered device with the metric `p`, and a registered device that is inactive.
-pub const METER: &str = "meter-1";
-pub const INACTIVE: &str = "meter-off";
+pub(super) const METER: &str = "meter-1";
+pub(super) const INACTIVE: &str = "meter-off";
 
 /// Name and value of a header.
-pub type Header = (&'static str, &'static str);
+pub(super) type Header = (&'static str, &'static str);
 
 /// The front end, and what it counts.
-pub struct FrontEnd {
+pub(super) struct FrontEnd {
     router: Router,
     pub sent: Option<SentBatches>,
     counters: Counters,
@@ -39,7 +39,7 @@ pub struct FrontEnd {
 
 /// What a test changes of a front end.
 #[derive(Clone, Copy)]
-pub struct Setup {
+pub(super) struct Setup {
     pub unknown_devices: UnknownDevices,
     pub freshness: Freshness,
     pub response_timeout: Option<Duration>,
@@ -62,7 +62,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    pub fn start(self) -> FrontEnd {
+    pub(super) fn start(self) -> FrontEnd {
         let counters = Counters::record();
         let (sink, sent) = RecordingSink::new();
         let config = Config {
@@ -125,7 +125,7 @@ fn registry(freshness: Freshness) -> Arc<Registry> {
 
 /// A response with its body.
 #[derive(Debug)]
-pub struct JsonResponse {
+pub(super) struct JsonResponse {
     pub status: u16,
     pub body: Value,
 }
@@ -151,17 +151,17 @@ impl JsonResponse {
     }
 
     /// The code of an error; `None` for a success.
-    pub fn code(&self) -> Option<&str> {
+    pub(super) fn code(&self) -> Option<&str> {
         self.body["code"].as_str()
     }
 
     /// `accepted`, `rejected` and `unavailable`; 0 for a member that is absent.
-    pub fn counts(&self) -> [u64; 3] {
+    pub(super) fn counts(&self) -> [u64; 3] {
         ["accepted", "rejected", "unavailable"].map(|name| self.body[name].as_u64().unwrap_or(0))
     }
 
     /// Index and code of each rejected reading.
-    pub fn errors(&self) -> Vec<(u64, &str)> {
+    pub(super) fn errors(&self) -> Vec<(u64, &str)> {
         let errors = self.body["errors"].as_array();
         errors
             .into_iter()
@@ -178,7 +178,7 @@ impl JsonResponse {
 
 impl FrontEnd {
     /// Sends a request and waits for its response.
-    pub fn send<B: Into<Body>>(
+    pub(super) fn send<B: Into<Body>>(
         &self,
         method: &str,
         uri: &str,
@@ -195,24 +195,24 @@ impl FrontEnd {
     }
 
     /// Sends readings as JSON.
-    pub async fn post(&self, query: &str, body: &Value) -> JsonResponse {
+    pub(super) async fn post(&self, query: &str, body: &Value) -> JsonResponse {
         let uri = format!("/v1/readings{query}");
         self.send("POST", &uri, &[], body.to_string()).await
     }
 
     /// The sum of a counter over all labels.
-    pub fn counted(&self, metric: metric::Metric) -> u64 {
+    pub(super) fn counted(&self, metric: metric::Metric) -> u64 {
         self.counters.sum(metric.name, &[])
     }
 
     /// Readings that were counted as unavailable for this reason.
-    pub fn unavailable(&self, reason: &str) -> u64 {
+    pub(super) fn unavailable(&self, reason: &str) -> u64 {
         let labels = [(metric::LABEL_REASON, reason)];
         self.counters.sum(metric::UNAVAILABLE.name, &labels)
     }
 
     /// Asserts that the counters balance: each reading is counted once.
-    pub fn assert_books(&self, what: &str) {
+    pub(super) fn assert_books(&self, what: &str) {
         let [received, accepted, rejected, unavailable] = [
             metric::RECEIVED,
             metric::ACCEPTED,
@@ -229,16 +229,16 @@ impl FrontEnd {
 }
 
 /// A reading of now.
-pub fn reading(device: &str, metric: &str) -> Value {
+pub(super) fn reading(device: &str, metric: &str) -> Value {
     at(device, metric, clock::now() / 1_000_000)
 }
 
 /// A reading of this second.
-pub fn at(device: &str, metric: &str, second: i64) -> Value {
+pub(super) fn at(device: &str, metric: &str, second: i64) -> Value {
     json!({"device": device, "metric": metric, "value": 1.5, "measured_at": second})
 }
 
 /// A reading without a time of its own.
-pub fn untimed(device: &str, metric: &str) -> Value {
+pub(super) fn untimed(device: &str, metric: &str) -> Value {
     json!({"device": device, "metric": metric, "value": 1.5})
 }

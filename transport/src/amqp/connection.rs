@@ -126,19 +126,19 @@ impl Broker {
 
 impl AmqpConnection {
     /// Whether the connection can still be used.
-    pub fn usable(&self) -> bool {
+    pub(super) fn usable(&self) -> bool {
         !self.broken.is_cancelled()
             && self.connection.status().connected()
             && self.channel.status().connected()
     }
 
     /// Whether the broker has blocked the connection because of a memory or disk alarm.
-    pub fn blocked(&self) -> bool {
+    pub(super) fn blocked(&self) -> bool {
         self.connection.status().blocked()
     }
 
     /// Closes the connection. The broker puts unacknowledged messages back into the queue.
-    pub async fn close(&self) {
+    pub(super) async fn close(&self) {
         let closing = self.connection.close(200, "closing".into());
         let closed = tokio::time::timeout(CONNECT_TIMEOUT, closing).await;
         if !matches!(closed, Ok(Ok(()))) {

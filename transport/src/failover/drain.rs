@@ -27,7 +27,11 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    pub fn new(primary: Arc<dyn Sink>, source: SpoolSource, primary_down: PrimaryDown) -> Self {
+    pub(super) fn new(
+        primary: Arc<dyn Sink>,
+        source: SpoolSource,
+        primary_down: PrimaryDown,
+    ) -> Self {
         Self {
             primary,
             source,
@@ -37,7 +41,7 @@ impl Drain {
     }
 
     /// Delivers what is in the spool, and what is appended to it later. Never completes.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         loop {
             while self.window.is_empty() {
                 self.fill().await;

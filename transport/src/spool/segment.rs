@@ -15,7 +15,7 @@ use super::record::{self, Header, Kind};
 const EXTENSION: &str = "segment";
 
 /// The file of the segment whose first record is `first`.
-pub fn path(directory: &Path, key: u32, first: u64) -> PathBuf {
+pub(super) fn path(directory: &Path, key: u32, first: u64) -> PathBuf {
     directory.join(format!("{first:020}-{key:08x}.{EXTENSION}"))
 }
 
@@ -24,7 +24,7 @@ pub fn path(directory: &Path, key: u32, first: u64) -> PathBuf {
 ///
 /// # Errors
 /// The directory cannot be read, or the name of a segment is not valid or has another key.
-pub fn list(directory: &Path) -> io::Result<(Option<u32>, Vec<u64>)> {
+pub(super) fn list(directory: &Path) -> io::Result<(Option<u32>, Vec<u64>)> {
     let (mut key, mut firsts) = (None, Vec::new());
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -59,13 +59,13 @@ fn parse_name(path: &Path) -> Option<(u64, u32)> {
 }
 
 /// Makes it durable that files of `directory` were created, renamed or removed.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
 /// The content of a segment.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Scan {
+pub(super) struct Scan {
     /// Where the records are; adjacent ones are merged into one range.
     pub valid: Vec<Range<usize>>,
     /// The bytes between records that are not records.
@@ -80,7 +80,7 @@ pub struct Scan {
 
 /// Scans a segment whose payloads have sequences from `first` on, and passes each record to
 /// `visit`.
-pub fn scan(bytes: &[u8], key: u32, first: u64, mut visit: impl FnMut(Header)) -> Scan {
+pub(super) fn scan(bytes: &[u8], key: u32, first: u64, mut visit: impl FnMut(Header)) -> Scan {
     let mut scan = Scan {
         next_sequence: first,
         ..Scan::default()

@@ -26,7 +26,7 @@ const MAX_GROUP_BYTES: usize = 4 * 1024 * 1024;
 
 /// A payload to append, and where the result goes.
 #[derive(Debug)]
-pub struct Append {
+pub(super) struct Append {
     pub payload: Bytes,
     pub readings: u32,
     pub appended_at: Micros,
@@ -41,7 +41,7 @@ impl Append {
 }
 
 #[derive(Debug)]
-pub enum Command {
+pub(super) enum Command {
     Append(Append),
     Acknowledge(Acknowledgement),
     /// Ends the writer after the commands before this one.
@@ -50,7 +50,7 @@ pub enum Command {
 
 /// Everything up to a sequence is acknowledged.
 #[derive(Debug, Clone, Copy)]
-pub struct Acknowledgement {
+pub(super) struct Acknowledgement {
     pub through: u64,
     /// Number of records that were not acknowledged before.
     pub records: u64,
@@ -61,7 +61,7 @@ pub struct Acknowledgement {
 }
 
 /// The state of the writer's thread.
-pub struct Writer {
+pub(super) struct Writer {
     config: Config,
     shared: Arc<Shared>,
     sync: fn(&File) -> io::Result<()>,
@@ -90,7 +90,7 @@ impl Writer {
     ///
     /// # Errors
     /// The current segment cannot be opened, or the thread cannot be started.
-    pub fn start(
+    pub(super) fn start(
         config: Config,
         recovered: Recovered,
         shared: Arc<Shared>,

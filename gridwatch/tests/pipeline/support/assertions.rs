@@ -15,7 +15,7 @@ use super::{BEGIN, LIMIT, SentRequest, Site, try_connect};
 
 /// Readings by outcome of the front ends that are running.
 #[derive(Debug, Clone, Copy)]
-pub struct FrontEndCounters {
+pub(crate) struct FrontEndCounters {
     pub received: u64,
     pub accepted: u64,
     pub rejected: u64,
@@ -26,7 +26,7 @@ pub struct FrontEndCounters {
 
 /// What became of the readings that were accepted.
 #[derive(Debug, Clone, Copy)]
-pub struct Outcomes {
+pub(crate) struct Outcomes {
     pub persisted: u64,
     pub duplicate: u64,
     pub conflict: u64,
@@ -41,7 +41,7 @@ impl Outcomes {
 
 /// Rows of the tables that hold readings.
 #[derive(Debug, Clone, Copy)]
-pub struct Rows {
+pub(crate) struct Rows {
     pub reading: u64,
     pub conflict: u64,
     pub dead_letter: u64,
@@ -49,7 +49,7 @@ pub struct Rows {
 
 /// Every number that has to balance.
 #[derive(Debug, Clone, Copy)]
-pub struct Books {
+pub(crate) struct Books {
     /// Sums over the front ends that are running; `None` if there are none.
     pub front_ends: Option<FrontEndCounters>,
     /// Whether every front end that was started is running. The counters of the others are lost.
@@ -68,7 +68,7 @@ pub struct Books {
 
 impl Books {
     /// Compares the numbers; the error states the first two that differ.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let ledger_readings = self.ledger_readings;
         if let Some(front) = self.front_ends {
             let FrontEndCounters {
@@ -205,7 +205,7 @@ impl Site {
     }
 
     /// Compares the books once.
-    pub async fn check_books(&self) -> anyhow::Result<()> {
+    pub(crate) async fn check_books(&self) -> anyhow::Result<()> {
         let books = self.read_books().await?;
         books
             .check()
@@ -213,7 +213,7 @@ impl Site {
     }
 
     /// Waits until every accepted reading is processed and the books balance.
-    pub async fn wait_for_books(&self) -> anyhow::Result<()> {
+    pub(crate) async fn wait_for_books(&self) -> anyhow::Result<()> {
         until_ok("the books balance", self.books_limit, async || {
             self.check_books().await
         })
@@ -222,7 +222,7 @@ impl Site {
 
     /// As [`Site::wait_for_books`]; an error fails the test. A site asserts the same when it is
     /// dropped; tests that stop a process afterwards call this while its counters can be read.
-    pub async fn assert_books(&self) {
+    pub(crate) async fn assert_books(&self) {
         if let Err(error) = self.wait_for_books().await {
             panic!("{error:#}");
         }
@@ -232,7 +232,7 @@ impl Site {
 /// Compares the table with the requests: every accepted reading is stored, every stored reading was
 /// sent, and every value is stored as it was sent. The key of the table ensures that each is there
 /// once.
-pub async fn check_stored(
+pub(crate) async fn check_stored(
     database: &tokio_postgres::Client,
     sent: &[SentRequest],
 ) -> anyhow::Result<()> {
@@ -270,7 +270,7 @@ pub async fn check_stored(
 }
 
 /// Waits until [`check_stored`] succeeds.
-pub async fn assert_stored(site: &Site, sent: &[SentRequest]) {
+pub(crate) async fn assert_stored(site: &Site, sent: &[SentRequest]) {
     let stored = until_ok("every accepted reading is stored", LIMIT, async || {
         check_stored(&try_connect(&site.database_url).await?, sent).await
     });

@@ -16,25 +16,25 @@ use tokio::task::JoinHandle;
 use super::{Client, LIMIT, Response, Site};
 
 /// 2026-11-01T00:00:00Z in microseconds; the readings of the tests are measured from here on.
-pub const BEGIN: i64 = 1_793_491_200_000_000;
+pub(crate) const BEGIN: i64 = 1_793_491_200_000_000;
 
 /// The header of a JSON body.
-pub const JSON: (&str, &str) = ("content-type", "application/json");
+pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// A reading as JSON, measured `at` seconds after [`BEGIN`].
-pub fn reading(device: &str, metric: &str, at: i64, value: f64) -> Value {
+pub(crate) fn reading(device: &str, metric: &str, at: i64, value: f64) -> Value {
     let measured_at = BEGIN / 1_000_000 + at;
     json!({"device": device, "metric": metric, "value": value, "measured_at": measured_at})
 }
 
 /// A client whose requests time out after a minute.
-pub fn http_client() -> Client {
+pub(crate) fn http_client() -> Client {
     Client::new(Duration::from_secs(60))
 }
 
 /// Sends `POST /v1/readings` to the front end at `listen` (`host:port`). `query` is empty or starts
 /// with a question mark.
-pub async fn post_readings(
+pub(crate) async fn post_readings(
     client: &Client,
     listen: &str,
     query: &str,
@@ -46,7 +46,7 @@ pub async fn post_readings(
 }
 
 /// Clients that send requests one after the other, each reading once, until they are stopped.
-pub struct LoadClients {
+pub(crate) struct LoadClients {
     stop: Arc<AtomicBool>,
     accepted: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Vec<SentRequest>>>,
@@ -54,7 +54,7 @@ pub struct LoadClients {
 
 /// A request: `count` readings of a device from second `first` on. The value of each reading is its
 /// second.
-pub struct SentRequest {
+pub(crate) struct SentRequest {
     pub device: String,
     pub first: i64,
     pub count: i64,
@@ -63,7 +63,7 @@ pub struct SentRequest {
 
 impl SentRequest {
     /// A request with one reading of a device.
-    pub fn of_one(device: &str, at: i64, accepted: bool) -> Self {
+    pub(crate) fn of_one(device: &str, at: i64, accepted: bool) -> Self {
         Self {
             device: device.to_owned(),
             first: at,
@@ -75,12 +75,12 @@ impl SentRequest {
 
 impl LoadClients {
     /// Starts this many clients of a site; each request has `batch` readings.
-    pub fn start(site: &Site, clients: usize, batch: i64) -> Self {
+    pub(crate) fn start(site: &Site, clients: usize, batch: i64) -> Self {
         Self::start_on(&site.listen, "load", clients, batch)
     }
 
     /// As [`LoadClients::start`], for a front end and for devices whose names start with `prefix`.
-    pub fn start_on(listen: &str, prefix: &str, clients: usize, batch: i64) -> Self {
+    pub(crate) fn start_on(listen: &str, prefix: &str, clients: usize, batch: i64) -> Self {
         let http = http_client();
         let stop = Arc::new(AtomicBool::new(false));
         let accepted = Arc::new(AtomicU64::new(0));
@@ -122,12 +122,12 @@ impl LoadClients {
     }
 
     /// Readings that were accepted so far.
-    pub fn accepted(&self) -> u64 {
+    pub(crate) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 
     /// Waits until this many more readings were accepted.
-    pub async fn wait_accepted(&self, more: u64) {
+    pub(crate) async fn wait_accepted(&self, more: u64) {
         let goal = self.accepted() + more;
         until_async(
             &format!("{goal} readings are accepted"),
@@ -138,7 +138,7 @@ impl LoadClients {
     }
 
     /// Stops the clients and returns all of their requests.
-    pub async fn stop(self) -> Vec<SentRequest> {
+    pub(crate) async fn stop(self) -> Vec<SentRequest> {
         self.stop.store(true, Ordering::Relaxed);
         let mut sent = Vec::new();
         for client in self.clients {
@@ -149,7 +149,7 @@ impl LoadClients {
 }
 
 /// `data/meterusage.csv`, if it lies beside the checkout.
-pub fn meter_file() -> Option<PathBuf> {
+pub(crate) fn meter_file() -> Option<PathBuf> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/meterusage.csv");
     file.is_file().then_some(file)
 }

@@ -10,12 +10,12 @@ mod site;
 
 use std::time::Duration;
 
-pub use service::client::{Client, Response};
+pub(crate) use service::client::{Client, Response};
 
-pub use assertions::*;
-pub use load::*;
-pub use servers::*;
-pub use site::*;
+pub(crate) use assertions::*;
+pub(crate) use load::*;
+pub(crate) use servers::*;
+pub(crate) use site::*;
 
 /// Ends a test that hangs; no condition needs nearly as long.
-pub const LIMIT: Duration = Duration::from_secs(90);
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);

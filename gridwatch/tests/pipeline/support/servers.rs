@@ -9,11 +9,11 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use testbed::postgres::Postgres;
-pub use testbed::postgres::connect as try_connect;
+pub(crate) use testbed::postgres::connect as try_connect;
 use testbed::rabbitmq::RabbitMq;
 
 /// One PostgreSQL and one RabbitMQ.
-pub struct Servers {
+pub(crate) struct Servers {
     pub postgres: Postgres,
     pub rabbitmq: RabbitMq,
 }
@@ -32,12 +32,12 @@ impl Servers {
     }
 
     /// Creates a database without tables and returns its URL.
-    pub fn empty_database(&self) -> String {
+    pub(crate) fn empty_database(&self) -> String {
         self.create_database(&unique_name("empty"), "")
     }
 
     /// Creates a database with all tables and returns its URL.
-    pub fn migrated_database(&self) -> String {
+    pub(crate) fn migrated_database(&self) -> String {
         self.create_database(&unique_name("site"), "TEMPLATE template")
     }
 
@@ -58,19 +58,19 @@ fn unique_name(prefix: &str) -> String {
 }
 
 /// Servers that no test stops.
-pub static SHARED: LazyLock<Servers> = LazyLock::new(|| Servers::start(64));
+pub(crate) static SHARED: LazyLock<Servers> = LazyLock::new(|| Servers::start(64));
 
 /// Servers that tests stop, one test at a time.
-pub static FRAGILE: LazyLock<tokio::sync::Mutex<Servers>> =
+pub(crate) static FRAGILE: LazyLock<tokio::sync::Mutex<Servers>> =
     LazyLock::new(|| tokio::sync::Mutex::new(Servers::start(8)));
 
 /// The binary under test.
-pub fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_gridwatch"))
 }
 
 /// Runs a command of the binary and waits until it has exited.
-pub fn gridwatch(arguments: &[&str]) -> Output {
+pub(crate) fn gridwatch(arguments: &[&str]) -> Output {
     Command::new(program())
         .args(arguments)
         .output()
@@ -79,7 +79,7 @@ pub fn gridwatch(arguments: &[&str]) -> Output {
 
 /// Runs a future to completion on its own thread and runtime, so that synchronous code which is
 /// called from a runtime can wait for it.
-pub fn block_on<F>(start: impl FnOnce() -> F + Send) -> F::Output
+pub(crate) fn block_on<F>(start: impl FnOnce() -> F + Send) -> F::Output
 where
     F: Future<Output: Send>,
 {
@@ -95,6 +95,6 @@ where
 }
 
 /// Connects to a database; an error fails the test.
-pub async fn connect(url: &str) -> tokio_postgres::Client {
+pub(crate) async fn connect(url: &str) -> tokio_postgres::Client {
     try_connect(url).await.unwrap()
 }

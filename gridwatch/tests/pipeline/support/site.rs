@@ -22,13 +22,13 @@ use super::{
 
 /// What a process of a site does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     FrontEnd,
     Worker,
 }
 
 /// A database, a virtual host, and the processes of one test.
-pub struct Site {
+pub(crate) struct Site {
     pub database_url: String,
     /// The URL of the broker, without the proxy.
     pub amqp_url: String,
@@ -79,12 +79,12 @@ impl Drop for Site {
 /// Construction.
 impl Site {
     /// A site on the shared servers, without processes.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::on_servers(&SHARED)
     }
 
     /// A site on these servers, without processes.
-    pub fn on_servers(servers: &Servers) -> Self {
+    pub(crate) fn on_servers(servers: &Servers) -> Self {
         Self {
             server_logs: [
                 servers.postgres.directory().join("log"),
@@ -111,7 +111,7 @@ impl Site {
     }
 
     /// A site with a front end that registers unknown devices, and a worker.
-    pub fn running() -> Self {
+    pub(crate) fn running() -> Self {
         let mut site = Self::new();
         site.start_ingest(&["--unknown-devices", "register"]);
         site.start_worker(&[]);
@@ -119,14 +119,14 @@ impl Site {
     }
 
     /// Uses another database.
-    pub fn with_database(mut self, url: String) -> Self {
+    pub(crate) fn with_database(mut self, url: String) -> Self {
         self.database_url = url;
         self
     }
 
     /// Puts a faulty proxy between the broker and the processes of one role. Processes that were
     /// started before keep their connections.
-    pub async fn behind_proxy(mut self, role: Role) -> Self {
+    pub(crate) async fn behind_proxy(mut self, role: Role) -> Self {
         let proxy = FaultyProxy::start(self.broker_address.clone()).await;
         self.proxy = Some(Arc::new(proxy.unwrap()));
         self.proxied = Some(role);
@@ -134,17 +134,17 @@ impl Site {
     }
 
     /// Connects the processes that are started from now on to the broker directly.
-    pub fn bypass_proxy(&mut self) {
+    pub(crate) fn bypass_proxy(&mut self) {
         self.proxied = None;
     }
 
     /// The proxy of [`Site::behind_proxy`].
-    pub fn proxy(&self) -> Arc<FaultyProxy> {
+    pub(crate) fn proxy(&self) -> Arc<FaultyProxy> {
         self.proxy.clone().expect("the site has a proxy")
     }
 
     /// Declares that the books of this site cannot balance, because `reason`.
-    pub fn books_cannot_balance(&mut self, reason: &'static str) {
+    pub(crate) fn books_cannot_balance(&mut self, reason: &'static str) {
         self.unbalanced = Some(reason);
     }
 }
@@ -152,7 +152,7 @@ impl Site {
 /// Processes.
 impl Site {
     /// The URL of the broker for processes of this role.
-    pub fn amqp_url_for(&self, role: Role) -> String {
+    pub(crate) fn amqp_url_for(&self, role: Role) -> String {
         match &self.proxy {
             Some(proxy) if self.proxied == Some(role) => {
                 let proxy = proxy.address().to_string();
@@ -163,14 +163,14 @@ impl Site {
     }
 
     /// Starts the front end with these further flags and waits until it is ready.
-    pub fn start_ingest(&mut self, more: &[&str]) {
+    pub(crate) fn start_ingest(&mut self, more: &[&str]) {
         let (process, listen) = self.start_front_end(more);
         self.ingest = Some(process);
         self.listen = listen;
     }
 
     /// Starts one more front end and returns its address.
-    pub fn start_another_ingest(&mut self, more: &[&str]) -> String {
+    pub(crate) fn start_another_ingest(&mut self, more: &[&str]) -> String {
         let (process, listen) = self.start_front_end(more);
         self.other_front_ends.push(process);
         listen
@@ -200,7 +200,7 @@ impl Site {
     }
 
     /// Starts the worker with these further flags and waits until it is ready.
-    pub fn start_worker(&mut self, more: &[&str]) {
+    pub(crate) fn start_worker(&mut self, more: &[&str]) {
         let admin = free_address();
         let amqp = self.amqp_url_for(Role::Worker);
         let arguments = [
@@ -222,22 +222,22 @@ impl Site {
     }
 
     /// The front end.
-    pub fn ingest(&self) -> &Process {
+    pub(crate) fn ingest(&self) -> &Process {
         self.ingest.as_ref().expect("a front end was started")
     }
 
     /// The worker.
-    pub fn worker(&self) -> &Process {
+    pub(crate) fn worker(&self) -> &Process {
         self.worker.as_ref().expect("a worker was started")
     }
 
     /// Kills the front end; its counters are lost.
-    pub fn kill_ingest(&mut self) {
+    pub(crate) fn kill_ingest(&mut self) {
         kill(self.ingest.take().expect("a front end was started"));
     }
 
     /// Kills the worker; its counters are lost.
-    pub fn kill_worker(&mut self) {
+    pub(crate) fn kill_worker(&mut self) {
         kill(self.worker.take().expect("a worker was started"));
     }
 
@@ -247,7 +247,7 @@ impl Site {
 
     /// Ends the worker, which returns what it has not acknowledged to the queue, and asserts that
     /// the queue is empty.
-    pub async fn assert_all_acknowledged(&mut self) {
+    pub(crate) async fn assert_all_acknowledged(&mut self) {
         let mut worker = self.worker.take().expect("a worker was started");
         let status = worker.terminate().unwrap();
         assert!(status.success(), "{status}");
@@ -260,7 +260,7 @@ impl Site {
 /// HTTP.
 impl Site {
     /// Sends `POST /v1/readings`, with a query string and headers.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         query: &str,
         headers: &[(&str, &str)],
@@ -272,7 +272,7 @@ impl Site {
     }
 
     /// Sends readings as JSON.
-    pub async fn post(&self, body: Value) -> Response {
+    pub(crate) async fn post(&self, body: Value) -> Response {
         self.send("", &[JSON], body.to_string()).await
     }
 }
@@ -280,22 +280,22 @@ impl Site {
 /// The database.
 impl Site {
     /// A new connection to the database.
-    pub async fn sql(&self) -> tokio_postgres::Client {
+    pub(crate) async fn sql(&self) -> tokio_postgres::Client {
         connect(&self.database_url).await
     }
 
     /// Runs statements.
-    pub async fn execute(&self, statements: &str) {
+    pub(crate) async fn execute(&self, statements: &str) {
         self.sql().await.batch_execute(statements).await.unwrap();
     }
 
     /// The first column of the first row.
-    pub async fn query_int(&self, query: &str) -> i64 {
+    pub(crate) async fn query_int(&self, query: &str) -> i64 {
         self.sql().await.query_one(query, &[]).await.unwrap().get(0)
     }
 
     /// Waits until at least this many readings are in the ledger.
-    pub async fn wait_in_ledger(&self, readings: i64) {
+    pub(crate) async fn wait_in_ledger(&self, readings: i64) {
         let sql = self.sql().await;
         let what = format!("{readings} readings are in the ledger");
         until_async(&what, LIMIT, async || {
@@ -309,7 +309,7 @@ impl Site {
     }
 
     /// Waits until a transaction waits for a lock on this table.
-    pub async fn wait_for_lock_on(&self, table: &str) {
+    pub(crate) async fn wait_for_lock_on(&self, table: &str) {
         let waiting = format!(
             "SELECT count(*) FROM pg_locks \
              WHERE NOT granted AND relation = '{table}'::regclass"
@@ -322,7 +322,7 @@ impl Site {
 /// The broker.
 impl Site {
     /// The number of messages in a queue that are ready for delivery.
-    pub async fn queue_length(&self, queue: &str) -> u32 {
+    pub(crate) async fn queue_length(&self, queue: &str) -> u32 {
         let options = lapin::options::QueueDeclareOptions {
             passive: true,
             ..Default::default()
@@ -339,14 +339,14 @@ impl Site {
     }
 
     /// A new connection to the broker.
-    pub async fn amqp(&self) -> lapin::Connection {
+    pub(crate) async fn amqp(&self) -> lapin::Connection {
         lapin::Connection::connect(&self.amqp_url, lapin::ConnectionProperties::default())
             .await
             .expect("RabbitMQ accepts connections")
     }
 
     /// Publishes a message to the queue, as another producer does.
-    pub async fn publish(&self, payload: &[u8]) {
+    pub(crate) async fn publish(&self, payload: &[u8]) {
         let connection = self.amqp().await;
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(Default::default()).await.unwrap();
@@ -375,6 +375,6 @@ async fn close(connection: &lapin::Connection) {
 }
 
 /// An address of loopback that is free now.
-pub fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     format!("127.0.0.1:{}", testbed::free_port().unwrap())
 }
