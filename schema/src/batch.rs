@@ -11,6 +11,7 @@ use crate::partition::{Days, MAX_DAYS};
 use crate::reading::{Micros, Reading, SeriesId};
 
 /// The generated protobuf message.
+#[expect(unreachable_pub, reason = "prost generates public items")]
 mod wire {
     include!(concat!(env!("OUT_DIR"), "/gridwatch.v1.rs"));
 }
