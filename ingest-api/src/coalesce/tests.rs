@@ -70,6 +70,11 @@ impl Setup {
         self.counters.sum(metric::UNAVAILABLE.name, &labels)
     }
 
+    /// The gauge of pending readings.
+    fn pending(&self) -> u64 {
+        self.counters.sum(metric::PENDING.name, &[])
+    }
+
     /// Readings accepted, not sent and unconfirmed.
     fn counted(&self) -> [u64; 3] {
         [
@@ -153,8 +158,10 @@ async fn a_submission_beyond_the_limit_on_pending_readings_is_refused_whole() {
     assert_eq!(setup.submit(readings(3, 300, DAY)).unwrap_err(), Full);
     let second = setup.submit_one(4, 4);
     assert_eq!(setup.submit(readings(5, 1, 1)).unwrap_err(), Full);
+    assert_eq!(setup.pending(), 10);
     in_flight.confirm();
     assert_eq!(outcome(first).await, Ok(()));
+    assert_eq!(setup.pending(), 4);
     let next = setup.sent.next().await;
     assert_eq!(requests(&next), [(4, 4)]);
     // The first six are no longer pending.
