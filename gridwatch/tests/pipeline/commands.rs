@@ -206,7 +206,7 @@ async fn a_replayed_file_lists_its_rejected_readings_by_line() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_month_of_a_real_meter_is_replayed() {
     let Some(file) = meter_file() else {
-        eprintln!("skipped: the file of the meter does not lie beside this checkout");
+        eprintln!("skipped: the file of the meter is not beside this checkout");
         return;
     };
     let site = Site::running();

@@ -148,7 +148,7 @@ impl LoadClients {
     }
 }
 
-/// `data/meterusage.csv`, if it lies beside the checkout.
+/// `data/meterusage.csv`, if it is beside the checkout.
 pub(crate) fn meter_file() -> Option<PathBuf> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/meterusage.csv");
     file.is_file().then_some(file)
