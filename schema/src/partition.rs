@@ -1,8 +1,8 @@
 //! Partitions of the reading table: one for each UTC day, and one for everything before 2000.
 //!
 //! Devices whose clock battery is empty report 1970, and an attacker could report any day. Days
-//! before 2000 share the partition that the migrations create, so that there is at most one partition
-//! per day since 2000.
+//! before 2000 share the partition that the migrations create, so that there is at most one
+//! partition per day since 2000.
 
 use std::collections::BTreeSet;
 

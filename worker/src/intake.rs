@@ -21,8 +21,8 @@ use crate::writer::WriteError;
 
 /// Number of gathered readings from which a transaction starts while another one is open.
 ///
-/// A second concurrent transaction pays off only under load. At low load it would double the commits
-/// and halve the readings of each.
+/// A second concurrent transaction pays off only under load. At low load it would double the
+/// commits and halve the readings of each.
 const CONCURRENT_ROWS: usize = 10_000;
 
 /// Writes transactions.

@@ -1,6 +1,7 @@
 //! The operator's commands: their output and their exit codes.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
 
 use testbed::process::Process;
 use testbed::wait::until;
@@ -237,4 +238,45 @@ async fn a_month_of_a_real_meter_is_replayed() {
         31
     );
     site.assert_books().await;
+}
+
+#[test]
+fn the_demo_stores_its_readings_ignores_the_environment_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let (listen, admin) = (free_address(), free_address());
+    let mut demo = Command::new(program())
+        .args([
+            "demo", "--fleet", "50", "--listen", &listen, "--admin", &admin,
+        ])
+        .env("TMPDIR", directory.path())
+        .env(
+            "GRIDWATCH_DATABASE_URL",
+            "postgres://nobody@127.0.0.1:1/none",
+        )
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = BufReader::new(demo.stdout.take().unwrap());
+    let mut lines = Vec::new();
+    for line in output.lines().map_while(Result::ok) {
+        let is_last = line.contains("running until Ctrl-C");
+        lines.push(line);
+        if is_last {
+            break;
+        }
+    }
+    let pid = demo.id().to_string();
+    let kill = Command::new("kill").args(["-s", "INT", &pid]).status();
+    assert!(kill.unwrap().success());
+    let status = demo.wait().unwrap();
+    let text = lines.join("\n");
+    assert!(status.success(), "{status}: {text}");
+    // 50 devices with two metrics, for 30 seconds.
+    for name in ["accepted", "persisted"] {
+        let expected = format!("{name:<24}{:>12}", 3_000);
+        assert!(lines.contains(&expected), "{expected:?} is not in:\n{text}");
+    }
+    assert!(text.contains("received_to_persisted"), "{text}");
+    let left: Vec<_> = directory.path().read_dir().unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -291,7 +291,7 @@ async fn a_submission_whose_client_has_disconnected_is_not_sent_and_counted_as_n
     assert_eq!(outcome(first).await, Ok(()));
     assert_eq!(setup.counted(), [4, 60, 0]);
 
-    // Without any client left there is no batch.
+    // When every client has disconnected, no batch is sent.
     drop(setup.submit_one(5, 1_000));
     setup.assert_nothing_is_sent().await;
     assert_eq!(setup.counted(), [4, 1_060, 0]);
