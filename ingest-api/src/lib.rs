@@ -134,7 +134,9 @@ pub async fn run(
     let tasks = TaskTracker::new();
     let (readings, registering) = readings(&context, &config, registry, sink, pool, &tasks);
     let router = router(readings);
-    tracing::info!(address = ?listener.local_addr().ok(), "accepting readings");
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "accepting readings");
+    }
     let server = service::http::Config {
         name: "readings",
         max_connections: config.max_connections,

@@ -11,7 +11,8 @@ use service::telemetry::LogFormat;
 
 /// Gridwatch: readings from devices over HTTP into PostgreSQL, exactly once, every stage timed.
 ///
-/// Every flag can also be set in the environment as GRIDWATCH_ and its name, or in a TOML file.
+/// Every flag except those of demo can also be set in the environment as GRIDWATCH_ and its name,
+/// or in a TOML file.
 #[derive(Debug, Parser)]
 #[command(name = "gridwatch", version, max_term_width = 100)]
 pub(crate) struct Settings {
@@ -222,7 +223,7 @@ pub(crate) struct Demo {
     /// Address of /metrics, /healthz and /readyz; another port if it is in use
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
     pub admin: SocketAddr,
-    /// Number of simulated devices; each reports current and voltage once per second
+    /// Number of simulated devices; each sends 30 seconds of current and voltage at the start
     #[arg(
         long,
         default_value_t = 5_000,

@@ -114,6 +114,9 @@ fn with_file(command: clap::Command, path: &Path) -> Result<clap::Command, Strin
             let value = scalar_to_text(value).ok_or_else(|| {
                 format!("{name}: '{key}' in [{section}] must be a string, a number or a boolean")
             })?;
+            if section == FLAGS_ONLY {
+                return Err(format!("{name}: '{section}' is configured with flags only"));
+            }
             let mut known = false;
             command = command.mut_subcommand(&section, |subcommand| {
                 set(subcommand, key, &value, &mut known)
@@ -263,7 +266,7 @@ mod tests {
         };
         assert_eq!((demo.amqp_url, demo.database_url), (None, None));
         let error = parse("[demo]\nfleet = 1\n", &["gridwatch", "demo"]).unwrap_err();
-        assert!(error.contains("unknown key 'fleet'"), "{error}");
+        assert!(error.contains("flags only"), "{error}");
     }
 
     /// docs/gridwatch.toml, as it is, and with the settings that have no default.

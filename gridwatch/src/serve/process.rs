@@ -43,7 +43,7 @@ impl Process {
             max_connections: ADMIN_CONNECTIONS,
             grace: ADMIN_GRACE,
         };
-        tracing::info!(address = ?listener.local_addr().ok(), "admin port");
+        tracing::info!(address = %listener.local_addr()?, "admin port");
         let admin_stop = CancellationToken::new();
         let serving = service::http::serve(server, listener, router, admin_stop.clone());
         let tasks = [

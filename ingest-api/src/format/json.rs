@@ -29,7 +29,10 @@ pub(super) const FORMAT: Format = Format {
 
 /// A reading as a JSON object.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "an object with device, metric, value and optionally measured_at"
+)]
 struct JsonReading<'a> {
     #[serde(borrow)]
     device: Cow<'a, str>,
@@ -109,7 +112,7 @@ enum Readings<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with readings")]
 struct Envelope<T> {
     readings: T,
 }
