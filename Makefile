@@ -20,8 +20,8 @@ demo-servers:
 	@target/demo/examples/demo_servers $(if $(METER),--meter $(METER))
 
 # Every test, on real servers. The fast tests come first, so that a mistake is reported early. All
-# commands name the whole workspace: for a part of it, cargo would build some dependencies again with
-# other features.
+# commands name the whole workspace: for a part of it, cargo would build some dependencies again
+# with other features.
 test: test-fast
 	cargo test --locked --workspace --test '*'
 	cargo test --locked --workspace --doc

@@ -12,7 +12,7 @@ fail() {
 }
 require_cargo() {
     command -v cargo >/dev/null 2>&1 ||
-        fail "cargo was not found. Install Rust 1.93 or newer (https://rustup.rs) and run this again."
+        fail "cargo was not found. Install Rust (https://rustup.rs) and run this again."
 }
 
 if [ "${1:-}" = build ]; then
