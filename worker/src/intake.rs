@@ -65,11 +65,7 @@ pub(crate) async fn run(
     while fatal.is_none() {
         let may_start = open.is_empty() || pending.rows >= CONCURRENT_ROWS;
         if !pending.is_empty() && may_start && open.len() < config.writers {
-            let next = PendingTransaction {
-                generation: pending.generation,
-                ..PendingTransaction::default()
-            };
-            let transaction = std::mem::replace(&mut pending, next);
+            let transaction = std::mem::take(&mut pending);
             open_rows += transaction.rows;
             let id = tracker.begin(transaction.last);
             open.spawn(write(writer.clone(), transaction, id));

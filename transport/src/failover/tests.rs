@@ -163,6 +163,8 @@ async fn the_drain_keeps_what_the_primary_refuses_until_all_of_it_has_arrived_in
     for refuse in [SentBatch::refuse, SentBatch::leave_unconfirmed] {
         let attempt = next_attempt(&mut sent).await;
         assert_eq!(ids(&attempt), spooled);
+        let has_time = |batch: &SentBatch| batch.deadline > Instant::now();
+        assert!(attempt.iter().all(has_time), "the primary has no time");
         attempt.into_iter().for_each(refuse);
     }
     // The attempts have shown that the primary is down, so that it does not receive this batch. The

@@ -428,3 +428,17 @@ fn a_record_inside_a_payload_is_never_read_as_a_record() {
     bytes[0] ^= 1;
     assert_eq!(open_copy(directory.path(), &bytes), (vec![2], 1));
 }
+
+#[test]
+fn only_a_failed_disk_leaves_it_open_whether_a_batch_is_stored() {
+    for (error, may_be_stored) in [
+        (AppendError::Full, false),
+        (AppendError::TooLarge, false),
+        (AppendError::Io("no space left".into()), false),
+        (AppendError::Failed("sync".into()), true),
+    ] {
+        let sink_error = SinkError::from(error);
+        let unconfirmed = matches!(sink_error, SinkError::Unconfirmed(_));
+        assert_eq!(unconfirmed, may_be_stored, "{sink_error:?}");
+    }
+}

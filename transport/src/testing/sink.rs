@@ -24,6 +24,8 @@ pub struct SentBatches(mpsc::Receiver<SentBatch>);
 pub struct SentBatch {
     /// The batch.
     pub batch: Arc<Batch>,
+    /// Until when the sink may retry.
+    pub deadline: Instant,
     outcome: oneshot::Sender<Result<(), SinkError>>,
 }
 
@@ -39,10 +41,19 @@ impl RecordingSink {
 }
 
 impl Sink for RecordingSink {
-    fn deliver(&self, batch: Arc<Batch>, _: Instant) -> BoxFuture<'_, Result<(), SinkError>> {
+    fn deliver(
+        &self,
+        batch: Arc<Batch>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), SinkError>> {
         let (outcome, decided) = oneshot::channel();
         async move {
-            self.0.try_send(SentBatch { batch, outcome }).unwrap();
+            let sent = SentBatch {
+                batch,
+                deadline,
+                outcome,
+            };
+            self.0.try_send(sent).unwrap();
             decided.await.expect("the test decides on every batch")
         }
         .boxed()
