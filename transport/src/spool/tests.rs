@@ -442,3 +442,55 @@ fn only_a_failed_disk_leaves_it_open_whether_a_batch_is_stored() {
         assert_eq!(unconfirmed, may_be_stored, "{sink_error:?}");
     }
 }
+
+#[test]
+fn the_monitor_reports_depth_rate_and_health() {
+    use schema::metric;
+    use service::health::{Component, Health, HealthState};
+
+    use crate::testing::Counters;
+
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, mut source, _guard) = super::open(config(directory.path()), 100).unwrap();
+    runtime().block_on(async {
+        let counters = Counters::record();
+        let health = Health::new(&[Component::Spool]);
+        // Stopped before it starts: it reports once, with the rate since the spool was opened.
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let report = || {
+            let health = health.component(Component::Spool);
+            monitor(spool.clone(), health, stop.clone())
+        };
+        let gauges = || {
+            let gauges = [
+                metric::SPOOL_READINGS,
+                metric::SPOOL_BYTES,
+                metric::SPOOL_TIME_TO_EMPTY,
+            ];
+            gauges.map(|gauge| counters.sum(gauge.name, &[]))
+        };
+        for number in 1..=2 {
+            spool.append(payload(number, 10), 3).await.unwrap();
+        }
+        report().await;
+        let size = (record::HEADER + 18) as u64;
+        let infinite = u64::MAX;
+        assert_eq!(gauges(), [6, 2 * size, infinite]);
+        assert_eq!(health.report().0, HealthState::Ready);
+
+        assert_eq!(receive(&mut source, 2).await, [1, 2]);
+        source.acknowledge(2).await;
+        // The writer processes acknowledgements and appends in order.
+        spool.append(payload(3, 10), 9).await.unwrap();
+        report().await;
+        // Six readings in the last second have a weight of 0.3: 9 readings at 1.8 per second.
+        assert_eq!(gauges(), [9, size, 5]);
+
+        spool.failed().cancel();
+        report().await;
+        let (state, reasons) = health.report();
+        assert_eq!(state, HealthState::Unready);
+        assert_eq!(reasons["spool"], "its disk has failed");
+    });
+}
