@@ -190,8 +190,8 @@ fn open_with(
             "the spool has undelivered readings"
         );
     }
+    // The writer adds the segments.
     let state = State {
-        segments: recovered.segments.clone(),
         depth,
         ..State::default()
     };
