@@ -17,7 +17,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub struct ErrorCode(pub &'static str);
 
 /// Every [`ApiError::code`], so that its counter exists before the first error.
-pub const CODES: [&str; 20] = [
+pub const CODES: [&str; 25] = [
     "not_found",
     "method_not_allowed",
     "bad_query",
@@ -37,6 +37,11 @@ pub const CODES: [&str; 20] = [
     "registry_unavailable",
     "queue_unavailable",
     "unconfirmed",
+    "unknown_device",
+    "unknown_series",
+    "not_acceptable",
+    "database_unavailable",
+    "query_timeout",
     "internal",
 ];
 
@@ -105,6 +110,21 @@ pub enum ApiError {
         /// Whether each reading has a time of its own, so that a retry stores it once.
         retry_is_safe: bool,
     },
+    /// No device has this external id.
+    UnknownDevice(String),
+    /// The device has no such metric.
+    UnknownSeries {
+        /// External id of the device.
+        device: String,
+        /// Name of the metric.
+        metric: String,
+    },
+    /// No form of the response is acceptable. Holds the sentence for the client.
+    NotAcceptable(String),
+    /// PostgreSQL cannot be reached.
+    DatabaseUnavailable,
+    /// The query took longer than a statement may.
+    QueryTimeout,
     /// A fault of the server.
     Internal,
 }
@@ -118,7 +138,10 @@ impl ApiError {
             | Self::BadCompression(_)
             | Self::NotUtf8(_)
             | Self::MalformedJson(_) => StatusCode::BAD_REQUEST,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::NotFound(_) | Self::UnknownDevice(_) | Self::UnknownSeries { .. } => {
+                StatusCode::NOT_FOUND
+            }
+            Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge(_) | Self::TooManyReadings(_) | Self::AtomicTooLarge { .. } => {
@@ -133,7 +156,9 @@ impl ApiError {
             | Self::TooManyPending
             | Self::RegistryUnavailable { .. }
             | Self::QueueUnavailable(_)
+            | Self::DatabaseUnavailable
             | Self::Unconfirmed { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::QueryTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -159,6 +184,11 @@ impl ApiError {
             Self::RegistryUnavailable { .. } => "registry_unavailable",
             Self::QueueUnavailable(_) => "queue_unavailable",
             Self::Unconfirmed { .. } => "unconfirmed",
+            Self::UnknownDevice(_) => "unknown_device",
+            Self::UnknownSeries { .. } => "unknown_series",
+            Self::NotAcceptable(_) => "not_acceptable",
+            Self::DatabaseUnavailable => "database_unavailable",
+            Self::QueryTimeout => "query_timeout",
             Self::Internal => "internal",
         }
     }
@@ -215,6 +245,15 @@ impl ApiError {
                 "{reason}; the readings may or may not be stored; \
                  retrying stores readings without measured_at a second time"
             ),
+            Self::UnknownDevice(device) => format!("no device '{device}' is registered"),
+            Self::UnknownSeries { device, metric } => {
+                format!("device '{device}' has no metric '{metric}'")
+            }
+            Self::NotAcceptable(reason) => reason.clone(),
+            Self::DatabaseUnavailable => "the database is unavailable; retry later".into(),
+            Self::QueryTimeout => {
+                "the query took too long; ask for a shorter range or fewer devices".into()
+            }
             Self::Internal => "the request failed because of a server error".into(),
         }
     }
@@ -386,6 +425,39 @@ mod tests {
                 "unconfirmed",
                 "a second time",
             ),
+            (
+                ApiError::UnknownDevice("m".into()),
+                404,
+                "unknown_device",
+                "'m'",
+            ),
+            (
+                ApiError::UnknownSeries {
+                    device: "m".into(),
+                    metric: "p".into(),
+                },
+                404,
+                "unknown_series",
+                "no metric 'p'",
+            ),
+            (
+                ApiError::NotAcceptable("cause".into()),
+                406,
+                "not_acceptable",
+                "cause",
+            ),
+            (
+                ApiError::DatabaseUnavailable,
+                503,
+                "database_unavailable",
+                "retry later",
+            ),
+            (
+                ApiError::QueryTimeout,
+                504,
+                "query_timeout",
+                "shorter range",
+            ),
             (ApiError::Internal, 500, "internal", "server error"),
         ]
     }
@@ -414,10 +486,15 @@ mod tests {
             ApiError::RegistryUnavailable { .. } => 17,
             ApiError::QueueUnavailable(_) => 18,
             ApiError::Unconfirmed { .. } => 19,
-            ApiError::Internal => 20,
+            ApiError::UnknownDevice(_) => 20,
+            ApiError::UnknownSeries { .. } => 21,
+            ApiError::NotAcceptable(_) => 22,
+            ApiError::DatabaseUnavailable => 23,
+            ApiError::QueryTimeout => 24,
+            ApiError::Internal => 25,
         }
     }
-    const VARIANTS: usize = 21;
+    const VARIANTS: usize = 26;
 
     #[tokio::test]
     async fn every_error_has_its_status_its_code_and_a_sentence_that_helps() {

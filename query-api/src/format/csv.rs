@@ -1,0 +1,87 @@
+//! CSV with a header line (RFC 4180). A value that is not known is empty.
+
+use std::io::Write as _;
+
+use store::reads::series::Series;
+
+use super::{Row, Writer, json_value};
+use crate::aggregate::Aggregate;
+use crate::time;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct CsvWriter {
+    /// `device,metric,` of the present series.
+    names: Vec<u8>,
+}
+
+impl Writer for CsvWriter {
+    fn start(&mut self, out: &mut Vec<u8>, aggregates: Option<&[Aggregate]>) {
+        match aggregates {
+            None => out.extend_from_slice(b"device,metric,time,value"),
+            Some(aggregates) => {
+                out.extend_from_slice(b"device,metric,start,end,count");
+                for aggregate in without_count(aggregates) {
+                    out.push(b',');
+                    out.extend_from_slice(aggregate.name().as_bytes());
+                }
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn series(&mut self, _: &mut Vec<u8>, series: &Series) {
+        self.names.clear();
+        for name in [&series.device, &series.metric] {
+            field(&mut self.names, name);
+            self.names.push(b',');
+        }
+    }
+
+    fn row(&mut self, out: &mut Vec<u8>, row: Row<'_>) {
+        out.extend_from_slice(&self.names);
+        match row {
+            Row::Point(point) => {
+                let _ = write!(out, "{},", time::format(point.time));
+                json_value(out, &point.value);
+            }
+            Row::Bucket(bucket, aggregates) => {
+                let (from, to) = (bucket.range.from, bucket.range.to);
+                let _ = write!(out, "{},{},", time::format(from), time::format(to));
+                json_value(out, &bucket.count);
+                for aggregate in without_count(aggregates) {
+                    out.push(b',');
+                    if let Some(value) = bucket.get(aggregate) {
+                        json_value(out, &value);
+                    }
+                }
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn end(&mut self, _: &mut Vec<u8>, _: u64, _: Option<&str>) {}
+
+    fn error(&mut self, _: &mut Vec<u8>, _: &str) {}
+}
+
+/// The count has a column in any case.
+fn without_count(aggregates: &[Aggregate]) -> impl Iterator<Item = Aggregate> {
+    aggregates
+        .iter()
+        .copied()
+        .filter(|aggregate| *aggregate != Aggregate::Count)
+}
+
+/// Writes text as a field, in quotes if it needs them.
+fn field(out: &mut Vec<u8>, text: &str) {
+    // A spreadsheet takes a field that begins like a formula for one: in quotes it is still one,
+    // so that a name of a device is written as it is.
+    if text.contains([',', '"', '\r', '\n']) {
+        out.push(b'"');
+        out.extend_from_slice(text.replace('"', "\"\"").as_bytes());
+        out.push(b'"');
+    } else {
+        out.extend_from_slice(text.as_bytes());
+    }
+}

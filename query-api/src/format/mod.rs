@@ -1,0 +1,153 @@
+//! The forms of a response: rows in, text out.
+//!
+//! A form is one file and its line in [`Format::parse`] and [`Format::accepted`]. Every form
+//! proves that a response is complete: JSON ends with `next`, NDJSON with a line `"end": true`, and
+//! CSV with the trailer `gridwatch-rows`.
+
+mod csv;
+mod json;
+mod ndjson;
+
+use axum::http::{HeaderMap, header};
+use service::ApiError;
+use store::reads::points::Point;
+use store::reads::series::Series;
+
+use crate::aggregate::{Aggregate, Bucket};
+use crate::time;
+
+/// A row of a response.
+#[derive(Clone, Copy)]
+pub(crate) enum Row<'a> {
+    /// A stored value.
+    Point(Point),
+    /// A bucket, with the aggregates that were asked for.
+    Bucket(&'a Bucket, &'a [Aggregate]),
+}
+
+/// Writes a response, series by series.
+pub(crate) trait Writer: Send {
+    /// The beginning of the response. `aggregates` are the columns of buckets; for points there are
+    /// none.
+    fn start(&mut self, out: &mut Vec<u8>, aggregates: Option<&[Aggregate]>);
+    /// The rows that follow are of this series.
+    fn series(&mut self, out: &mut Vec<u8>, series: &Series);
+    /// A row.
+    fn row(&mut self, out: &mut Vec<u8>, row: Row<'_>);
+    /// The end of a complete response. `next` is where the next page starts, if there is one.
+    fn end(&mut self, out: &mut Vec<u8>, rows: u64, next: Option<&str>);
+    /// The end of a response that cannot be completed, as far as the form has a place for it.
+    fn error(&mut self, out: &mut Vec<u8>, sentence: &str);
+}
+
+/// The form of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Json,
+    Ndjson,
+    Csv,
+}
+
+impl Format {
+    const ALL: [Self; 3] = [Self::Json, Self::Ndjson, Self::Csv];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+        }
+    }
+
+    /// The media type of the response.
+    pub(crate) const fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Csv => "text/csv; charset=utf-8",
+        }
+    }
+
+    /// Parses the parameter `format`.
+    ///
+    /// # Errors
+    /// A sentence with the value and what is expected.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|format| format.name() == text);
+        found.ok_or_else(|| format!("format: '{text}' is not a format: use json, ndjson or csv"))
+    }
+
+    /// The first format of `Accept` that exists; JSON if there is no such header.
+    ///
+    /// # Errors
+    /// None of them exists.
+    pub(crate) fn accepted(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let Some(accept) = headers.get(header::ACCEPT) else {
+            return Ok(Self::Json);
+        };
+        let accept = accept.to_str().unwrap_or_default();
+        let media_types = accept
+            .split(',')
+            .map(|entry| entry.split(';').next().unwrap_or_default().trim());
+        let found = media_types
+            .into_iter()
+            .find_map(|media_type| match media_type {
+                "*/*" | "application/*" | "application/json" => Some(Self::Json),
+                "application/x-ndjson" | "application/ndjson" => Some(Self::Ndjson),
+                "text/csv" | "text/*" => Some(Self::Csv),
+                _ => None,
+            });
+        found.ok_or_else(|| {
+            ApiError::NotAcceptable(format!(
+                "'{accept}' is not available: accept application/json, application/x-ndjson or \
+                 text/csv, or use the parameter format"
+            ))
+        })
+    }
+
+    /// A writer of this form.
+    pub(crate) fn writer(self) -> Box<dyn Writer> {
+        match self {
+            Self::Json => Box::<json::JsonWriter>::default(),
+            Self::Ndjson => Box::<ndjson::NdjsonWriter>::default(),
+            Self::Csv => Box::<csv::CsvWriter>::default(),
+        }
+    }
+}
+
+/// Writes a value as JSON. Serializing text and numbers into memory cannot fail.
+fn json_value(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
+    let _ = serde_json::to_writer(out, value);
+}
+
+/// Writes an instant as a JSON string.
+fn json_time(out: &mut Vec<u8>, instant: schema::reading::Micros) {
+    use std::io::Write as _;
+    let _ = write!(out, "\"{}\"", time::format(instant));
+}
+
+/// Writes the members of a row as those of a JSON object, without braces.
+fn json_members(out: &mut Vec<u8>, row: Row<'_>) {
+    match row {
+        Row::Point(point) => {
+            out.extend_from_slice(b"\"time\":");
+            json_time(out, point.time);
+            out.extend_from_slice(b",\"value\":");
+            json_value(out, &point.value);
+        }
+        Row::Bucket(bucket, aggregates) => {
+            out.extend_from_slice(b"\"start\":");
+            json_time(out, bucket.range.from);
+            out.extend_from_slice(b",\"end\":");
+            json_time(out, bucket.range.to);
+            out.extend_from_slice(b",\"count\":");
+            json_value(out, &bucket.count);
+            for &aggregate in aggregates.iter().filter(|own| **own != Aggregate::Count) {
+                out.extend_from_slice(b",\"");
+                out.extend_from_slice(aggregate.name().as_bytes());
+                out.extend_from_slice(b"\":");
+                json_value(out, &bucket.get(aggregate));
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! One JSON object per line: `{"device", "metric", "time", "value"}`, and at the end
+//! `{"end": true, "rows": n, "next": …}`.
+
+use store::reads::series::Series;
+
+use super::{Row, Writer, json_members, json_value};
+use crate::aggregate::Aggregate;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct NdjsonWriter {
+    /// `{"device":…,"metric":…,` of the present series.
+    names: Vec<u8>,
+}
+
+impl Writer for NdjsonWriter {
+    fn start(&mut self, _: &mut Vec<u8>, _: Option<&[Aggregate]>) {}
+
+    fn series(&mut self, _: &mut Vec<u8>, series: &Series) {
+        self.names.clear();
+        self.names.extend_from_slice(b"{\"device\":");
+        json_value(&mut self.names, &series.device);
+        self.names.extend_from_slice(b",\"metric\":");
+        json_value(&mut self.names, &series.metric);
+        self.names.push(b',');
+    }
+
+    fn row(&mut self, out: &mut Vec<u8>, row: Row<'_>) {
+        out.extend_from_slice(&self.names);
+        json_members(out, row);
+        out.extend_from_slice(b"}\n");
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>, rows: u64, next: Option<&str>) {
+        out.extend_from_slice(b"{\"end\":true,\"rows\":");
+        json_value(out, &rows);
+        out.extend_from_slice(b",\"next\":");
+        json_value(out, &next);
+        out.extend_from_slice(b"}\n");
+    }
+
+    fn error(&mut self, out: &mut Vec<u8>, sentence: &str) {
+        out.extend_from_slice(b"{\"end\":false,\"error\":");
+        json_value(out, sentence);
+        out.extend_from_slice(b"}\n");
+    }
+}

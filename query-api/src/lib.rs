@@ -1,0 +1,80 @@
+//! The read side: questions about what was stored, over HTTP.
+//!
+//! In: `GET` requests. Out: readings, aggregates, devices, conflicts, dead letters and latencies,
+//! from PostgreSQL ([`store::reads`]). Nothing here knows the queue. While PostgreSQL is
+//! unavailable, requests get 503.
+
+mod aggregate;
+mod error;
+mod format;
+mod lists;
+mod parameters;
+mod readings;
+mod resolution;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use service::{ApiError, Context};
+use store::Pool;
+use tokio::net::TcpListener;
+
+/// How the read side behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Upper bound on open connections.
+    pub max_connections: usize,
+    /// How long requests in flight may take after the stop signal.
+    pub grace: Duration,
+}
+
+/// What the read side serves, for a request to another path.
+const PATHS: &str = "this port serves /v1/readings, /v1/daily, /v1/latest, /v1/devices, \
+                     /v1/latency, /v1/conflicts and /v1/dead-letters";
+
+/// The routes, without a fallback, so that they can be part of another port.
+///
+/// `/v1/readings` has `GET` only: a port that also accepts readings adds `POST`.
+pub fn routes(pool: Pool) -> Router {
+    Router::new()
+        .route("/v1/readings", get(readings::get))
+        .route("/v1/daily", get(readings::get_daily))
+        .route("/v1/latest", get(lists::latest))
+        .route("/v1/devices", get(lists::devices))
+        .route("/v1/devices/{device}", get(lists::device))
+        .route("/v1/latency", get(lists::latency))
+        .route("/v1/conflicts", get(lists::conflicts))
+        .route("/v1/dead-letters", get(lists::dead_letters))
+        .with_state(Arc::new(pool))
+}
+
+/// Serves until the stop signal, and then until the requests in flight are done or the grace period
+/// is over. The caller closes the pool afterwards.
+pub async fn run(context: Context, config: Config, listener: TcpListener, pool: Pool) {
+    let not_allowed = || async { ApiError::MethodNotAllowed("this port only responds to GET") };
+    let router = routes(pool)
+        .method_not_allowed_fallback(not_allowed)
+        .fallback(|| async { ApiError::NotFound(PATHS) });
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "responding to queries");
+    }
+    let server = service::http::Config {
+        name: "queries",
+        max_connections: config.max_connections,
+        grace: config.grace,
+    };
+    let drain = async {
+        context.stop.cancelled().await;
+        context.health.begin_drain();
+    };
+    tokio::join!(
+        service::http::serve(server, listener, router, context.stop.clone()),
+        drain
+    );
+}

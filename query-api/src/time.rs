@@ -1,0 +1,50 @@
+//! Times and zones of a request.
+//!
+//! In: text of a query string. Out: microseconds since 1970, or a sentence that says what is
+//! expected.
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil};
+use schema::reading::Micros;
+
+/// An instant: RFC 3339, a number of milliseconds since 1970 (as Grafana sends it), or a date,
+/// which is its first instant in the zone of the request.
+///
+/// # Errors
+/// A sentence with the value and what is expected.
+pub(crate) fn parse(name: &str, text: &str, zone: &TimeZone) -> Result<Micros, String> {
+    // A '+' of an offset that was not percent-encoded arrives as a space.
+    let spaced = text.replace(' ', "+");
+    let parsed = if let Ok(milliseconds) = text.parse::<i64>() {
+        milliseconds.checked_mul(1_000)
+    } else if let Ok(date) = text.parse::<civil::Date>()
+        && text.len() <= 10
+    {
+        let start = date.to_zoned(zone.clone()).ok();
+        start.map(|start| start.timestamp().as_microsecond())
+    } else {
+        let instant: Option<Timestamp> = text.parse().or_else(|_| spaced.parse()).ok();
+        instant.map(Timestamp::as_microsecond)
+    };
+    parsed.ok_or_else(|| {
+        format!(
+            "{name}: '{text}' is not a time: use RFC 3339 such as 2026-11-21T10:00:00Z, \
+             a date, or milliseconds since 1970"
+        )
+    })
+}
+
+/// A time zone by its IANA name, such as `Europe/Berlin`.
+///
+/// # Errors
+/// A sentence with the value and what is expected.
+pub(crate) fn zone(text: &str) -> Result<TimeZone, String> {
+    TimeZone::get(text).map_err(|_| {
+        format!("time_zone: '{text}' is not a time zone: use an IANA name such as Europe/Berlin")
+    })
+}
+
+/// An instant as text: RFC 3339 in UTC, with as many digits as it needs.
+pub(crate) fn format(time: Micros) -> Timestamp {
+    Timestamp::from_microsecond(time).unwrap_or_default()
+}

@@ -1,0 +1,53 @@
+//! Reads: what was stored, for people and programs.
+//!
+//! In: series and ranges of time. Out: points in the order of time, one slice at a time. A slice
+//! is one short query, and the connection returns to the pool after it. The embedded database has
+//! a single connection, so that a long query would hold up the worker; a client that disconnects
+//! costs at most the slice that is running.
+
+pub mod devices;
+pub mod incidents;
+pub mod latency;
+pub mod latest;
+pub mod points;
+pub mod series;
+
+use service::error_chain;
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+use crate::Pool;
+use crate::error::{ErrorClass, classify};
+
+/// Why a query has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// PostgreSQL cannot be reached or cannot work now. Holds the cause.
+    #[error("PostgreSQL is unavailable: {0}")]
+    Unavailable(String),
+    /// The query took longer than a statement may.
+    #[error("the query took longer than the statement timeout")]
+    Timeout,
+    /// The query failed, and a retry would fail too. Holds the cause.
+    #[error("the query failed: {0}")]
+    Failed(String),
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        if error.code() == Some(&SqlState::QUERY_CANCELED) {
+            return Self::Timeout;
+        }
+        match classify(&error) {
+            ErrorClass::Transient => Self::Unavailable(error_chain(&error)),
+            _ => Self::Failed(error_chain(&error)),
+        }
+    }
+}
+
+/// A connection of the pool.
+pub(crate) async fn connection(pool: &Pool) -> Result<deadpool_postgres::Object, ReadError> {
+    crate::database::get(pool)
+        .await
+        .map_err(ReadError::Unavailable)
+}
