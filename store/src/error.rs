@@ -52,3 +52,65 @@ pub fn classify(error: &Error) -> ErrorClass {
         _ => ErrorClass::Fatal,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn errors_of_a_real_server_have_the_class_that_says_what_to_do() {
+        let url = testing::create_database().await;
+        let raise = |state: &str| {
+            format!("DO $$ BEGIN RAISE EXCEPTION 'test' USING ERRCODE = '{state}'; END $$")
+        };
+        let insert = "INSERT INTO device (external_id) VALUES ('one')";
+        for (statement, expected) in [
+            (format!("{insert}; {insert}"), ErrorClass::KeyExists),
+            (
+                "INSERT INTO reading VALUES (1, '2077-01-01', 1)".into(),
+                ErrorClass::NoPartition,
+            ),
+            (
+                "INSERT INTO device (external_id) VALUES ('')".into(),
+                ErrorClass::BadRow,
+            ),
+            ("SELECT 1 / 0".into(), ErrorClass::BadRow),
+            (
+                "DO $$ BEGIN RAISE EXCEPTION 'a trigger refuses'; END $$".into(),
+                ErrorClass::BadRow,
+            ),
+            (
+                format!("SET default_transaction_read_only = on; {insert}"),
+                ErrorClass::Transient,
+            ),
+            (
+                "SET statement_timeout = 1; SELECT pg_sleep(60)".into(),
+                ErrorClass::Transient,
+            ),
+            // A plan that a migration made stale, a lost connection, a deadlock, a full disk, a
+            // restart.
+            (raise("0A000"), ErrorClass::Transient),
+            (raise("08006"), ErrorClass::Transient),
+            (raise("40P01"), ErrorClass::Transient),
+            (raise("53100"), ErrorClass::Transient),
+            (raise("57P01"), ErrorClass::Transient),
+            ("SELECT * FROM nowhere".into(), ErrorClass::Fatal),
+            (raise("25P02"), ErrorClass::Fatal),
+            (raise("28P01"), ErrorClass::Fatal),
+        ] {
+            let client = testing::connect(&url).await;
+            let error = client.batch_execute(&statement).await.unwrap_err();
+            assert_eq!(classify(&error), expected, "{statement}: {error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_cannot_be_opened_is_transient() {
+        let database: crate::Database = "postgres://x@127.0.0.1:1/none".parse().unwrap();
+        let error = database.connect().await.err().unwrap();
+        assert_eq!(classify(&error), ErrorClass::Transient);
+        let reason = crate::is_reachable(&database.pool(1).unwrap()).await;
+        reason.expect_err("nothing listens there");
+    }
+}

@@ -9,6 +9,7 @@ mod exactly_once;
 mod http_requests;
 mod load_test;
 mod negative_controls;
+mod readme;
 mod registry;
 mod server_faults;
 mod shutdown;
