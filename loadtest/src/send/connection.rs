@@ -20,6 +20,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::{Sender, SenderState, lock};
 use crate::http;
 use crate::ledger::Outcome;
+use crate::plural::plural;
 use crate::recorder::{Counts, TransportError, record};
 use crate::scenario::Mode;
 use crate::traffic::{Request, RequestFault};
@@ -324,7 +325,10 @@ impl Connection {
             }
         };
         let example = || format!("request {number}: {}", excerpt(status, body));
-        let mismatch = || format!("{}; expected {} accepted", example(), request.good);
+        let mismatch = || {
+            let expected = plural(request.good, "reading");
+            format!("{}; expected {expected} to be accepted", example())
+        };
         match status {
             200..=299 if !self.sender().target.is_checked => {
                 measurements.counts.accepted += request.good;
