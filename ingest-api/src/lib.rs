@@ -12,6 +12,8 @@
 mod body;
 pub mod coalesce;
 pub mod format;
+mod query;
+mod quote;
 mod readings;
 pub mod registry;
 #[cfg(test)]

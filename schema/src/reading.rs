@@ -18,8 +18,8 @@ pub const MAX_METRIC_BYTES: usize = 128;
 /// 0001-01-01T00:00:00Z, the earliest valid time of a reading. PostgreSQL supports earlier times,
 /// RFC 3339 does not.
 pub const MIN_MEASURED_AT: Micros = -62_135_596_800_000_000;
-/// 9999-12-31T00:00:00Z, the latest valid time of a reading.
-pub const MAX_MEASURED_AT: Micros = 253_402_214_400_000_000;
+/// 9999-12-31T23:59:59.999999Z, the latest valid time of a reading.
+pub const MAX_MEASURED_AT: Micros = 253_402_300_799_999_999;
 
 /// One measured value of one series.
 #[derive(Debug, Clone, Copy, PartialEq)]

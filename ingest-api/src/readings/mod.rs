@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics::Counter;
 use schema::clock;
 use schema::reading::Micros;
-use serde::Deserialize;
 use service::ApiError;
 use service::metrics::Histograms;
 use tokio::time::Instant;
@@ -25,9 +24,9 @@ use tokio::time::Instant;
 use crate::body::{Bodies, BodyHeaders};
 use crate::coalesce::Coalescer;
 use crate::format::Format;
+use crate::query::Parameters;
 use crate::registry::Registry;
 use crate::registry::register::Registrar;
-use crate::timestamp::Precision;
 
 /// Bodies above this many bytes are parsed on a thread for blocking work, so that they do not delay
 /// other requests.
@@ -57,16 +56,6 @@ pub(crate) struct Readings {
     pub received: Counter,
 }
 
-/// The query string.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Parameters {
-    #[serde(default)]
-    precision: Precision,
-    #[serde(default)]
-    atomic: bool,
-}
-
 /// A request without its head, which borrows from a buffer of 8 kB. The buffer is released, because
 /// the readings may be in flight for a while.
 struct ReadingsRequest {
@@ -79,12 +68,7 @@ struct ReadingsRequest {
 impl ReadingsRequest {
     fn new(request: Request) -> Result<Self, ApiError> {
         let (head, body) = request.into_parts();
-        let Query(parameters) = Query::try_from_uri(&head.uri).map_err(|error| {
-            let reason = error.body_text();
-            ApiError::BadQuery(format!(
-                "{reason}; supported are precision=s|ms|us|ns and atomic=true|false"
-            ))
-        })?;
+        let parameters = Parameters::from_uri(&head.uri)?;
         let format = Format::from_content_type(head.headers.get(header::CONTENT_TYPE))?;
         Ok(Self {
             parameters,

@@ -107,7 +107,10 @@ impl Readings {
             let measured_at = match check(&raw, precision, received_at, &bounds) {
                 Ok(measured_at) => measured_at,
                 Err(rejection) => {
-                    request.reject(index, rejection, None);
+                    let is_explained =
+                        rejection == Rejection::BadTimestamp && request.errors.len() < MAX_DETAILS;
+                    let detail = is_explained.then(|| raw.measured_at.explain(precision));
+                    request.reject(index, rejection, detail);
                     continue;
                 }
             };
