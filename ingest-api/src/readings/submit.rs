@@ -102,24 +102,29 @@ impl Readings {
         outcomes: Vec<oneshot::Receiver<Outcome>>,
         retry_is_safe: bool,
     ) -> Result<(), ApiError> {
-        let parts = outcomes.len();
-        let all = async {
-            for outcome in outcomes {
-                let stopping = || SinkError::Unconfirmed("the process is stopping".into());
-                outcome.await.unwrap_or_else(|_| Err(stopping()))?;
-            }
-            Ok(())
-        };
         let unconfirmed = |reason| ApiError::Unconfirmed {
             reason,
             retry_is_safe,
         };
+        let all = async {
+            let mut is_partly_stored = false;
+            let mut refused = None;
+            for outcome in outcomes {
+                let stopping = || SinkError::Unconfirmed("the process is stopping".into());
+                match outcome.await.unwrap_or_else(|_| Err(stopping())) {
+                    Ok(()) => is_partly_stored = true,
+                    Err(SinkError::Refused(reason)) => refused = Some(reason),
+                    Err(SinkError::Unconfirmed(reason)) => return Err(unconfirmed(reason)),
+                }
+            }
+            match refused {
+                None => Ok(()),
+                Some(reason) if is_partly_stored => Err(unconfirmed(reason)),
+                Some(reason) => Err(ApiError::QueueUnavailable(reason)),
+            }
+        };
         match tokio::time::timeout(self.response_timeout, all).await {
-            Ok(Ok(())) => Ok(()),
-            // Another part of the request may be stored.
-            Ok(Err(SinkError::Refused(reason))) if parts > 1 => Err(unconfirmed(reason)),
-            Ok(Err(SinkError::Refused(reason))) => Err(ApiError::QueueUnavailable(reason)),
-            Ok(Err(SinkError::Unconfirmed(reason))) => Err(unconfirmed(reason)),
+            Ok(outcome) => outcome,
             Err(_) => Err(unconfirmed("no confirmation within the timeout".into())),
         }
     }

@@ -46,6 +46,7 @@ pub(super) struct Setup {
     pub horizon: Option<Duration>,
     pub confirms: Confirms,
     pub max_pending: usize,
+    pub max_body: usize,
 }
 
 impl Default for Setup {
@@ -57,6 +58,7 @@ impl Default for Setup {
             horizon: None,
             confirms: Confirms::Enqueued,
             max_pending: 20_000,
+            max_body: MAX_BODY,
         }
     }
 }
@@ -68,7 +70,7 @@ impl Setup {
         let config = Config {
             unknown_devices: self.unknown_devices,
             max_series: 10,
-            max_body_bytes: MAX_BODY,
+            max_body_bytes: self.max_body,
             body_budget_bytes: 0,
             max_connections: 1,
             coalesce: coalesce::Config {
