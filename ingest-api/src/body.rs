@@ -286,27 +286,20 @@ impl Encoding {
     }
 }
 
-/// Whether a `Content-Type` has a charset of several bytes per character, other than UTF-8.
+/// Whether a `Content-Type` states UTF-16 or UTF-32.
 fn has_wide_charset(content_type: &HeaderValue) -> bool {
     let content_type = content_type.as_bytes();
     let Some(at) = content_type.iter().position(|&byte| byte == b';') else {
         return false;
     };
-    let parameters = content_type[at..].to_ascii_lowercase();
-    [
-        &b"utf-16"[..],
-        b"utf16",
-        b"utf-32",
-        b"utf32",
-        b"ucs-2",
-        b"unicode",
-    ]
-    .iter()
-    .any(|charset| {
-        parameters
-            .windows(charset.len())
-            .any(|part| part == *charset)
-    })
+    let parameters = &content_type[at..];
+    ["utf-16", "utf16", "utf-32", "utf32", "ucs-2"]
+        .iter()
+        .any(|charset| {
+            parameters
+                .windows(charset.len())
+                .any(|part| part.eq_ignore_ascii_case(charset.as_bytes()))
+        })
 }
 
 /// Whether a body is UTF-16 or UTF-32: it begins with a byte order mark, or one of its first two
@@ -329,7 +322,7 @@ mod tests {
     /// A limit beyond that of the test.
     const NEVER: Duration = Duration::from_secs(86_400);
 
-    /// The error of a body that arrives after this one never ends.
+    /// The error of a body that begins and never ends.
     async fn read_endless(bodies: &Bodies, headers: &[(&'static str, &'static str)]) -> ApiError {
         let headers = headers.iter().map(|(name, value)| {
             (
