@@ -258,10 +258,12 @@ fn check_json(text: &str, start: usize) -> Result<(), Fault<'_>> {
     if matches!(text, "NaN" | "Infinity" | "-Infinity") {
         return Ok(());
     }
-    match serde_json::from_str::<&RawValue>(text) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Fault::NotJson(start + offset(&error, text))),
-    }
+    let Err(error) = serde_json::from_str::<&RawValue>(text) else {
+        return Ok(());
+    };
+    let has_inside = text.starts_with(['"', '[', '{']);
+    let offset = if has_inside { offset(&error, text) } else { 0 };
+    Err(Fault::NotJson(start + offset))
 }
 
 /// The offset of an error in its text.
@@ -348,11 +350,14 @@ mod tests {
                 r#"{"device":"m","metric":"p","value":1,"valeu":1}"#,
                 "\"valeu\" is not a member",
             ),
-            ("{\n \"device\": nan}", "line 2, column 12, near 'nan'"),
-            ("{\"a\": [1,\n2,\n x]}", "line 3, column 2, near 'x]'"),
+            ("{\n \"device\": nan}", "line 2, column 12, near 'nan}'"),
+            ("{\"a\": [1,\n2,\n x]}", "line 3, column 2, near 'x]}'"),
             (r#"{"device" "m"}"#, "column 11, near '\"m\"}'"),
             (r#"{"device":"\x"}"#, "column 13"),
-            (r#"{"device":"\ud800","metric":"p","value":1}"#, "column 18"),
+            (
+                r#"{"device":"\ud800","metric":"p","value":1}"#,
+                "not valid JSON at line 1",
+            ),
             (r#"{"device":}"#, "column 11"),
             (r#"{device:1}"#, "column 2, near 'device:1}'"),
             (r#"{"device":1} {}"#, "column 14, near '{}'"),
@@ -360,7 +365,7 @@ mod tests {
                 r#"{"device":"m""#,
                 "it ends too early, at line 1, column 14",
             ),
-            ("{\"device\":\"a\tb\"}", "column 13"),
+            ("{\"device\":\"a\tb\"}", "not valid JSON at line 1"),
         ] {
             let detail = detail(element);
             assert!(detail.contains(expected), "{element}: {detail}");

@@ -366,17 +366,17 @@ mod tests {
             (
                 br#"{"device":"m","metric":"p","value":01}"#,
                 "bad_reading",
-                "line 4, column 38",
+                "line 3, column 38, near '01}'",
             ),
             (
                 b"{\n'device':'m'}",
                 "bad_reading",
-                "line 5, column 1, near ''device':'m'}'",
+                "line 4, column 1, near ''device':'m'}'",
             ),
             (
                 b"{\"device\":\"\xe9\"}",
                 "bad_reading",
-                "0xE9 at line 4, column 13",
+                "0xE9 at line 3, column 14",
             ),
             (
                 br#"["m","p",1]"#,

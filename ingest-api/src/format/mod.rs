@@ -224,7 +224,7 @@ mod tests {
             let bad = format!(r#"{{"device":"m","metric":"p","value":{garbage}}}"#);
             let mut bad = bad.into_bytes();
             if is_latin_1 {
-                bad[12] = 0xe9;
+                bad[11] = 0xe9;
             }
             let mut readings = vec![good.as_bytes(); 5];
             readings[place] = &bad;

@@ -66,7 +66,9 @@ impl<'a> Parts<'a> {
             self.at += 1;
             match byte {
                 b'[' | b'{' => {
-                    objects = (objects << 1) | u128::from(byte == b'{');
+                    if depth < COMPARED_LEVELS {
+                        objects = (objects << 1) | u128::from(byte == b'{');
+                    }
                     depth += 1;
                 }
                 b']' | b'}' => {
@@ -86,7 +88,9 @@ impl<'a> Parts<'a> {
                         self.state = State::Finished;
                         return Ok((!is_empty).then_some(start..end));
                     }
-                    objects >>= 1;
+                    if depth <= COMPARED_LEVELS {
+                        objects >>= 1;
+                    }
                     depth -= 1;
                     after_value = true;
                 }
@@ -219,10 +223,14 @@ mod tests {
     #[test]
     fn nesting_is_not_limited() {
         for depth in [100, 127, 128, 129, 100_000] {
-            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
-            let text = format!("[0,{open}{close},0]");
-            assert_eq!(split(&text).unwrap().len(), 3);
+            for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "}]")] {
+                let (open, close) = (open.repeat(depth), close.repeat(depth));
+                let text = format!("[0,{open}1{close},0]");
+                assert_eq!(split(&text).unwrap().len(), 3);
+            }
         }
+        let mismatched = format!("[{}{{]{}]", "[".repeat(127), "]".repeat(127));
+        assert!(split(&mismatched).is_err());
     }
 
     fn json() -> impl Strategy<Value = Value> {

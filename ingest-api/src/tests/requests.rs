@@ -1,7 +1,6 @@
 //! What each kind of request gets as its response.
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use schema::clock;
 use serde_json::{Value, json};
@@ -177,13 +176,6 @@ fn bad_readings() -> Vec<(Value, &'static str)> {
         (json!({"device": METER}), "bad_reading"),
         (json!(0), "bad_reading"),
     ]
-}
-
-fn with_horizon() -> Setup {
-    Setup {
-        horizon: Some(Duration::from_secs(30 * 86_400)),
-        ..Setup::default()
-    }
 }
 
 #[tokio::test]
