@@ -200,6 +200,7 @@ fn readings(
         bodies: Bodies::new(config.max_body_bytes, config.body_budget_bytes),
         registry,
         registrar,
+        max_series: config.max_series,
         coalescer,
         future_tolerance: micros(config.future_tolerance),
         horizon: config.horizon.map(micros),

@@ -81,6 +81,8 @@ pub enum ApiError {
         rejected: u64,
         /// The first of them, each with index, code and detail.
         errors: Value,
+        /// Number of errors beyond these, if there are any.
+        errors_omitted: Option<u64>,
     },
     /// An atomic request has more readings, or readings of more days, than a batch may have.
     AtomicTooLarge {
@@ -262,9 +264,18 @@ impl ApiError {
     /// Members of the problem details beyond the standard ones.
     fn members(&self) -> Map<String, Value> {
         let members = match self {
-            Self::NoReadingAccepted { rejected, errors } => {
-                json!({ "accepted": 0, "rejected": rejected, "errors": errors })
-            }
+            Self::NoReadingAccepted {
+                rejected,
+                errors,
+                errors_omitted: None,
+            } => json!({ "accepted": 0, "rejected": rejected, "errors": errors }),
+            Self::NoReadingAccepted {
+                rejected,
+                errors,
+                errors_omitted: Some(omitted),
+            } => json!({
+                "accepted": 0, "rejected": rejected, "errors": errors, "errors_omitted": omitted
+            }),
             Self::RegistryUnavailable {
                 accepted,
                 rejected,
@@ -377,6 +388,7 @@ mod tests {
                 ApiError::NoReadingAccepted {
                     rejected: 1,
                     errors: json!([]),
+                    errors_omitted: None,
                 },
                 422,
                 "no_reading_accepted",

@@ -4,6 +4,7 @@
 //! PostgreSQL), with what was rejected and why; otherwise an error that tells whether to retry. A
 //! bad reading is rejected alone, unless the request is `?atomic=true`.
 
+mod detail;
 mod submit;
 mod validate;
 
@@ -40,6 +41,8 @@ pub(crate) struct Readings {
     pub registry: Arc<Registry>,
     /// Registers new names; `None` if unknown devices are rejected.
     pub registrar: Option<Registrar>,
+    /// Upper bound on series, for messages.
+    pub max_series: usize,
     /// Delivers readings to the sink.
     pub coalescer: Coalescer,
     /// How far in the future a reading may be measured, in microseconds.

@@ -26,6 +26,9 @@ struct Accepted {
     accepted: u64,
     rejected: u64,
     errors: Vec<ReadingError>,
+    /// Number of errors beyond those that are listed; absent if it is 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors_omitted: Option<u64>,
 }
 
 impl Readings {
@@ -41,6 +44,8 @@ impl Readings {
             return Err(ApiError::NoReadings);
         }
         self.received.increment(total);
+        let listed = request.errors.len() as u64;
+        let errors_omitted = Some(request.rejections() - listed).filter(|&omitted| omitted > 0);
         let too_large = atomic && !fits_into_batch(&request.valid);
         if atomic && (request.rejections() > 0 || too_large) {
             let dropped = request.valid.len() as u64 + request.unavailable;
@@ -86,12 +91,17 @@ impl Readings {
         }
         if accepted == 0 {
             let errors = serde_json::to_value(&request.errors).map_err(|_| ApiError::Internal)?;
-            return Err(ApiError::NoReadingAccepted { rejected, errors });
+            return Err(ApiError::NoReadingAccepted {
+                rejected,
+                errors,
+                errors_omitted,
+            });
         }
         let body = Accepted {
             accepted,
             rejected,
             errors: request.errors,
+            errors_omitted,
         };
         Ok((self.success, Json(body)).into_response())
     }

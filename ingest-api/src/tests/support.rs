@@ -63,6 +63,14 @@ impl Default for Setup {
     }
 }
 
+/// A front end that rejects readings older than 30 days.
+pub(super) fn with_horizon() -> Setup {
+    Setup {
+        horizon: Some(Duration::from_secs(30 * 86_400)),
+        ..Setup::default()
+    }
+}
+
 impl Setup {
     pub(super) fn start(self) -> FrontEnd {
         let counters = Counters::record();
