@@ -24,7 +24,7 @@ const MAX_NAMES: usize = 200_000;
 /// Number of names from which no further request joins a registration.
 const NAMES_PER_ROUND: usize = 20_000;
 /// Upper bound on the series of one device: all of them are read whenever one is added.
-const MAX_SERIES_OF_DEVICE: usize = 4_096;
+pub const MAX_SERIES_OF_DEVICE: usize = 4_096;
 
 /// Names of a device and of a metric.
 pub type Pair = (String, String);
