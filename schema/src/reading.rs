@@ -182,7 +182,10 @@ pub enum NameError {
     #[error("the {0} name has only blanks")]
     Blank(&'static str),
     /// It has a control character.
-    #[error("the {kind} name has the control character U+{code:04X}; remove it")]
+    #[error(
+        "the {kind} name has the control character U+{code:04X}; \
+         a name has no control characters"
+    )]
     Control {
         /// "device" or "metric".
         kind: &'static str,
