@@ -91,14 +91,17 @@ async fn send(
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let mut batch = Vec::new();
+    let mut has_row = false;
     loop {
         let row = rows.next()?;
         let is_last = row.is_none();
         match row {
-            Some(Ok(row)) => batch.push(row),
+            Some(Ok(row)) => {
+                has_row = true;
+                batch.push(row);
+            }
             Some(Err(invalid)) => {
-                let is_first = batch.is_empty() && summary.accepted == 0;
-                if is_first && invalid.code == time::NO_ZONE {
+                if !has_row && invalid.code == time::NO_ZONE {
                     // Most likely no row has a zone: refuse the file and not each of its rows.
                     let (name, line) = (rows.name(), invalid.line);
                     let sentence = format!("{name}, line {line}: {}", invalid.detail);
@@ -114,8 +117,8 @@ async fn send(
             let response = front_end.post(body, notify).await?;
             summary.add(&response, &batch)?;
             batch.clear();
+            progress.set(rows.position(), summary);
         }
-        progress.set(rows.position(), summary);
         if is_last {
             return Ok(());
         }

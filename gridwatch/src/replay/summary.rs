@@ -21,7 +21,8 @@ pub(crate) struct Summary {
     codes: BTreeMap<String, u64>,
     /// Rejected rows for which the front end gave no reason, because a response lists only so many.
     unlisted: u64,
-    listed: Vec<String>,
+    /// Line and text of the rejected rows that are listed.
+    listed: Vec<(u64, String)>,
 }
 
 impl Summary {
@@ -35,7 +36,8 @@ impl Summary {
         self.rejected += 1;
         *self.codes.entry(code.to_owned()).or_default() += 1;
         if self.listed.len() < MAX_LISTED {
-            self.listed.push(format!("line {line}: {code}: {detail}"));
+            let text = format!("line {line}: {code}: {detail}");
+            self.listed.push((line, text));
         }
     }
 
@@ -89,7 +91,9 @@ impl Summary {
                  (a smaller --batch lists more reasons)"
             ));
         }
-        lines.extend(self.listed.iter().map(|line| format!("  {line}")));
+        let mut listed = self.listed.clone();
+        listed.sort();
+        lines.extend(listed.iter().map(|(_, text)| format!("  {text}")));
         let more = self.rejected - self.listed.len() as u64;
         if more > 0 && !self.listed.is_empty() {
             lines.push(format!("  … and {more} more rows"));

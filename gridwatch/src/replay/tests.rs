@@ -297,10 +297,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_front_end_that_is_unreachable_is_reported_with_its_url_after_retries() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
-    let mut front_end = FrontEnd::new(&url, "s").unwrap();
+    let url = "http://127.0.0.1:1";
+    let mut front_end = FrontEnd::new(url, "s").unwrap();
     front_end.retries = SHORT;
     let problems = Mutex::new(Vec::new());
     let notify = |problem: &str| problems.lock().unwrap().push(problem.to_owned());
@@ -313,7 +311,7 @@ async fn a_front_end_that_is_unreachable_is_reported_with_its_url_after_retries(
     );
     let problems = problems.into_inner().unwrap();
     assert!(problems[0].starts_with(&expected), "{problems:?}");
-    assert!(problems[0].contains("retrying for 1 s"), "{problems:?}");
+    assert!(problems[0].contains("; retrying for "), "{problems:?}");
 }
 
 #[tokio::test]
@@ -331,8 +329,14 @@ async fn a_request_is_retried_while_the_front_end_is_unavailable() {
     assert_eq!(response["accepted"], 1);
     assert_eq!(requests.lock().unwrap().len(), 3);
     let problems = problems.into_inner().unwrap();
-    let expected = format!("{url} responded with 503: the queue is down; retrying for 60 s");
-    assert_eq!(problems, [expected.clone(), expected]);
+    let expected = format!("{url} responded with 503: the queue is down; retrying for ");
+    assert_eq!(problems.len(), 2);
+    assert!(
+        problems
+            .iter()
+            .all(|problem| problem.starts_with(&expected)),
+        "{problems:?}"
+    );
 }
 
 #[tokio::test]
