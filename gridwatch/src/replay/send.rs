@@ -104,7 +104,7 @@ impl FrontEnd {
                 anyhow::bail!("{problem}; {advice}: what is stored already is not stored twice");
             }
             let rest = (limit - failing).as_secs_f64().ceil();
-            notify(&format!("{problem}; retrying for {rest} s"));
+            notify(&format!("{problem}; retrying for another {rest} s"));
             tokio::time::sleep(self.retries.pause).await;
         }
     }

@@ -21,6 +21,8 @@ pub(crate) struct Summary {
     codes: BTreeMap<String, u64>,
     /// Rejected rows for which the front end gave no reason, because a response lists only so many.
     unlisted: u64,
+    /// Whether the front end rejected a time that is a number.
+    has_bad_number: bool,
     /// Line and text of the rejected rows that are listed.
     listed: Vec<(u64, String)>,
 }
@@ -63,6 +65,11 @@ impl Summary {
             let row = index.and_then(|index| rows.get(usize::try_from(index).ok()?));
             let line = row.map_or(0, |row| row.line);
             let code = error["code"].as_str().unwrap_or("unknown");
+            let is_about_time = [Rejection::BadTimestamp, Rejection::MeasuredInFuture]
+                .iter()
+                .any(|rejection| rejection.code() == code);
+            let is_number = row.is_some_and(|row| !row.time.starts_with('"'));
+            self.has_bad_number |= is_about_time && is_number;
             self.reject(line, code, error["detail"].as_str().unwrap_or_default());
         }
         let unlisted = rejected - errors.len() as u64;
@@ -112,10 +119,10 @@ impl Summary {
                 "register the series first: gridwatch devices add {device} --metric {metric}"
             ));
         }
-        if has(Rejection::MeasuredInFuture) {
+        if self.has_bad_number {
             advice.push(format!(
-                "times that are numbers were sent with --precision {}; \
-                 a number in a finer unit is far in the future",
+                "times that are numbers were sent with --precision {}; choose the unit of the file: \
+                 s, ms, us or ns",
                 arguments.precision
             ));
         }

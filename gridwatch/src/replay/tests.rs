@@ -262,6 +262,24 @@ async fn the_reasons_add_up_to_the_rejected_rows() {
 }
 
 #[tokio::test]
+async fn a_rejected_number_as_a_time_leads_to_the_precision() {
+    let reject = |_: &[Value], _| {
+        let error = json!({"index": 0, "code": "bad_timestamp", "detail": "not a time"});
+        (
+            422,
+            json!({"accepted": 0, "rejected": 1, "errors": [error]}),
+        )
+    };
+    let (url, _) = start_front_end(reject).await;
+    for (time, has_advice) in [("1546301700000", true), ("2019-02-30T00:00:00Z", false)] {
+        let case = Case::new(format!("{time},1\n")).with(&["--url", &url]);
+        let summary = replay(&case.arguments()).await.unwrap();
+        let text = summary.text(&case.arguments());
+        assert_eq!(text.contains("--precision s;"), has_advice, "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_whose_times_have_no_zone_is_refused_before_anything_is_sent() {
     let (url, requests) = start_front_end(|readings, _| accept_all(readings)).await;
     let content = "time,usage\n2019-01-01 00:15:00,1\n2019-01-01 00:30:00,2\n";
@@ -311,7 +329,10 @@ async fn a_front_end_that_is_unreachable_is_reported_with_its_url_after_retries(
     );
     let problems = problems.into_inner().unwrap();
     assert!(problems[0].starts_with(&expected), "{problems:?}");
-    assert!(problems[0].contains("; retrying for "), "{problems:?}");
+    assert!(
+        problems[0].contains("; retrying for another "),
+        "{problems:?}"
+    );
 }
 
 #[tokio::test]
@@ -329,7 +350,7 @@ async fn a_request_is_retried_while_the_front_end_is_unavailable() {
     assert_eq!(response["accepted"], 1);
     assert_eq!(requests.lock().unwrap().len(), 3);
     let problems = problems.into_inner().unwrap();
-    let expected = format!("{url} responded with 503: the queue is down; retrying for ");
+    let expected = format!("{url} responded with 503: the queue is down; retrying for another ");
     assert_eq!(problems.len(), 2);
     assert!(
         problems
