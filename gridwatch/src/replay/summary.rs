@@ -121,8 +121,8 @@ impl Summary {
         }
         if self.has_bad_number {
             advice.push(format!(
-                "times that are numbers were sent with --precision {}; choose the unit of the file: \
-                 s, ms, us or ns",
+                "times that are numbers were sent with --precision {}; \
+                 choose the unit of the file: s, ms, us or ns",
                 arguments.precision
             ));
         }
