@@ -109,9 +109,11 @@ async fn show(
                 url: url.clone(),
                 time_column: None,
                 value_column: None,
+                utc: true,
+                precision: "s".into(),
                 batch: 1_000,
             };
-            replay::run(replay).await?;
+            replay::replay(&replay).await?;
         }
         send_fleet(arguments.fleet, &url, stop).await?;
         let samples = wait_until_stored(admin).await?;

@@ -5,12 +5,14 @@ mod demo;
 mod devices;
 mod embedded;
 mod migrate;
+mod quote;
 mod replay;
 mod serve;
 
 use std::process::ExitCode;
 
 use crate::config::{Command, Settings};
+use crate::replay::RowsRejected;
 
 /// A request is parsed on one thread and finished on another, which mimalloc handles well; the
 /// figures are in docs/decisions/0011.
@@ -27,7 +29,13 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gridwatch: {error:#}");
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+            ExitCode::from(if error.is::<UsageError>() {
+                2
+            } else if error.is::<RowsRejected>() {
+                3
+            } else {
+                1
+            })
         }
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use service::error_chain;
 use store::{Client, Database, migrations};
 
-use crate::UsageError;
 use crate::config::Migrate;
 
 /// Upper bound on the time of a statement: a migration may rewrite a table.
@@ -45,12 +44,10 @@ pub(crate) async fn apply(
 /// A connection for a command that does one thing and exits.
 ///
 /// # Errors
-/// [`UsageError`]: PostgreSQL is unreachable or refuses the connection.
-pub(crate) async fn connect(database: &Database) -> Result<Client, UsageError> {
+/// PostgreSQL is unreachable or refuses the connection.
+pub(crate) async fn connect(database: &Database) -> anyhow::Result<Client> {
     database.connect().await.map_err(|error| {
         let cause = error_chain(&error);
-        UsageError(format!(
-            "cannot connect to PostgreSQL at {database}: {cause}"
-        ))
+        anyhow::anyhow!("cannot connect to PostgreSQL at {database}: {cause}")
     })
 }

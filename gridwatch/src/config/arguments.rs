@@ -51,7 +51,7 @@ pub(crate) enum Command {
     Migrate(Migrate),
     /// Register and list devices
     Devices(Devices),
-    /// Send the readings of a CSV file to a running front end
+    /// Send the readings of a CSV file to a running front end. Exit code 3: rows were rejected
     Replay(Replay),
 }
 
@@ -256,15 +256,16 @@ pub(crate) struct Devices {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DevicesCommand {
-    /// Register devices with their metrics. Registering again is safe; a given unit replaces the
-    /// stored one
+    /// Register devices with their metrics. Registering again is safe: a stored unit is kept, and
+    /// nothing is registered if one differs from the given unit
     Add {
         #[command(flatten)]
         database: DatabaseUrl,
         /// External ids of the devices
         #[arg(required = true, value_name = "DEVICE")]
         devices: Vec<String>,
-        /// A metric, with its unit after a colon: active_power:W. Repeat for several metrics
+        /// A metric, with its unit after the last colon: active_power:W. A metric that has a colon
+        /// in its name and no unit ends with a colon. Repeat for several metrics
         #[arg(long = "metric", required = true, value_name = "METRIC[:UNIT]")]
         metrics: Vec<String>,
     },
@@ -277,7 +278,7 @@ pub(crate) enum DevicesCommand {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Replay {
-    /// CSV file with a header line
+    /// CSV file, with or without a header line, one reading per line
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// External id of the device of the readings
@@ -295,6 +296,18 @@ pub(crate) struct Replay {
     /// Column with the value [default: the second]
     #[arg(long, value_name = "NAME")]
     pub value_column: Option<String>,
+    /// Times without a zone are UTC; otherwise a file with such times is refused
+    #[arg(long)]
+    pub utc: bool,
+    /// Unit of times that are numbers since 1970: s, ms, us or ns
+    #[arg(
+        long,
+        default_value = "s",
+        value_name = "UNIT",
+        hide_possible_values = true,
+        value_parser = ["s", "ms", "us", "ns"]
+    )]
+    pub precision: String,
     /// Readings per request
     #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = at_least_one)]
     pub batch: usize,
