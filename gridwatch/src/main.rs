@@ -10,14 +10,15 @@ mod serve;
 
 use std::process::ExitCode;
 
-use crate::config::{Command, Settings};
+use crate::config::{Command, Loaded};
 
 /// A request is parsed on one thread and finished on another, which mimalloc handles well; the
 /// figures are in docs/decisions/0011.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A wrong flag, file, address or URL: one sentence for the user, and exit code 2.
+/// A wrong flag, file, address or URL: one sentence for the user, and exit code 2. The exit codes
+/// are in the help of `gridwatch`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
@@ -32,9 +33,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(settings: Settings) -> anyhow::Result<()> {
+fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {
     service::telemetry::init(&settings.log, settings.log_format)
         .map_err(|error| UsageError(format!("--log '{}': {error}", settings.log)))?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = settings.threads {
         runtime.worker_threads(threads.into());

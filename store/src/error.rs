@@ -1,10 +1,10 @@
-//! Errors of PostgreSQL, classified by what to do about them.
+//! Errors of PostgreSQL, classified by what to do about them, and as one sentence for people.
 //!
-//! In: an error of the driver. Out: its class. Classes are determined by SQLSTATE (Appendix A of
+//! In: an error of the driver. Out: its class, and its cause. Classes are determined by SQLSTATE (Appendix A of
 //! the PostgreSQL manual), never by message texts.
 
 use tokio_postgres::Error;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
 /// What to do about a failed transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,5 +50,43 @@ pub fn classify(error: &Error) -> ErrorClass {
         // Data exception, integrity constraint, exception raised by a trigger (PL/pgSQL).
         "22" | "23" | "P0" => ErrorClass::BadRow,
         _ => ErrorClass::Fatal,
+    }
+}
+
+/// The cause of an error of the driver, of the pool or of a migration: what the server reports, or
+/// else the innermost error. The errors around it repeat it or name only their kind.
+pub fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let text = match innermost.downcast_ref::<DbError>() {
+        Some(error) => error.message().to_owned(),
+        None => innermost.to_string(),
+    };
+    // "Connection refused (os error 111)": the number is for programs.
+    let text = text.split(" (os error ").next().unwrap_or(&text);
+    text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use deadpool_postgres::PoolError;
+
+    use super::*;
+    use crate::Database;
+
+    #[tokio::test]
+    async fn an_unreachable_server_is_reported_with_one_plain_cause() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = closed.local_addr().unwrap();
+        drop(closed);
+        let url = format!("postgres://grid:hunter2@{address}/readings");
+        let database: Database = url.parse().unwrap();
+        let pool = database.pool(1).unwrap();
+        let error = crate::database::get(&pool).await.unwrap_err();
+        assert_eq!(error, "cannot connect to PostgreSQL: Connection refused");
+        let error = database.connect().await.unwrap_err();
+        assert_eq!(cause(&PoolError::Backend(error)), "Connection refused");
     }
 }

@@ -3,10 +3,10 @@
 //! In: the numbered SQL files in `schema/migrations`. Out: a database that has all of them, applied
 //! in order under an advisory lock. Each migration is a transaction.
 
-use service::error_chain;
 use tokio_postgres::Client;
 
 use crate::Pool;
+use crate::error::cause;
 
 mod embedded {
     refinery::embed_migrations!("../schema/migrations");
@@ -79,14 +79,14 @@ pub async fn check(pool: &Pool) -> Result<(), String> {
     match are_current(&client).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(HINT.into()),
-        Err(error) => Err(error_chain(&error)),
+        Err(error) => Err(cause(&error)),
     }
 }
 
 /// Adds what to do to an error of PostgreSQL when the cause is that tables are missing.
 pub(crate) async fn explain(client: &Client, error: &tokio_postgres::Error) -> String {
     if are_current(client).await.unwrap_or(true) {
-        error_chain(error)
+        cause(error)
     } else {
         HINT.into()
     }
