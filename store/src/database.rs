@@ -272,29 +272,26 @@ mod tests {
         let database: Database = "postgres://grid:hunter2@db:6432/readings".parse().unwrap();
         assert_eq!(database.to_string(), "db:6432/readings");
         assert_eq!(format!("{database:?}"), "Database(db:6432/readings)");
+        // The passwords have the letters X and Z, which no error has.
         for url in [
-            "postgres://grid:hunter2@db:port/readings",
-            "postgres://grid:hunter2@db/readings?sslmode=hunter2",
-            // A password that is not encoded: h@unter2, h@unt/er2, h@unt?er2.
-            "postgres://grid:h@unter2@db/readings",
-            "postgres://grid:h@unt/er2@db/readings",
-            "postgres://grid:h@unt?er2=@db/readings",
-            "postgres://grid:hunter2@db/readings?unter2=x",
-            "postgres://grid:hunter2",
-            "postgres//grid:hunter2@db/readings",
-            "postgresql+driver://grid:hunter2@db/readings",
-            "hunter2",
-            "host=db password=h unter2=x",
-            "host=db password='hunter2",
-            "host=db password=hunter2 port=hunter2",
-            "host=db password=hunt er2",
-            "password=hunter2",
+            "postgres://grid:XZ@db:port/readings",
+            "postgres://grid:XZ@db/readings?sslmode=XZ",
+            "postgres://grid:X@Z@db/readings",
+            "postgres://grid:X@Z/Z@db/readings",
+            "postgres://grid:X@Z?Z=@db/readings",
+            "postgres://grid:XZ@db/readings?Z=X",
+            "postgres://grid:XZ",
+            "postgres//grid:XZ@db/readings",
+            "postgresql+driver://grid:XZ@db/readings",
+            "XZ",
+            "host=db password=X Z=1",
+            "host=db password='XZ",
+            "host=db password=XZ port=XZ",
+            "host=db password=X Z",
+            "password=XZ",
         ] {
             let error = url.parse::<Database>().unwrap_err();
-            for part in ["hunter2", "unter2", "unt", "er2", "`e`"] {
-                let part_of_a_word = error.replace("parameter", "").replace("counter", "");
-                assert!(!part_of_a_word.contains(part), "{url}: {error}");
-            }
+            assert!(!error.contains(['X', 'Z']), "{url}: {error}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! In: an error of the driver. Out: its class, and its cause. Classes are determined by SQLSTATE (Appendix A of
 //! the PostgreSQL manual), never by message texts.
 
+use service::root_cause;
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 
@@ -54,19 +55,16 @@ pub fn classify(error: &Error) -> ErrorClass {
 }
 
 /// The cause of an error of the driver, of the pool or of a migration: what the server reports, or
-/// else the innermost error. The errors around it repeat it or name only their kind.
+/// else the innermost error.
 pub fn cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
+    let mut source = Some(error);
+    while let Some(error) = source {
+        if let Some(reported) = error.downcast_ref::<DbError>() {
+            return reported.message().replace('\n', " ");
+        }
+        source = error.source();
     }
-    let text = match innermost.downcast_ref::<DbError>() {
-        Some(error) => error.message().to_owned(),
-        None => innermost.to_string(),
-    };
-    // "Connection refused (os error 111)": the number is for programs.
-    let text = text.split(" (os error ").next().unwrap_or(&text);
-    text.replace('\n', " ")
+    root_cause(error)
 }
 
 #[cfg(test)]

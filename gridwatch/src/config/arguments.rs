@@ -191,7 +191,7 @@ pub(crate) struct SpoolOptions {
         long,
         default_value = "4GiB",
         value_name = "SIZE",
-        value_parser = |text: &str| values::size::<u64>(text, 1 << 20..=1 << 60)
+        value_parser = |text: &str| values::size::<u64>(text, 1 << 20..=1 << 50)
     )]
     pub spool_max_bytes: u64,
     /// How long RabbitMQ may take to confirm a batch before it is written to disk

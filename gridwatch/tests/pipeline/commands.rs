@@ -74,10 +74,6 @@ fn a_wrong_flag_file_or_url_gives_an_error_message_and_exit_code_2() {
             "--log",
         ),
         (
-            &["migrate", "--database-url", database],
-            "cannot connect to PostgreSQL at 127.0.0.1:1/none",
-        ),
-        (
             &[
                 "devices",
                 "add",

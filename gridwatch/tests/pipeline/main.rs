@@ -11,6 +11,7 @@ mod load_test;
 mod negative_controls;
 mod registry;
 mod server_faults;
+mod settings;
 mod shutdown;
 mod support;
 mod tls;
