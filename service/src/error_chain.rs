@@ -15,8 +15,8 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     chain.replace('\n', " ")
 }
 
-/// The innermost source of an error, or the error itself: what went wrong, without the errors around
-/// it, which repeat it or name only their kind.
+/// The innermost source of an error, or the error itself: what went wrong, without the errors
+/// around it, which repeat it or name only their kind.
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

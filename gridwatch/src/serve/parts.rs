@@ -192,8 +192,8 @@ pub(super) struct OpenSpool {
 }
 
 impl OpenSpool {
-    /// Opens the spool in a directory, which comes from a flag. The source hands out at most `prefetch` records ahead of
-    /// their acknowledgement. A disk that fails stops the process.
+    /// Opens the spool in a directory, which comes from a flag. The source hands out at most
+    /// `prefetch` records ahead of their acknowledgement. A disk that fails stops the process.
     ///
     /// # Errors
     /// [`UsageError`]: the directory cannot be used, or another process uses it.
