@@ -22,9 +22,10 @@ use schema::prometheus::{self, Histogram, Sample};
 use service::client::{Client, Uri};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Command, Demo, Replay, Settings};
-use crate::replay;
+use crate::UsageError;
+use crate::config::{Address, Command, DatabaseUrl, Demo, Replay, Settings};
 use crate::serve::standalone;
+use crate::{migrate, replay};
 
 /// Number of seconds for which the fleet has readings, one per series and second.
 const SECONDS: i64 = 30;
@@ -38,8 +39,17 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runs the command.
 pub(crate) async fn run(arguments: Demo) -> anyhow::Result<()> {
     let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
-    let listen = free_address(arguments.listen)?;
-    let admin = free_address(arguments.admin)?;
+    let resolved = async |flag, address: &Address| {
+        let wrong = |reason| UsageError(format!("{flag} {address}: {reason}"));
+        address.resolve().await.map_err(wrong)
+    };
+    let listen = free_address(resolved("--listen", &arguments.listen).await?)?;
+    let admin = free_address(resolved("--admin", &arguments.admin).await?)?;
+    if let Some(database_url) = arguments.database_url.clone() {
+        // Standalone waits for a server that is down; the demo reports it.
+        let database = DatabaseUrl { database_url };
+        migrate::connect(&database.parse("gridwatch demo", SCRAPE_TIMEOUT)?).await?;
+    }
     let settings = standalone_settings(&arguments, directory.path(), listen, admin)?;
     let (deployment, process) = standalone::open(settings).await?;
     let stop = process.context().stop;

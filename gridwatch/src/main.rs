@@ -11,7 +11,7 @@ mod serve;
 
 use std::process::ExitCode;
 
-use crate::config::{Command, Settings};
+use crate::config::{Command, Loaded};
 use crate::replay::RowsRejected;
 
 /// A request is parsed on one thread and finished on another, which mimalloc handles well; the
@@ -19,7 +19,8 @@ use crate::replay::RowsRejected;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A wrong flag, file, address or URL: one sentence for the user, and exit code 2.
+/// A wrong flag, file, address or URL: one sentence for the user, and exit code 2. The exit codes
+/// are in the help of `gridwatch`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
@@ -40,9 +41,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(settings: Settings) -> anyhow::Result<()> {
+fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {
     service::telemetry::init(&settings.log, settings.log_format)
         .map_err(|error| UsageError(format!("--log '{}': {error}", settings.log)))?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = settings.threads {
         runtime.worker_threads(threads.into());

@@ -14,3 +14,18 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     }
     chain.replace('\n', " ")
 }
+
+/// The innermost source of an error, or the error itself: what went wrong, without the errors
+/// around it, which repeat it or name only their kind.
+pub fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    // "Connection refused (os error 111)": the number is for programs.
+    let text = innermost.to_string().replace('\n', " ");
+    match text.split_once(" (os error ") {
+        Some((sentence, _)) => sentence.to_owned(),
+        None => text,
+    }
+}

@@ -21,4 +21,4 @@ pub mod telemetry;
 
 pub use api_error::ApiError;
 pub use context::Context;
-pub use error_chain::error_chain;
+pub use error_chain::{error_chain, root_cause};

@@ -1,10 +1,11 @@
-//! Errors of PostgreSQL, classified by what to do about them.
+//! Errors of PostgreSQL, classified by what to do about them, and as one sentence for people.
 //!
-//! In: an error of the driver. Out: its class. Classes are determined by SQLSTATE (Appendix A of
+//! In: an error of the driver. Out: its class, and its cause. Classes are determined by SQLSTATE (Appendix A of
 //! the PostgreSQL manual), never by message texts.
 
+use service::root_cause;
 use tokio_postgres::Error;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
 /// What to do about a failed transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +54,25 @@ pub fn classify(error: &Error) -> ErrorClass {
     }
 }
 
+/// The cause of an error of the driver, of the pool or of a migration: what the server reports, or
+/// else the innermost error.
+pub fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut source = Some(error);
+    while let Some(error) = source {
+        if let Some(reported) = error.downcast_ref::<DbError>() {
+            return reported.message().replace('\n', " ");
+        }
+        source = error.source();
+    }
+    root_cause(error)
+}
+
 #[cfg(test)]
 mod tests {
+    use deadpool_postgres::PoolError;
+
     use super::*;
-    use crate::testing;
+    use crate::{Database, testing};
 
     #[tokio::test]
     async fn errors_of_a_real_server_have_the_class_that_says_what_to_do() {
@@ -81,11 +97,11 @@ mod tests {
                 ErrorClass::BadRow,
             ),
             (
-                format!("SET default_transaction_read_only = on; {insert}"),
+                format!("SET TRANSACTION READ ONLY; {insert}"),
                 ErrorClass::Transient,
             ),
             (
-                "SET statement_timeout = 1; SELECT pg_sleep(60)".into(),
+                "SELECT pg_cancel_backend(pg_backend_pid()); SELECT pg_sleep(60)".into(),
                 ErrorClass::Transient,
             ),
             // A plan that a migration made stale, a lost connection, a deadlock, a full disk, a
@@ -112,5 +128,19 @@ mod tests {
         assert_eq!(classify(&error), ErrorClass::Transient);
         let reason = crate::is_reachable(&database.pool(1).unwrap()).await;
         reason.expect_err("nothing listens there");
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_server_is_reported_with_one_plain_cause() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = closed.local_addr().unwrap();
+        drop(closed);
+        let url = format!("postgres://grid:hunter2@{address}/readings");
+        let database: Database = url.parse().unwrap();
+        let pool = database.pool(1).unwrap();
+        let error = crate::database::get(&pool).await.unwrap_err();
+        assert_eq!(error, "cannot connect to PostgreSQL: Connection refused");
+        let error = database.connect().await.unwrap_err();
+        assert_eq!(cause(&PoolError::Backend(error)), "Connection refused");
     }
 }

@@ -3,10 +3,10 @@
 //! In: the numbered SQL files in `schema/migrations`. Out: a database that has all of them, applied
 //! in order under an advisory lock. Each migration is a transaction.
 
-use service::error_chain;
 use tokio_postgres::Client;
 
 use crate::Pool;
+use crate::error::cause;
 
 mod embedded {
     refinery::embed_migrations!("../schema/migrations");
@@ -79,14 +79,14 @@ pub async fn check(pool: &Pool) -> Result<(), String> {
     match are_current(&client).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(HINT.into()),
-        Err(error) => Err(error_chain(&error)),
+        Err(error) => Err(cause(&error)),
     }
 }
 
 /// Adds what to do to an error of PostgreSQL when the cause is that tables are missing.
 pub(crate) async fn explain(client: &Client, error: &tokio_postgres::Error) -> String {
     if are_current(client).await.unwrap_or(true) {
-        error_chain(error)
+        cause(error)
     } else {
         HINT.into()
     }
@@ -114,9 +114,9 @@ mod tests {
              SELECT gridwatch_create_reading_day('2026-11-20');
              INSERT INTO reading SELECT id, '2026-11-20 10:00:00Z', 1.5 FROM series";
         client.batch_execute(reading).await.unwrap();
-        assert_eq!(run(&mut client).await.unwrap(), ["V2__named_reading"]);
+        assert_eq!(run(&mut client).await.unwrap(), ["V2__readings_by_name"]);
         assert!(are_current(&client).await.unwrap());
-        let readings = "SELECT * FROM named_reading
+        let readings = "SELECT * FROM readings_by_name
              WHERE (device, metric, unit, measured_at, value)
                  = ('meter-1', 'power', 'W', '2026-11-20 10:00:00Z', 1.5)";
         assert_eq!(client.query(readings, &[]).await.unwrap().len(), 1);
@@ -150,7 +150,7 @@ mod tests {
         client.batch_execute(readings).await.unwrap();
         for condition in ["", "AND measured_at >= '2026-11-21 00:00Z'"] {
             let explain = format!(
-                "EXPLAIN SELECT * FROM named_reading
+                "EXPLAIN SELECT * FROM readings_by_name
                  WHERE device = 'meter-7' AND metric = 'power' {condition}
                  ORDER BY measured_at DESC LIMIT 5"
             );

@@ -9,10 +9,10 @@ mod tests;
 
 use futures_util::TryStreamExt as _;
 use schema::reading::SeriesId;
-use service::error_chain;
 use tokio_postgres::{Client, Error, Row};
 
 pub use self::add::{AddError, Added, UnitConflict, add};
+use crate::error::cause;
 use crate::{Pool, migrations};
 
 /// Upper bound on the names that one statement registers.
@@ -117,7 +117,7 @@ pub async fn register_with(
     let client = crate::database::get(pool).await?;
     for series in series.chunks(NAMES_PER_STATEMENT) {
         let registered = register(&client, series).await;
-        on_devices(registered.map_err(|error| error_chain(&error))?);
+        on_devices(registered.map_err(|error| cause(&error))?);
     }
     Ok(())
 }

@@ -14,10 +14,10 @@ use std::time::Duration;
 use metrics::Counter;
 use schema::clock::{self, Stage};
 use schema::metric;
+use service::Context;
 use service::histogram::LocalHistogram;
 use service::metrics::Histograms;
-use service::{Context, error_chain};
-use store::error::{ErrorClass, classify};
+use store::error::{ErrorClass, cause, classify};
 use store::ledger;
 use store::partitions::Partitions;
 use store::rows::BatchCounts;
@@ -131,7 +131,7 @@ impl TransactionWriter for Writer {
                 }
                 Err(AttemptError::Connect(reason)) => reason,
                 Err(AttemptError::Postgres(error)) => {
-                    let reason = error_chain(&error);
+                    let reason = cause(&error);
                     match classify(&error) {
                         ErrorClass::Transient | ErrorClass::KeyExists => {}
                         ErrorClass::NoPartition => attempts.without_partition += 1,
@@ -169,7 +169,7 @@ impl Writer {
             .pool
             .get()
             .await
-            .map_err(|error| AttemptError::Connect(error_chain(&error)))?;
+            .map_err(|error| AttemptError::Connect(cause(&error)))?;
         // A partition that is missing after it was created is detached, or was dropped on purpose.
         let final_attempt = attempts.without_partition >= PARTITION_ATTEMPTS;
         let PendingTransaction {

@@ -154,7 +154,7 @@ fn two_concurrent_migrations_apply_once_and_a_third_changes_nothing() {
     for output in [first, second] {
         assert!(output.status.success(), "{output:?}");
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        for migration in ["applied V1__pipeline", "applied V2__named_reading"] {
+        for migration in ["applied V1__pipeline", "applied V2__readings_by_name"] {
             applied += stdout.matches(migration).count();
         }
     }
@@ -297,7 +297,7 @@ async fn a_replayed_file_lists_its_rejected_readings_by_line() {
         );
     }
     site.wait_in_ledger(2).await;
-    let expected = "SELECT count(*) FROM named_reading
+    let expected = "SELECT count(*) FROM readings_by_name
         WHERE device = 'meter' AND metric = 'energy' AND (measured_at, value) IN
         (('2019-01-01 00:15:00+00', 55.09), ('2019-01-01 00:45:00+00', 55))";
     assert_eq!(site.query_int(expected).await, 2);

@@ -12,6 +12,7 @@ mod negative_controls;
 mod readme;
 mod registry;
 mod server_faults;
+mod settings;
 mod shutdown;
 mod support;
 mod tls;

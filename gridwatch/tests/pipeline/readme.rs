@@ -5,7 +5,7 @@
 //! `sudo` do nothing but run the command behind them.
 
 use std::fmt::Write as _;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

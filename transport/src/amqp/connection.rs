@@ -17,6 +17,7 @@ use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use schema::topology::{self, Argument};
 use service::health::ComponentHealth;
+use service::root_cause;
 use tokio_util::sync::CancellationToken;
 
 /// How long connecting may take before the broker counts as silent, and how long closing may take.
@@ -43,11 +44,12 @@ impl FromStr for Broker {
     }
 }
 
-/// Host, port and virtual host.
+/// Host, port and virtual host, as in the URL.
 impl fmt::Display for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let authority = &self.0.authority;
-        write!(f, "{}:{}/{}", authority.host, authority.port, self.0.vhost)
+        let vhost = self.0.vhost.replace('/', "%2f");
+        write!(f, "{}:{}/{vhost}", authority.host, authority.port)
     }
 }
 
@@ -85,7 +87,10 @@ impl Broker {
                     health.ready();
                     return connected;
                 }
-                Err(error) => health.unready(format!("cannot connect to {self}: {error}")),
+                Err(error) => {
+                    let cause = root_cause(&error);
+                    health.unready(format!("cannot connect to RabbitMQ at {self}: {cause}"));
+                }
             }
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
@@ -201,6 +206,8 @@ mod tests {
         let broker: Broker = "amqp://grid:hunter2@mq:5673/site".parse().unwrap();
         assert_eq!(broker.to_string(), "mq:5673/site");
         assert_eq!(format!("{broker:?}"), "Broker(mq:5673/site)");
+        let broker: Broker = "amqp://mq".parse().unwrap();
+        assert_eq!(broker.to_string(), "mq:5672/%2f");
         let error = "amqp//grid:hunter2@mq".parse::<Broker>().unwrap_err();
         assert!(!error.contains("hunter2"), "{error}");
     }
