@@ -7,8 +7,10 @@ use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
-/// Levels of libraries that log warnings about normal operation.
-const LIBRARY_LEVELS: &str = "wasmer_wasix=error,pglite_oxide=warn,refinery_core=warn";
+/// Levels of libraries that log what is normal, or what Gridwatch logs itself, with what it does
+/// about it: notices of PostgreSQL, and every broken connection two or three times.
+const LIBRARY_LEVELS: &str = "wasmer_wasix=error,pglite_oxide=warn,refinery_core=warn,\
+    tokio_postgres=warn,deadpool=off,lapin=off,lapin::thread=error";
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
