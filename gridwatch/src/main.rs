@@ -42,6 +42,8 @@ fn main() -> ExitCode {
 }
 
 fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {
+    // First, because it may replace the process.
+    confine(&settings.command)?;
     service::telemetry::init(&settings.log, settings.log_format)
         .map_err(|error| UsageError(format!("--log '{}': {error}", settings.log)))?;
     for warning in warnings {
@@ -63,4 +65,19 @@ fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {
             Command::Replay(arguments) => replay::run(arguments).await,
         }
     })
+}
+
+/// Keeps the files of the embedded database in the directory of the command, if it uses one. This
+/// may replace the process.
+fn confine(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Standalone(standalone) if standalone.database_url.is_none() => {
+            let data = &standalone.data;
+            let directory = std::path::absolute(data)
+                .map_err(|error| UsageError(format!("--data '{}': {error}", data.display())))?;
+            embedded::confine_to(&directory)
+        }
+        Command::Demo(demo) if demo.database_url.is_none() => demo::confine(),
+        _ => Ok(()),
+    }
 }

@@ -9,7 +9,11 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut chain = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        chain = format!("{chain}: {cause}");
+        let text = cause.to_string();
+        // Some errors end with the text of their source.
+        if !chain.ends_with(&text) {
+            chain = format!("{chain}: {text}");
+        }
         source = cause.source();
     }
     chain.replace('\n', " ")
@@ -27,5 +31,28 @@ pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     match text.split_once(" (os error ") {
         Some((sentence, _)) => sentence.to_owned(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot connect: {0}")]
+    struct Repeating(#[source] Outer);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("server")]
+    struct Outer(#[source] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("starting\nup")]
+    struct Inner;
+
+    #[test]
+    fn every_cause_is_named_once_and_in_one_line() {
+        let error = Repeating(Outer(Inner));
+        assert_eq!(error_chain(&error), "cannot connect: server: starting up");
     }
 }

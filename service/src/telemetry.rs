@@ -13,8 +13,10 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// The level of everything that a filter does not name. Without it, a filter that names only a
 /// misspelled target would log nothing.
 const BASE_LEVEL: &str = "info";
-/// Levels of libraries that log warnings about normal operation.
-const LIBRARY_LEVELS: &str = "wasmer_wasix=error,pglite_oxide=warn,refinery_core=warn";
+/// Levels of libraries that log what is normal, or what Gridwatch logs itself, with what it does
+/// about it: notices of PostgreSQL, and every broken connection two or three times.
+const LIBRARY_LEVELS: &str = "wasmer_wasix=error,pglite_oxide=warn,refinery_core=warn,\
+    tokio_postgres=warn,deadpool=off,lapin=off,lapin::thread=error";
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -16,6 +16,7 @@ use schema::clock::{self, Stage};
 use schema::metric;
 use service::Context;
 use service::histogram::LocalHistogram;
+use service::log_limit::LogLimit;
 use service::metrics::Histograms;
 use store::error::{ErrorClass, cause, classify};
 use store::ledger;
@@ -52,6 +53,7 @@ pub(crate) struct Writer {
     histograms: Arc<Histograms>,
     stop: CancellationToken,
     counters: Counters,
+    retry_log: LogLimit,
 }
 
 #[derive(Debug)]
@@ -113,6 +115,7 @@ impl Writer {
             histograms: context.histograms.clone(),
             stop: context.stop.clone(),
             counters: Counters::new(),
+            retry_log: LogLimit::new(),
         }
     }
 }
@@ -146,8 +149,9 @@ impl TransactionWriter for Writer {
             if self.stop.is_cancelled() {
                 return Err(WriteError::Stopped);
             }
-            let retry_in_ms = pause.as_millis() as u64;
-            tracing::warn!(reason, retry_in_ms, "cannot store readings; retrying");
+            if let Some(attempts) = self.retry_log.count() {
+                tracing::warn!(reason, attempts, "cannot store readings; retrying");
+            }
             self.counters.retries.increment(1);
             let pausing = tokio::time::sleep(pause);
             self.stop.run_until_cancelled(pausing).await;

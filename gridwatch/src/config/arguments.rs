@@ -320,7 +320,7 @@ pub(crate) struct Demo {
         value_parser = |text: &str| values::count(text, 1..=100_000_u32)
     )]
     pub fleet: u32,
-    /// CSV file of a meter to send before the fleet, with the time and the value as columns
+    /// CSV file of a meter to send instead of the day of a real meter that is part of the program
     #[arg(long, value_name = "FILE")]
     pub meter: Option<PathBuf>,
     /// RabbitMQ to use as the queue

@@ -393,7 +393,6 @@ async fn wrong_flags_are_refused_before_the_file_is_read() {
             &["--url", "ftp://x"][..],
             "--url 'ftp://x': expected http://HOST:PORT",
         ),
-        (&["--batch", "100001"], "--batch 100001: at most 100000"),
         (&["--url", "localhost:8080"], "expected http://HOST:PORT"),
     ] {
         let error = run(Case::new("").with(flags).arguments())

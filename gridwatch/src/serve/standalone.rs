@@ -125,10 +125,7 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
 /// Starts the embedded database and creates its tables.
 async fn open_embedded(arguments: &Standalone) -> anyhow::Result<(Embedded, Pool)> {
     let (embedded, pool) = Embedded::pool(&arguments.data.join("postgres"))?;
-    let mut client = pool
-        .get()
-        .await
-        .context("cannot start the embedded PostgreSQL")?;
+    let mut client = embedded.connect(&pool).await?;
     migrate::apply(&mut client, &"the embedded PostgreSQL").await?;
     drop(client);
     Ok((embedded, pool))

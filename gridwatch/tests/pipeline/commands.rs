@@ -350,6 +350,8 @@ fn the_demo_stores_its_readings_ignores_the_environment_and_leaves_nothing_behin
             "demo", "--fleet", "50", "--listen", &listen, "--admin", &admin,
         ])
         .env("TMPDIR", directory.path())
+        .env("HOME", directory.path().join("home"))
+        .env_remove("XDG_CACHE_HOME")
         .env(
             "GRIDWATCH_DATABASE_URL",
             "postgres://nobody@127.0.0.1:1/none",
@@ -372,12 +374,16 @@ fn the_demo_stores_its_readings_ignores_the_environment_and_leaves_nothing_behin
     let status = demo.wait().unwrap();
     let text = lines.join("\n");
     assert!(status.success(), "{status}: {text}");
-    // 50 devices with two metrics, for 30 seconds.
-    for name in ["accepted", "persisted"] {
-        let expected = format!("{name:<24}{:>12}", 3_000);
+    // 50 devices with two metrics, for 30 seconds, and a day of the real meter: its 96 rows without
+    // the one that is not a number.
+    for (name, count) in [("accepted", 3_095), ("rejected", 1), ("persisted", 3_095)] {
+        let expected = format!("{name:<24}{count:>12}");
         assert!(lines.contains(&expected), "{expected:?} is not in:\n{text}");
     }
     assert!(text.contains("received_to_persisted"), "{text}");
+    for expected in ["real: meter 'meter-1', 2019-01-17", "simulated: 50 devices"] {
+        assert!(text.contains(expected), "{expected:?} is not in:\n{text}");
+    }
     let left: Vec<_> = directory.path().read_dir().unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }

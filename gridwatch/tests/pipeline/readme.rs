@@ -18,9 +18,9 @@ const PREAMBLE: &str = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wa
 /// noticed.
 const EXPECTED: &[&str] = &[
     r#""accepted":1"#,
-    "2974 accepted, 1 rejected",
+    "95 accepted, 1 rejected",
     "applied V1__pipeline",
-    "2019-01-31 23:45:00+00",
+    "2019-01-17 23:45:00+00",
     "proved",
 ];
 
