@@ -24,9 +24,6 @@ use crate::UsageError;
 use crate::config::Replay;
 use crate::quote::quote;
 
-/// Upper bound on the readings of a request, which is that of the front end.
-const MAX_BATCH: usize = 100_000;
-
 /// The whole file was sent, and rows of it were rejected: exit code 3.
 #[derive(Debug, thiserror::Error)]
 #[error("{rejected} of {rows} rows were rejected")]
@@ -51,10 +48,6 @@ pub(crate) async fn run(arguments: Replay) -> anyhow::Result<()> {
 /// [`UsageError`]: the file or a flag is wrong, and nothing was sent. Otherwise the front end is
 /// unavailable or the file cannot be read to its end; what was sent until then is printed.
 pub(crate) async fn replay(arguments: &Replay) -> anyhow::Result<Summary> {
-    if arguments.batch > MAX_BATCH {
-        let sentence = format!("--batch {}: at most {MAX_BATCH}", arguments.batch);
-        return Err(UsageError(sentence).into());
-    }
     let (device, metric) = (&arguments.device, &arguments.metric);
     check_names(device, metric).map_err(|rejection| {
         let (device, metric) = (quote(device), quote(metric));
