@@ -2,8 +2,9 @@
 
 .PHONY: demo demo-servers test test-fast bench loadtest fuzz mutants lint deny
 
-# A CSV file of a real meter for the demo, with the time and the value as its first columns.
-METER ?= $(firstword $(wildcard meterusage.csv data/meterusage.csv ../shared/data/meterusage.csv))
+# A CSV file of a meter for the demo, with the time and the value as its first columns. Without it,
+# the demo sends a day of a real meter, which is part of the program.
+METER ?=
 
 # All of Gridwatch in one process, with a simulated fleet. Runs until Ctrl-C. Needs Rust and a C
 # compiler.

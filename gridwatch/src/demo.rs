@@ -1,15 +1,17 @@
-//! `gridwatch demo`: Gridwatch in standalone mode in a temporary directory, with a simulated fleet.
+//! `gridwatch demo`: Gridwatch in standalone mode in a temporary directory, with a day of a real
+//! meter and a simulated fleet.
 //!
-//! In: flags. Out: a running process that has stored the readings of a fleet, and a table of what
+//! In: flags. Out: a running process that has stored the readings of both, and a table of what
 //! became of them. It runs until Ctrl-C and removes its directory.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use bytes::Bytes;
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use loadtest::generator::{Generator, Pacing};
@@ -19,12 +21,24 @@ use loadtest::traffic::Traffic;
 use schema::clock::{self, Stage};
 use schema::metric;
 use schema::prometheus::{self, Histogram, Sample};
+use serde_json::{Value, json};
 use service::client::{Client, Uri};
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Command, Demo, Replay, Settings};
-use crate::replay;
+use crate::UsageError;
+use crate::config::{Address, Command, DatabaseUrl, Demo, Replay, Settings};
 use crate::serve::standalone;
+use crate::{embedded, migrate, replay};
+
+/// How the name of its directory begins.
+const DIRECTORY_PREFIX: &str = "gridwatch-demo-";
+
+/// A day of a real electricity meter: a header, then time and value. gridwatch/data/README.md
+/// states where it is from.
+const METER_DAY: &str = include_str!("../data/meter-2019-01-17.csv");
+const METER: &str = "meter-1";
+const METER_METRIC: &str = "energy";
 
 /// Number of seconds for which the fleet has readings, one per series and second.
 const SECONDS: i64 = 30;
@@ -32,14 +46,23 @@ const SECONDS: i64 = 30;
 const METRICS: u32 = 2;
 /// Pause between two scrapes while the demo waits.
 const POLL: Duration = Duration::from_millis(100);
-/// How long a scrape may take.
-const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a response may take.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the command.
 pub(crate) async fn run(arguments: Demo) -> anyhow::Result<()> {
-    let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
-    let listen = free_address(arguments.listen)?;
-    let admin = free_address(arguments.admin)?;
+    let directory = create_directory().context("cannot create a temporary directory")?;
+    let resolved = async |flag, address: &Address| {
+        let wrong = |reason| UsageError(format!("{flag} {address}: {reason}"));
+        address.resolve().await.map_err(wrong)
+    };
+    let listen = free_address(resolved("--listen", &arguments.listen).await?)?;
+    let admin = free_address(resolved("--admin", &arguments.admin).await?)?;
+    if let Some(database_url) = arguments.database_url.clone() {
+        // Standalone waits for a server that is down; the demo reports it.
+        let database = DatabaseUrl { database_url };
+        migrate::connect(&database.parse("gridwatch demo", RESPONSE_TIMEOUT)?).await?;
+    }
     let settings = standalone_settings(&arguments, directory.path(), listen, admin)?;
     let (deployment, process) = standalone::open(settings).await?;
     let stop = process.context().stop;
@@ -53,6 +76,44 @@ pub(crate) async fn run(arguments: Demo) -> anyhow::Result<()> {
     };
     let (deployed, shown) = tokio::join!(deployment.run(process), showing);
     shown.and(deployed)
+}
+
+/// Keeps the files of the embedded database in the directory of the demo, which does not exist yet.
+///
+/// # Errors
+/// As [`embedded::confine_to`].
+pub(crate) fn confine() -> anyhow::Result<()> {
+    if own_directory().is_some() {
+        return Ok(());
+    }
+    // It is removed at once, so that only its unused name is left.
+    let named = tempfile::Builder::new().prefix(DIRECTORY_PREFIX).tempdir();
+    let directory =
+        std::path::absolute(named.context("cannot create a temporary directory")?.path())?;
+    embedded::confine_to(&directory)
+}
+
+/// The directory that [`confine`] has chosen.
+fn own_directory() -> Option<PathBuf> {
+    embedded::confined_to().filter(|directory| {
+        let name = directory.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(DIRECTORY_PREFIX))
+    })
+}
+
+/// Creates the directory, which must not exist, because it is removed at the end.
+fn create_directory() -> std::io::Result<TempDir> {
+    let own = own_directory();
+    match own
+        .as_deref()
+        .and_then(|own| Some((own.parent()?, own.file_name()?)))
+    {
+        Some((parent, name)) => tempfile::Builder::new()
+            .prefix(name)
+            .rand_bytes(0)
+            .tempdir_in(parent),
+        None => tempfile::Builder::new().prefix(DIRECTORY_PREFIX).tempdir(),
+    }
 }
 
 /// The settings of `gridwatch standalone`, with its defaults.
@@ -101,17 +162,23 @@ async fn show(
 ) -> anyhow::Result<()> {
     let url = format!("http://{listen}");
     let work = async {
-        if let Some(file) = &arguments.meter {
-            let replay = Replay {
-                file: file.clone(),
-                device: "meter-1".into(),
-                metric: "energy".into(),
-                url: url.clone(),
-                time_column: None,
-                value_column: None,
-                batch: 1_000,
-            };
-            replay::run(replay).await?;
+        match &arguments.meter {
+            None => send_meter_day(&url).await?,
+            Some(file) => {
+                let replay = Replay {
+                    file: file.clone(),
+                    device: METER.into(),
+                    metric: METER_METRIC.into(),
+                    url: url.clone(),
+                    time_column: None,
+                    value_column: None,
+                    utc: true,
+                    precision: "s".into(),
+                    batch: 1_000,
+                };
+                // Rows that are rejected do not end the demo.
+                replay::replay(&replay).await?;
+            }
         }
         send_fleet(arguments.fleet, &url, stop).await?;
         let samples = wait_until_stored(admin).await?;
@@ -121,6 +188,42 @@ async fn show(
         anyhow::Ok(())
     };
     stop.run_until_cancelled(work).await.unwrap_or(Ok(()))
+}
+
+/// Sends the day of the real meter in one request. One of its values is not a number.
+async fn send_meter_day(url: &str) -> anyhow::Result<()> {
+    let reading = |(time, value): (&str, &str)| {
+        json!({
+            "device": METER,
+            "metric": METER_METRIC,
+            // JSON has no NaN: this writes null.
+            "value": value.parse::<f64>().unwrap_or(f64::NAN),
+            "measured_at": format!("{}Z", time.replace(' ', "T")),
+        })
+    };
+    let rows = METER_DAY.lines().skip(1);
+    let readings: Vec<Value> = rows
+        .filter_map(|row| row.split_once(','))
+        .map(reading)
+        .collect();
+    let uri: Uri = format!("{url}/v1/readings").parse()?;
+    let headers = [("content-type", "application/json")];
+    let body = Bytes::from(serde_json::to_vec(&readings)?);
+    let client = Client::new(RESPONSE_TIMEOUT);
+    let response = client.post(uri.clone(), &headers, body).await?;
+    ensure!(
+        response.status.is_success(),
+        "{uri} responded with {}: {}",
+        response.status,
+        response.text()
+    );
+    let outcome = response.json();
+    println!(
+        "real: meter '{METER}', 2019-01-17, every 15 minutes: {} readings accepted, {} rejected \
+         (not a number in the original)",
+        outcome["accepted"], outcome["rejected"]
+    );
+    Ok(())
 }
 
 /// Sends the readings of the last half minute of a fleet, as fast as possible.
@@ -150,7 +253,10 @@ async fn send_fleet(devices: u32, url: &str, stop: &CancellationToken) -> anyhow
     }
     let sent = sent.ensure_all_accepted()?;
     let (readings, rate) = (sent.counts.accepted, sent.accepted_per_second());
-    println!("{devices} devices: {readings} readings accepted, {rate:.0} per second");
+    println!(
+        "simulated: {devices} devices, current and voltage, the last {SECONDS} seconds: {readings} \
+         readings accepted, {rate:.0} per second"
+    );
     Ok(())
 }
 
@@ -164,7 +270,7 @@ fn batch(devices: u32) -> u32 {
 
 /// Waits until every accepted reading is processed. Returns the metrics of that moment.
 async fn wait_until_stored(admin: SocketAddr) -> anyhow::Result<Vec<Sample>> {
-    let client = Client::new(SCRAPE_TIMEOUT);
+    let client = Client::new(RESPONSE_TIMEOUT);
     let uri: Uri = format!("http://{admin}/metrics").parse()?;
     loop {
         let response = client.get(uri.clone()).await?;
@@ -221,6 +327,7 @@ fn print_table(samples: &[Sample]) {
         println!("{:<24}{p50:>12}{p99:>12}", stage.label());
     }
     println!(
-        "(estimated from the histogram buckets; the readings were measured before they were sent)"
+        "(estimated from the histogram buckets; the readings were measured before they were sent, \
+         those of the real meter in 2019)"
     );
 }

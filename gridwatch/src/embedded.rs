@@ -5,19 +5,28 @@
 //! one left, which works only with fsync off. That costs nothing, because the WebAssembly system
 //! calls behind fsync do not reach the disk. Durability comes from outside: `transport::synced`
 //! syncs the file system before it acknowledges to the queue.
+//!
+//! Nothing is written outside the data directory. The settings for memory and disk, and their
+//! figures, are in docs/decisions/0014.
 
-use std::fs;
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{env, fs};
 
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Pool, RecyclingMethod};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use pglite_oxide::PgliteServer;
+use service::error_chain;
+use store::Object;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, NoTls};
+use tokio_util::sync::CancellationToken;
 
 use crate::UsageError;
 
@@ -26,12 +35,86 @@ const MAX_SOCKET_PATH: usize = 107;
 /// How long closing may take. What is committed is safe without it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-type Server = Arc<Mutex<Option<PgliteServer>>>;
+/// The only setting of where PGlite unpacks its files: 99 MB of compiled code, time zones, and the
+/// tables of an empty database, which are read from there for as long as the database exists.
+const CACHE_VARIABLE: &str = "XDG_CACHE_HOME";
+/// The directory for them in the data directory.
+const CACHE: &str = "cache";
+/// Settings of the allocator of this process: no huge pages, and free memory is returned at once.
+const ALLOCATOR_SETTINGS: [(&str, &str); 2] =
+    [("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "0")];
+
+/// Settings of PostgreSQL.
+const POSTGRES_SETTINGS: [(&str, &str); 5] = [
+    ("fsync", "off"),
+    // All of it is resident from the start. The page cache of the kernel holds the same pages.
+    ("shared_buffers", "16MB"),
+    // Checkpoints remove old segments of the write-ahead log instead of keeping them for reuse.
+    ("wal_recycle", "off"),
+    ("wal_init_zero", "off"),
+    ("min_wal_size", "32MB"),
+];
+
+/// PGlite has no process that makes checkpoints: without these, the write-ahead log would grow
+/// until the process stops.
+const CHECKPOINT_POLL: Duration = Duration::from_secs(1);
+const CHECKPOINT_DUE: &str = "
+    SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), redo_lsn) >= 32 * 1024 * 1024
+    FROM pg_control_checkpoint()";
+
+#[derive(Default)]
+struct Server {
+    running: Option<PgliteServer>,
+    /// Why it did not start.
+    failure: Option<String>,
+}
+
+type SharedServer = Arc<Mutex<Server>>;
 
 /// The running database.
 pub(crate) struct Embedded {
-    server: Server,
+    server: SharedServer,
     socket: PathBuf,
+    stop: CancellationToken,
+    checkpoints: JoinHandle<()>,
+}
+
+/// Makes the embedded database keep all of its files in a directory, which is an absolute path.
+/// They would be in the home directory otherwise, which a service may not have, and a copy of the
+/// data directory would lack a part of the database.
+///
+/// Only environment variables can configure that, and a process cannot change its own safely. So
+/// this replaces the process by itself with other variables, once. Call it before there is
+/// anything to lose: it returns if the variables are set already, or on failure.
+///
+/// # Errors
+/// The program cannot be started again.
+pub(crate) fn confine_to(directory: &Path) -> anyhow::Result<()> {
+    if confined_to().as_deref() == Some(directory) {
+        return Ok(());
+    }
+    let mut arguments = env::args_os();
+    let mut command = Command::new(env::current_exe()?);
+    command
+        .arg0(arguments.next().unwrap_or_default())
+        .args(arguments)
+        .env("HOME", directory)
+        .env(CACHE_VARIABLE, directory.join(CACHE));
+    for (name, value) in ALLOCATOR_SETTINGS {
+        if env::var_os(name).is_none() {
+            command.env(name, value);
+        }
+    }
+    let error = command.exec();
+    Err(anyhow::Error::new(error)
+        .context("cannot restart with the settings of the embedded database"))
+}
+
+/// The directory of [`confine_to`], if this process has been confined.
+pub(crate) fn confined_to() -> Option<PathBuf> {
+    let cache = PathBuf::from(env::var_os(CACHE_VARIABLE)?);
+    let is_ours = cache.file_name() == Some(OsStr::new(CACHE));
+    cache.parent().filter(|_| is_ours).map(Path::to_owned)
 }
 
 impl Embedded {
@@ -60,7 +143,7 @@ impl Embedded {
             .user("postgres")
             .dbname("postgres")
             .application_name("gridwatch standalone");
-        let server = Server::default();
+        let server = SharedServer::default();
         let connector = Connector {
             server: server.clone(),
             directory,
@@ -71,12 +154,36 @@ impl Embedded {
         };
         let manager = Manager::from_connect(config, connector, recycling);
         let pool = Pool::builder(manager).max_size(1).build()?;
-        Ok((Self { server, socket }, pool))
+        let stop = CancellationToken::new();
+        let embedded = Self {
+            server,
+            socket,
+            checkpoints: tokio::spawn(make_checkpoints(pool.clone(), stop.clone())),
+            stop,
+        };
+        Ok((embedded, pool))
+    }
+
+    /// The connection of the pool.
+    ///
+    /// # Errors
+    /// The reason why the database does not start.
+    pub(crate) async fn connect(&self, pool: &Pool) -> anyhow::Result<Object> {
+        match pool.get().await {
+            Ok(client) => Ok(client),
+            Err(error) => {
+                let failure = self.server.lock().await.failure.take();
+                let reason = failure.unwrap_or_else(|| error_chain(&error));
+                anyhow::bail!("cannot start the embedded PostgreSQL: {reason}")
+            }
+        }
     }
 
     /// Stops the database. The pool must be closed before.
     pub(crate) async fn stop(self) {
-        if let Some(server) = self.server.lock().await.take() {
+        self.stop.cancel();
+        let _ = self.checkpoints.await;
+        if let Some(server) = self.server.lock().await.running.take() {
             let closing = tokio::task::spawn_blocking(|| server.shutdown());
             let closed = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
             if !matches!(closed, Ok(Ok(Ok(())))) {
@@ -92,7 +199,7 @@ impl Embedded {
 
 /// Opens the pool's connection, and starts the database for it.
 struct Connector {
-    server: Server,
+    server: SharedServer,
     directory: PathBuf,
     socket: PathBuf,
 }
@@ -102,18 +209,19 @@ impl Connect for Connector {
         let config = config.clone();
         async move {
             let mut server = self.server.lock().await;
-            let old = server.take();
+            let old = server.running.take();
             let (directory, socket) = (self.directory.clone(), self.socket.clone());
             let starting = tokio::task::spawn_blocking(move || {
                 drop(old);
                 start(&directory, &socket)
             });
             match starting.await.map_err(anyhow::Error::from).flatten() {
-                Ok(started) => *server = Some(started),
+                Ok(started) => server.running = Some(started),
                 // Connecting fails below, and is retried.
                 Err(error) => {
                     let error = format!("{error:#}");
                     tracing::error!(error, "cannot start the embedded PostgreSQL");
+                    server.failure = Some(error);
                 }
             }
             let (client, connection) = config.connect(NoTls).await?;
@@ -134,6 +242,75 @@ fn start(directory: &Path, socket: &Path) -> anyhow::Result<PgliteServer> {
         .path(directory)
         .unix(socket)
         .database("postgres")
-        .postgres_config("fsync", "off")
+        .postgres_configs(POSTGRES_SETTINGS)
         .start()
+}
+
+/// Makes a checkpoint whenever there is enough write-ahead log to remove, until `stop` or until the
+/// pool is closed.
+async fn make_checkpoints(pool: Pool, stop: CancellationToken) {
+    let mut failing = false;
+    let pause = || stop.run_until_cancelled(tokio::time::sleep(CHECKPOINT_POLL));
+    while pause().await.is_some() && !pool.is_closed() {
+        let result = checkpoint_if_due(&pool).await;
+        // A failure is logged once, because the worker reports why the database is unavailable.
+        if let Err(error) = &result
+            && !failing
+            && !pool.is_closed()
+        {
+            let error = error_chain(error.as_ref());
+            tracing::warn!(error, "cannot make a checkpoint; the write-ahead log grows");
+        }
+        failing = result.is_err();
+    }
+}
+
+async fn checkpoint_if_due(pool: &Pool) -> anyhow::Result<()> {
+    let client = pool.get().await?;
+    if client.query_one(CHECKPOINT_DUE, &[]).await?.get(0) {
+        client.batch_execute("CHECKPOINT").await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use testbed::wait::until_async;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_write_ahead_log_does_not_grow_without_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        let (embedded, pool) = Embedded::pool(directory.path()).unwrap();
+        let client = embedded.connect(&pool).await.unwrap();
+        let is_due = async |client: &Object| {
+            let row = client.query_one(CHECKPOINT_DUE, &[]).await.unwrap();
+            row.get::<_, bool>(0)
+        };
+        let statement = "CREATE TABLE t AS SELECT repeat('x', 1000) FROM generate_series(1, 50000)";
+        client.batch_execute(statement).await.unwrap();
+        // There is one connection, so that no checkpoint can have been made yet.
+        assert!(is_due(&client).await);
+        drop(client);
+        until_async("a checkpoint was made", CLOSE_TIMEOUT * 6, async || {
+            !is_due(&pool.get().await.unwrap()).await
+        })
+        .await;
+        pool.close();
+        embedded.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_database_that_does_not_start_is_reported_with_the_cause() {
+        let directory = tempfile::tempdir().unwrap();
+        let (embedded, pool) = Embedded::pool(directory.path()).unwrap();
+        fs::write(directory.path().join("tmp"), "in the way").unwrap();
+        let error = embedded.connect(&pool).await.unwrap_err().to_string();
+        let place = directory.path().join("tmp").display().to_string();
+        assert!(
+            error.starts_with("cannot start the embedded PostgreSQL: ") && error.contains(&place),
+            "{error}"
+        );
+    }
 }

@@ -5,19 +5,22 @@ mod demo;
 mod devices;
 mod embedded;
 mod migrate;
+mod quote;
 mod replay;
 mod serve;
 
 use std::process::ExitCode;
 
-use crate::config::{Command, Settings};
+use crate::config::{Command, Loaded};
+use crate::replay::RowsRejected;
 
 /// A request is parsed on one thread and finished on another, which mimalloc handles well; the
 /// figures are in docs/decisions/0011.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A wrong flag, file, address or URL: one sentence for the user, and exit code 2.
+/// A wrong flag, file, address or URL: one sentence for the user, and exit code 2. The exit codes
+/// are in the help of `gridwatch`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
@@ -27,14 +30,25 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gridwatch: {error:#}");
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+            ExitCode::from(if error.is::<UsageError>() {
+                2
+            } else if error.is::<RowsRejected>() {
+                3
+            } else {
+                1
+            })
         }
     }
 }
 
-fn run(settings: Settings) -> anyhow::Result<()> {
+fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {
+    // First, because it may replace the process.
+    confine(&settings.command)?;
     service::telemetry::init(&settings.log, settings.log_format)
         .map_err(|error| UsageError(format!("--log '{}': {error}", settings.log)))?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = settings.threads {
         runtime.worker_threads(threads.into());
@@ -51,4 +65,19 @@ fn run(settings: Settings) -> anyhow::Result<()> {
             Command::Replay(arguments) => replay::run(arguments).await,
         }
     })
+}
+
+/// Keeps the files of the embedded database in the directory of the command, if it uses one. This
+/// may replace the process.
+fn confine(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Standalone(standalone) if standalone.database_url.is_none() => {
+            let data = &standalone.data;
+            let directory = std::path::absolute(data)
+                .map_err(|error| UsageError(format!("--data '{}': {error}", data.display())))?;
+            embedded::confine_to(&directory)
+        }
+        Command::Demo(demo) if demo.database_url.is_none() => demo::confine(),
+        _ => Ok(()),
+    }
 }

@@ -1,16 +1,22 @@
-//! `gridwatch migrate`.
+//! `gridwatch migrate`, and the same at the start of `gridwatch standalone`.
+//!
+//! In: a database. Out: it has every table. The command fails when PostgreSQL is unavailable; the
+//! process that goes on running waits for it.
 
 use std::fmt::Display;
 use std::time::Duration;
 
-use service::error_chain;
-use store::{Client, Database, migrations};
+use service::Context;
+use service::health::Component;
+use store::error::cause;
+use store::{Client, Database, Pool, migrations};
 
-use crate::UsageError;
 use crate::config::Migrate;
 
 /// Upper bound on the time of a statement: a migration may rewrite a table.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// First and longest pause between two attempts.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
 /// Applies the missing migrations and prints their names.
 pub(crate) async fn run(arguments: Migrate) -> anyhow::Result<()> {
@@ -34,23 +40,54 @@ pub(crate) async fn run(arguments: Migrate) -> anyhow::Result<()> {
 /// The migration that failed; earlier ones remain applied.
 pub(crate) async fn apply(
     client: &mut Client,
-    database: &dyn Display,
+    database: &(dyn Display + Sync),
 ) -> anyhow::Result<Vec<String>> {
     migrations::run(client).await.map_err(|error| {
-        let cause = error_chain(&error);
-        anyhow::anyhow!("cannot migrate the tables of {database}: {cause}")
+        let cause = cause(&error);
+        anyhow::anyhow!("cannot create or update the tables of {database}: {cause}")
     })
+}
+
+/// Applies the missing migrations over a connection of the pool.
+///
+/// # Errors
+/// A sentence with the cause.
+pub(crate) async fn apply_with(pool: &Pool) -> Result<(), String> {
+    let mut client = store::get(pool).await?;
+    let applied = apply(&mut client, &"PostgreSQL").await;
+    applied.map(drop).map_err(|error| error.to_string())
+}
+
+/// Retries [`apply_with`] until it succeeds or the process stops. Reports each failure as the
+/// health of the database. Returns whether the tables are up to date.
+pub(crate) async fn wait(context: &Context, pool: &Pool) -> bool {
+    let health = context.health.component(Component::Database);
+    let mut pause = BACKOFF.0;
+    loop {
+        match context.stop.run_until_cancelled(apply_with(pool)).await {
+            None => return false,
+            Some(Ok(())) => {
+                tracing::info!("the tables are up to date");
+                return true;
+            }
+            Some(Err(reason)) => health.unready(reason),
+        }
+        let pausing = tokio::time::sleep(pause);
+        context.stop.run_until_cancelled(pausing).await;
+        pause = (pause * 2).min(BACKOFF.1);
+    }
 }
 
 /// A connection for a command that does one thing and exits.
 ///
 /// # Errors
-/// [`UsageError`]: PostgreSQL is unreachable or refuses the connection.
-pub(crate) async fn connect(database: &Database) -> Result<Client, UsageError> {
+/// PostgreSQL is unreachable or refuses the connection.
+pub(crate) async fn connect(database: &Database) -> anyhow::Result<Client> {
     database.connect().await.map_err(|error| {
-        let cause = error_chain(&error);
-        UsageError(format!(
-            "cannot connect to PostgreSQL at {database}: {cause}"
-        ))
+        let cause = cause(&error);
+        anyhow::anyhow!(
+            "cannot connect to PostgreSQL at {database}: {cause}; check --database-url and that \
+             the server is running"
+        )
     })
 }

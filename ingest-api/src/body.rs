@@ -4,7 +4,8 @@
 //! process's memory budget for bodies, which is returned when they are dropped. A body that is too
 //! long, too slow or broken, or exceeds the budget, is an error, and nothing of it is kept. The
 //! rest of a refused body is received for a while and discarded: a connection that is closed with
-//! unread bytes is reset, and the client would not see the response.
+//! unread bytes is reset, and the client would not see the response. Receiving and discarding
+//! together have one time limit.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -16,8 +17,10 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use service::ApiError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::format::{Format, MAX_READINGS};
+use crate::quote::quote;
 
 /// How long a body may take to arrive.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,6 +44,8 @@ const CHUNK: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Bodies {
     max_bytes: usize,
+    arrival_timeout: Duration,
+    discard_timeout: Duration,
     budget: Arc<Semaphore>,
 }
 
@@ -60,12 +65,14 @@ impl std::ops::Deref for BodyBytes {
 }
 
 /// What the headers of a request state about its body.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct BodyHeaders {
-    /// `None` if it is not supported.
-    encoding: Option<Encoding>,
+    /// The value of the header if it is not supported.
+    encoding: Result<Encoding, String>,
     /// In bytes; 0 if it is not stated.
     length: usize,
+    /// The text is UTF-16 or UTF-32.
+    is_wide: bool,
     /// The client sends the body only after a `100 Continue`.
     expects_continue: bool,
 }
@@ -77,10 +84,11 @@ impl BodyHeaders {
             .get(header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse().ok());
         Self {
-            encoding: headers
-                .get(header::CONTENT_ENCODING)
-                .map_or(Some(Encoding::Identity), Encoding::new),
+            encoding: Encoding::of(headers),
             length: length.unwrap_or(0),
+            is_wide: headers
+                .get(header::CONTENT_TYPE)
+                .is_some_and(has_wide_charset),
             expects_continue: headers.contains_key(header::EXPECT),
         }
     }
@@ -95,6 +103,8 @@ impl Bodies {
             .min(Semaphore::MAX_PERMITS);
         Self {
             max_bytes,
+            arrival_timeout: ARRIVAL_TIMEOUT,
+            discard_timeout: DISCARD_TIMEOUT,
             budget: Arc::new(Semaphore::new(budget)),
         }
     }
@@ -109,10 +119,13 @@ impl Bodies {
         format: &Format,
         mut body: Body,
     ) -> Result<BodyBytes, ApiError> {
-        let bytes = self.receive(headers, format, &mut body).await;
+        let deadline = Instant::now() + self.arrival_timeout;
+        let expects_continue = headers.expects_continue;
+        let bytes = self.receive(headers, format, &mut body, deadline).await;
         // A client that waits for `100 Continue` has sent nothing yet.
-        if bytes.is_err() && !headers.expects_continue {
-            let _timed_out = tokio::time::timeout(DISCARD_TIMEOUT, self.discard(body)).await;
+        if bytes.is_err() && !expects_continue {
+            let deadline = deadline.min(Instant::now() + self.discard_timeout);
+            let _timed_out = tokio::time::timeout_at(deadline, self.discard(body)).await;
         }
         bytes
     }
@@ -133,15 +146,19 @@ impl Bodies {
         headers: BodyHeaders,
         format: &Format,
         body: &mut Body,
+        deadline: Instant,
     ) -> Result<BodyBytes, ApiError> {
-        let encoding = headers.encoding.ok_or(ApiError::UnsupportedEncoding)?;
+        let encoding = headers.encoding.map_err(ApiError::UnsupportedEncoding)?;
+        if headers.is_wide {
+            return Err(ApiError::WideText);
+        }
         if headers.length > self.max_bytes {
             return Err(ApiError::BodyTooLarge(self.max_bytes));
         }
         let collecting = self.collect(body, headers.length);
-        let (bytes, mut permit) = tokio::time::timeout(ARRIVAL_TIMEOUT, collecting)
+        let (bytes, mut permit) = tokio::time::timeout_at(deadline, collecting)
             .await
-            .map_err(|_| ApiError::BodyTimeout(ARRIVAL_TIMEOUT.as_secs()))??;
+            .map_err(|_| ApiError::BodyTimeout(self.arrival_timeout.as_secs()))??;
         let bytes = match encoding {
             Encoding::Identity => bytes,
             _ if bytes.len() > LARGE => {
@@ -149,6 +166,9 @@ impl Bodies {
             }
             _ => self.decompress(encoding, bytes, &mut permit)?,
         };
+        if is_wide(&bytes) {
+            return Err(ApiError::WideText);
+        }
         // The parsed entries may need more memory than the bytes: `0,` is an entry of an array.
         let entries = (format.max_entries)(&bytes).min(MAX_READINGS);
         permit.merge(self.acquire(entries * BUDGET_PER_ENTRY)?);
@@ -243,12 +263,107 @@ enum Encoding {
 }
 
 impl Encoding {
-    fn new(name: &HeaderValue) -> Option<Self> {
-        match name.as_bytes().to_ascii_lowercase().as_slice() {
+    /// The encoding of a body. Several in a row are not supported.
+    fn of(headers: &HeaderMap) -> Result<Self, String> {
+        let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
+        let Some(first) = values.next() else {
+            return Ok(Self::Identity);
+        };
+        let encoding = match first.as_bytes().to_ascii_lowercase().as_slice() {
             b"identity" => Some(Self::Identity),
             b"gzip" | b"x-gzip" => Some(Self::Gzip),
             b"zstd" => Some(Self::Zstd),
             _ => None,
-        }
+        };
+        let others: Vec<_> = values.collect();
+        encoding.filter(|_| others.is_empty()).ok_or_else(|| {
+            let values = [first].into_iter().chain(others);
+            let values: Vec<_> = values
+                .map(|value| String::from_utf8_lossy(value.as_bytes()))
+                .collect();
+            quote(&values.join(", "))
+        })
+    }
+}
+
+/// Whether a `Content-Type` states UTF-16 or UTF-32.
+fn has_wide_charset(content_type: &HeaderValue) -> bool {
+    let content_type = content_type.as_bytes();
+    let Some(at) = content_type.iter().position(|&byte| byte == b';') else {
+        return false;
+    };
+    let parameters = &content_type[at..];
+    ["utf-16", "utf16", "utf-32", "utf32", "ucs-2"]
+        .iter()
+        .any(|charset| {
+            parameters
+                .windows(charset.len())
+                .any(|part| part.eq_ignore_ascii_case(charset.as_bytes()))
+        })
+}
+
+/// Whether a body is UTF-16 or UTF-32: it begins with a byte order mark, or one of its first two
+/// bytes is zero, which no text in UTF-8 has.
+fn is_wide(bytes: &[u8]) -> bool {
+    matches!(
+        bytes,
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use transport::testing::within_limit;
+
+    use super::*;
+
+    /// A limit beyond that of the test.
+    const NEVER: Duration = Duration::from_secs(86_400);
+
+    /// The error of a body that begins and never ends.
+    async fn read_endless(bodies: &Bodies, headers: &[(&'static str, &'static str)]) -> ApiError {
+        let headers = headers.iter().map(|(name, value)| {
+            (
+                header::HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        });
+        let headers = BodyHeaders::new(&headers.collect());
+        let format = Format::from_content_type(None).unwrap();
+        let begin = Ok::<_, Infallible>(Bytes::from_static(b"[{\"device\":"));
+        let chunks = futures_util::stream::iter([begin]);
+        let endless = futures_util::StreamExt::chain(chunks, futures_util::stream::pending());
+        let read = bodies.read(headers, format, Body::from_stream(endless));
+        within_limit("the body has an outcome", read)
+            .await
+            .unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_arrive_in_time_is_refused_without_waiting_for_its_rest() {
+        let bodies = Bodies {
+            arrival_timeout: Duration::from_millis(10),
+            discard_timeout: NEVER,
+            ..Bodies::new(1_000, 0)
+        };
+        assert_eq!(read_endless(&bodies, &[]).await, ApiError::BodyTimeout(0));
+        // The rest of a body that is refused for another reason has no more time either.
+        let headers = [("content-length", "1001")];
+        let error = read_endless(&bodies, &headers).await;
+        assert_eq!(error, ApiError::BodyTooLarge(1_000));
+    }
+
+    #[tokio::test]
+    async fn the_rest_of_a_refused_body_is_discarded_for_a_limited_time() {
+        let bodies = Bodies {
+            arrival_timeout: NEVER,
+            discard_timeout: Duration::from_millis(10),
+            ..Bodies::new(1_000, 0)
+        };
+        let headers = [("content-length", "1001")];
+        let error = read_endless(&bodies, &headers).await;
+        assert_eq!(error, ApiError::BodyTooLarge(1_000));
     }
 }

@@ -11,8 +11,8 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge};
@@ -48,7 +48,19 @@ struct Submission {
     days: Days,
     received_at: Micros,
     reply: oneshot::Sender<Outcome>,
-    _permit: OwnedSemaphorePermit,
+    /// Shared by the parts of a request that has several.
+    refused: Option<RefusedRequest>,
+    permit: OwnedSemaphorePermit,
+}
+
+/// Why a part of a request was refused. The client has to retry the whole request, so that the
+/// parts that were not sent by then are refused as well.
+type RefusedRequest = Arc<OnceLock<String>>;
+
+impl Submission {
+    fn refused(&self) -> Option<&String> {
+        self.refused.as_ref()?.get()
+    }
 }
 
 /// The limit on pending readings is reached.
@@ -138,6 +150,7 @@ impl Coalescer {
             .clone()
             .try_acquire_many_owned(count)
             .map_err(|_| Full)?;
+        let refused = (parts.len() > 1).then(RefusedRequest::default);
         let mut outcomes = Vec::with_capacity(parts.len());
         for (slot, (readings, days)) in slots.zip(parts) {
             let (reply, outcome) = oneshot::channel();
@@ -150,7 +163,8 @@ impl Coalescer {
                 days,
                 received_at,
                 reply,
-                _permit: permit,
+                refused: refused.clone(),
+                permit,
             });
             outcomes.push(outcome);
         }
@@ -203,12 +217,10 @@ async fn run(mut queue: mpsc::Receiver<Submission>, max_in_flight: usize, delive
                 tokio::task::yield_now().await;
                 continue;
             };
-            if submission.reply.is_closed() {
-                // The client has disconnected or got an error. No response promised to store the
+            if submission.reply.is_closed() || submission.refused().is_some() {
+                // The client has disconnected or gets an error. No response promises to store the
                 // readings.
-                delivery
-                    .not_sent
-                    .increment(submission.readings.len() as u64);
+                delivery.drop_unsent(submission);
                 continue;
             }
             let fits = readings + submission.readings.len() <= MAX_READINGS
@@ -319,9 +331,26 @@ impl Delivery {
             }
         }
         for submission in submissions {
+            if let (Err(SinkError::Refused(reason)), Some(refused)) =
+                (&outcome, &submission.refused)
+            {
+                // An error means that another part was refused before.
+                let _ = refused.set(reason.clone());
+            }
             // An error means that the client has disconnected.
             let _ = submission.reply.send(outcome.clone());
         }
+        self.pending.update_gauge();
+    }
+
+    /// Counts and refuses a submission that is not sent.
+    fn drop_unsent(&self, submission: Submission) {
+        self.not_sent.increment(submission.readings.len() as u64);
+        let reason = submission.refused().cloned().unwrap_or_default();
+        // An error means that the client has disconnected.
+        let _ = submission.reply.send(Err(SinkError::Refused(reason)));
+        // The gauge does not count the readings of a permit that was returned.
+        drop(submission.permit);
         self.pending.update_gauge();
     }
 

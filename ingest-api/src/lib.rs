@@ -12,6 +12,8 @@
 mod body;
 pub mod coalesce;
 pub mod format;
+mod query;
+mod quote;
 mod readings;
 pub mod registry;
 #[cfg(test)]
@@ -198,6 +200,7 @@ fn readings(
         bodies: Bodies::new(config.max_body_bytes, config.body_budget_bytes),
         registry,
         registrar,
+        max_series: config.max_series,
         coalescer,
         future_tolerance: micros(config.future_tolerance),
         horizon: config.horizon.map(micros),

@@ -2,14 +2,15 @@
 //! exit code.
 //!
 //! A wrong argument or file is a [`UsageError`] with exit code 2; any other error has exit code 1.
-//! A finding, such as a broken promise, has exit code 3.
+//! A finding, such as a broken promise, has exit code 3. The exit code is the same if nobody reads
+//! the results.
 
 mod arguments;
 mod matrix;
-mod print;
+mod output;
+mod results;
 mod run;
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::arguments::Arguments;
 use self::arguments::{Command, VerifyArguments};
+pub(crate) use self::output::log;
 
 /// A wrong argument or file.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +49,7 @@ pub(crate) fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 } else {
                     report::schema()
                 };
-                print!("{schema}");
+                output::print(&schema)?;
                 Ok(ExitCode::SUCCESS)
             }
             Command::Devices { scenario } => print_devices(&load_scenario(&scenario)?),
@@ -78,35 +80,34 @@ async fn verify(arguments: VerifyArguments) -> anyhow::Result<ExitCode> {
         directory.join(report::VERDICT),
         serde_json::to_string_pretty(&verdict)?,
     )?;
-    Ok(print::verdict(&verdict))
+    let (text, code) = results::verdict(&verdict);
+    output::print(&text)?;
+    Ok(code.into())
 }
 
 fn compare(base: &Path, new: &Path) -> anyhow::Result<ExitCode> {
     let comparison = loadtest::harness::compare::compare(base, new)
         .map_err(|error| UsageError(format!("{error:#}")))?;
-    Ok(print::comparison(&comparison))
+    let (text, code) = results::comparison(&comparison);
+    output::print(&text)?;
+    Ok(code.into())
 }
 
 fn print_devices(scenario: &Scenario) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let mut write = || -> std::io::Result<()> {
-        for device in 0..scenario.fleet.devices {
-            writeln!(out, "{}{device:06}", scenario.fleet.prefix)?;
-        }
-        out.flush()
-    };
-    match write() {
-        // The reader needs no more lines, as `head` does.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        result => Ok(result.map(|()| ExitCode::SUCCESS)?),
-    }
+    let devices = 0..scenario.fleet.devices;
+    let names: String = devices
+        .map(|device| format!("{}{device:06}\n", scenario.fleet.prefix))
+        .collect();
+    output::print(&names)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve_idle(listen: SocketAddr) -> anyhow::Result<ExitCode> {
     let address = loadtest::harness::idle_server::start(listen)
         .await
         .with_context(|| listen.to_string())?;
-    println!("responding with 202 to every request on http://{address}");
+    let line = format!("responding with 202 to every request on http://{address}\n");
+    output::print(&line)?;
     tokio::signal::ctrl_c().await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -126,7 +127,7 @@ async fn stop_on_signal(stop: CancellationToken) {
         if let Some(code) = exit_code {
             std::process::exit(code);
         }
-        eprintln!("stopping; the report will be written (press Ctrl-C again to exit at once)");
+        log("stopping; the report will be written (press Ctrl-C again to exit at once)");
         stop.cancel();
     }
 }

@@ -15,6 +15,7 @@ use anyhow::{Context as _, ensure};
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
+use crate::plural::plural;
 use crate::recorder::{Counts, Measurements, Quantiles, Recorder};
 use crate::scenario::Mode;
 use crate::send::{Partition, Sender, SenderResult, Target};
@@ -82,8 +83,10 @@ impl Sent {
         let failed = self.counts.failed();
         ensure!(
             failed + rejected + unknown == 0,
-            "{failed} requests failed or were dropped, {rejected} readings were rejected, \
-             {unknown} readings have no final response: {}",
+            "{} failed or dropped, {} rejected, {} without a final response: {}",
+            plural(failed, "request"),
+            plural(rejected, "reading"),
+            plural(unknown, "reading"),
             self.examples.join("; ")
         );
         Ok(self)

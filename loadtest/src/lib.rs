@@ -45,6 +45,7 @@ pub mod generator;
 pub mod harness;
 mod http;
 pub mod ledger;
+pub mod plural;
 pub mod recorder;
 pub mod scenario;
 mod schedule;

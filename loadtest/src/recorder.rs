@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 const MAX_LATENCY: u64 = 600_000_000;
 /// Limit of the mismatches whose text is stored; further ones are only counted.
 const MAX_EXAMPLES: usize = 20;
+
+/// Limit of the codes of rejections that are counted separately, and of the length of each.
+const MAX_CODES: usize = 50;
 
 /// An empty histogram of microseconds with three significant digits.
 fn histogram() -> Histogram<u64> {
@@ -24,6 +27,39 @@ fn histogram() -> Histogram<u64> {
 /// Adds a duration to a histogram.
 pub(crate) fn record(histogram: &mut Histogram<u64>, duration: Duration) {
     histogram.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(MAX_LATENCY));
+}
+
+/// Why a request has no response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "harness", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum TransportError {
+    /// The target refused the connection: nothing listens there.
+    ConnectionRefused,
+    /// No connection could be opened for another reason.
+    NoConnection,
+    /// The connection broke before the response was complete.
+    ConnectionBroken,
+    /// The response was not received within the scenario's timeout.
+    Timeout,
+    /// The response is not valid HTTP, or longer than 1 MiB.
+    InvalidResponse,
+    /// The generator closed the connection, as the scenario's share of hostile requests demands.
+    ClosedOnPurpose,
+}
+
+impl TransportError {
+    /// The cause in a few words.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::ConnectionRefused => "connection refused",
+            Self::NoConnection => "no connection",
+            Self::ConnectionBroken => "connection broken",
+            Self::Timeout => "no response in time",
+            Self::InvalidResponse => "invalid response",
+            Self::ClosedOnPurpose => "closed on purpose by the generator",
+        }
+    }
 }
 
 /// Counts of a run or a part of it.
@@ -53,8 +89,15 @@ pub struct Counts {
     /// Responses that do not match the request.
     #[serde(rename = "unlike")]
     pub mismatched: u64,
-    /// Responses by status; 0 where there was none.
+    /// Responses by status, those to retries and repetitions included; 0 where there was none.
     pub statuses: BTreeMap<u16, u64>,
+    /// What is counted as status 0, by its cause.
+    #[serde(default)]
+    pub transport_errors: BTreeMap<TransportError, u64>,
+    /// Errors by their code, from the responses that reject readings unexpectedly. A response lists
+    /// a hundred errors at most.
+    #[serde(default)]
+    pub error_codes: BTreeMap<String, u64>,
 }
 
 impl Counts {
@@ -72,6 +115,41 @@ impl Counts {
         self.mismatched += other.mismatched;
         for (status, count) in &other.statuses {
             *self.statuses.entry(*status).or_default() += count;
+        }
+        for (cause, count) in &other.transport_errors {
+            *self.transport_errors.entry(*cause).or_default() += count;
+        }
+        for (code, count) in &other.error_codes {
+            self.add_error_code(code, *count);
+        }
+    }
+
+    /// Responses by status and requests without a response by cause, each with its description.
+    #[cfg(feature = "harness")]
+    pub fn responses(&self) -> Vec<(String, u64)> {
+        let statuses = self.statuses.iter().filter(|(status, _)| **status > 0);
+        let statuses = statuses.map(|(&status, &count)| {
+            let known = hyper::StatusCode::from_u16(status).ok();
+            let reason = known.and_then(|status| status.canonical_reason());
+            (format!("{status} {}", reason.unwrap_or_default()), count)
+        });
+        let errors = self.transport_errors.iter();
+        let errors = errors.map(|(cause, &count)| (cause.description().to_owned(), count));
+        statuses.chain(errors).collect()
+    }
+
+    /// Counts a sent request that has no response.
+    pub(crate) fn add_transport_error(&mut self, cause: TransportError) {
+        *self.statuses.entry(0).or_default() += 1;
+        *self.transport_errors.entry(cause).or_default() += 1;
+    }
+
+    /// Counts errors with a code. The codes are input, so their number is limited.
+    pub(crate) fn add_error_code(&mut self, code: &str, count: u64) {
+        if let Some(known) = self.error_codes.get_mut(code) {
+            *known += count;
+        } else if self.error_codes.len() < MAX_CODES && code.len() <= MAX_CODES {
+            self.error_codes.insert(code.to_owned(), count);
         }
     }
 
@@ -94,6 +172,8 @@ pub(crate) struct Measurements {
     pub(crate) latency_from_send: Histogram<u64>,
     /// From the scheduled send to the actual send.
     pub(crate) lateness: Histogram<u64>,
+    /// When the last request was sent for the first time; none before the first one.
+    pub(crate) last_send: Option<Instant>,
     /// Examples of responses that do not match the request, or the first error.
     pub(crate) examples: Vec<String>,
 }
@@ -105,6 +185,7 @@ impl Default for Measurements {
             latency: histogram(),
             latency_from_send: histogram(),
             lateness: histogram(),
+            last_send: None,
             examples: Vec::new(),
         }
     }
@@ -114,6 +195,7 @@ impl Measurements {
     /// Adds another part.
     pub(crate) fn add(&mut self, other: &Self) {
         self.counts.add(&other.counts);
+        self.last_send = self.last_send.max(other.last_send);
         for (own, more) in [
             (&mut self.latency, &other.latency),
             (&mut self.latency_from_send, &other.latency_from_send),

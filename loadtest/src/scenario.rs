@@ -44,7 +44,7 @@ pub struct Scenario {
     #[serde(default)]
     pub description: String,
     /// The seed of all pseudo-random values.
-    #[serde(default = "field::one")]
+    #[serde(default = "field::one", deserialize_with = "field::seed")]
     pub seed: u64,
     /// Time of the first measurement; default: the start of the run.
     #[serde(
@@ -56,9 +56,14 @@ pub struct Scenario {
     /// Whether sends follow a schedule or the responses.
     #[serde(default)]
     pub mode: Mode,
-    /// Readings per second, at the beginning.
-    #[serde(deserialize_with = "field::rate")]
-    pub rate: f64,
+    /// Readings per second, at the beginning. Required for [`Mode::Open`]; without effect for
+    /// [`Mode::Closed`], which sends as fast as its connections allow.
+    #[serde(
+        default,
+        deserialize_with = "field::some_rate",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub rate: Option<f64>,
     /// How the rate changes.
     #[serde(default, rename = "shape")]
     pub profile: LoadProfile,
@@ -108,7 +113,7 @@ pub enum Mode {
 
 /// How the rate changes from [`Scenario::rate`] on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
 pub struct LoadProfile {
     /// The kind of profile.
     #[serde(default)]
@@ -121,7 +126,11 @@ pub struct LoadProfile {
     )]
     pub to: Option<f64>,
     /// Number of steps.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "field::some_steps",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub steps: Option<u32>,
     /// When the spike begins.
     #[serde(
@@ -156,7 +165,12 @@ pub enum ProfileKind {
 
 /// The devices and their metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    default,
+    expecting = "a table"
+)]
 pub struct Fleet {
     /// Number of devices.
     #[serde(deserialize_with = "field::count")]
@@ -187,7 +201,12 @@ impl Default for Fleet {
 
 /// The format of the request bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    default,
+    expecting = "a table"
+)]
 pub struct Body {
     /// JSON or NDJSON.
     pub format: Format,
@@ -221,7 +240,12 @@ pub enum Compression {
 
 /// Shares of faults, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    default,
+    expecting = "a table"
+)]
 pub struct Faults {
     /// Readings that are sent long after they were measured.
     #[serde(deserialize_with = "field::share")]
@@ -259,7 +283,7 @@ impl Default for Faults {
 
 /// Devices that are offline for a while and send their readings afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
 pub struct Outage {
     /// The share of the requests that they send.
     #[serde(deserialize_with = "field::share")]
@@ -277,9 +301,15 @@ pub struct Outage {
 
 /// Retries of requests with a 5xx status or without a response, with the same readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    default,
+    expecting = "a table"
+)]
 pub struct Retry {
     /// Limit of retries per request.
+    #[serde(deserialize_with = "field::attempts")]
     pub attempts: u32,
     /// The time before a retry, unless the response has a `Retry-After` header.
     #[serde(with = "field::duration")]
@@ -338,7 +368,16 @@ impl Scenario {
     /// The highest rate, in readings per second.
     pub(crate) fn peak(&self) -> f64 {
         match self.mode {
-            Mode::Open => self.rate.max(self.profile.to.unwrap_or_default()),
+            Mode::Open => self.first_rate().max(self.profile.to.unwrap_or_default()),
+            Mode::Closed => CLOSED_RATE,
+        }
+    }
+
+    /// The rate at the beginning, in readings per second. In a closed loop it is the rate by which
+    /// the times of the readings advance.
+    pub(crate) fn first_rate(&self) -> f64 {
+        match self.mode {
+            Mode::Open => self.rate.unwrap_or_default(),
             Mode::Closed => CLOSED_RATE,
         }
     }

@@ -51,12 +51,12 @@ impl Schedule {
     /// The schedule of a scenario. A closed loop sends without a schedule; the times of its
     /// readings advance evenly.
     pub(crate) fn new(scenario: &Scenario) -> Self {
-        let (end, rate) = (scenario.duration.as_secs_f64(), scenario.rate);
+        let (end, rate) = (scenario.duration.as_secs_f64(), scenario.first_rate());
         let profile = &scenario.profile;
         let to = profile.to.unwrap_or(rate);
         let mut parts = Vec::new();
         match (scenario.mode, profile.kind) {
-            (Mode::Closed, _) => parts.push((end, scenario.peak(), scenario.peak())),
+            (Mode::Closed, _) => parts.push((end, rate, rate)),
             (_, ProfileKind::Constant) => parts.push((end, rate, rate)),
             (_, ProfileKind::Ramp) => parts.push((end, rate, to)),
             (_, ProfileKind::Step) => {

@@ -156,6 +156,16 @@ impl Traffic {
         self.begin
     }
 
+    /// When the last request of the schedule is due, in seconds since the start.
+    #[cfg(feature = "harness")]
+    pub(crate) fn schedule_end(&self) -> f64 {
+        let duration = self.scenario.duration.as_secs_f64();
+        self.scenario.outage.map_or(duration, |outage| {
+            let (from, until) = (outage.from.as_secs_f64(), outage.until.as_secs_f64());
+            duration.max(until + (until - from) / outage.catch_up)
+        })
+    }
+
     /// Number of requests of the schedule. A closed loop sends as many as its responses permit.
     pub fn requests(&self) -> u64 {
         self.requests
@@ -208,12 +218,13 @@ impl Traffic {
 
     /// Why no reading of a request may be stored; none for a valid request.
     pub(crate) fn request_fault(&self, request: u64) -> Option<RequestFault> {
+        let is_json = self.scenario.body.format == Format::Json;
         (self.chance(Salt::Hostile, request) < self.scenario.faults.hostile).then(|| {
             match hash(self.scenario.seed, Salt::HostileKind, request) % 4 {
-                // The first lines of truncated NDJSON would be valid.
-                0 if self.scenario.body.format == Format::Json => RequestFault::Truncated,
-                0 | 1 => RequestFault::InvalidUtf8,
-                2 => RequestFault::UnknownEncoding,
+                // NDJSON with these faults would have valid lines.
+                0 if is_json => RequestFault::Truncated,
+                1 if is_json => RequestFault::InvalidUtf8,
+                0..=2 => RequestFault::UnknownEncoding,
                 _ => RequestFault::Disconnect,
             }
         })

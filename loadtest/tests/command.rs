@@ -3,9 +3,11 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use loadtest::harness::report::{self, Report};
 use loadtest::ledger::Ledger;
+use loadtest::recorder::TransportError;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
 
@@ -230,7 +232,10 @@ fn a_usage_error_names_its_cause_and_has_exit_code_2() {
     let file = file.to_str().unwrap();
     let down = "--target http://127.0.0.1:1";
     for (arguments, expected) in [
-        (format!("run {file} {down}"), &["line 2", "rate", "f64"][..]),
+        (
+            format!("run {file} {down}"),
+            &["line 2", "\"fast\"", "a number above 0"][..],
+        ),
         (format!("run no-such {down}"), &["no-such", "lv-grid"]),
         (
             "run trickle --target 127.0.0.1:1".to_owned(),
@@ -255,6 +260,10 @@ fn a_usage_error_names_its_cause_and_has_exit_code_2() {
         ("matrix --trials 0".to_owned(), &["--trials", "1..=100"]),
         (format!("run trickle {down}"), &["is it running?"]),
         (format!("run trickle {down} --rate 0"), &["rate", "above 0"]),
+        (
+            format!("run firehose {down} --rate 5"),
+            &["--rate", "closed loop"],
+        ),
         (
             format!("run trickle {down} --admin x"),
             &["--admin", "HOST:PORT"],
@@ -310,16 +319,26 @@ fn requests_without_a_response_are_errors_and_last_as_long_as_the_timeout() {
         "{:?}",
         report.counts
     );
-    assert!(
-        text(&output).contains("no response in time"),
-        "{}",
-        text(&output)
-    );
+    let errors = &report.counts.transport_errors;
+    assert_eq!(errors[&TransportError::Timeout], report.counts.errors);
+    let line = format!("responses: no response in time: {}\n", report.counts.sent);
+    assert!(text(&output).contains(&line), "{}", text(&output));
 }
 
 /// A server that responds to the first `times` requests of each connection with 503, and then with
 /// 202.
 fn reject_first(times: usize) -> String {
+    serve(move |responses| match responses {
+        rejected if rejected < times => ("503 Service Unavailable", ""),
+        _ => ("202 Accepted", ""),
+    })
+}
+
+/// A server that responds to each request with the status and the body of the function, which is
+/// called with the number of responses on the connection so far.
+fn serve(
+    respond: impl Fn(usize) -> (&'static str, &'static str) + Copy + Send + 'static,
+) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -342,13 +361,12 @@ fn reject_first(times: usize) -> String {
                     {
                         return;
                     }
-                    let status = if responses < times {
-                        "503 Service Unavailable"
-                    } else {
-                        "202 Accepted"
-                    };
+                    let (status, body) = respond(responses);
                     responses += 1;
-                    let response = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                    let response = format!(
+                        "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
+                        body.len()
+                    );
                     std::io::Write::write_all(stream.get_mut(), response.as_bytes()).unwrap();
                 }
             });
@@ -385,6 +403,7 @@ fn a_latency_includes_retries_and_a_503_is_not_accepted() {
         (code, report.counts.accepted, report.counts.retried),
         (Some(0), 20, 40)
     );
+    assert_eq!(report.counts.statuses, [(202, 20), (503, 40)].into());
     assert!(
         report.latency_ms.p50 >= 600.0 && report.latency_from_send_ms.p50 >= 600.0,
         "{:?}",
@@ -415,6 +434,146 @@ fn reports_of_an_earlier_run_are_removed() {
     }
     let left = ["1", "2", "3"].map(|turn| directory.path().join(turn).join(report::FILE).is_file());
     assert_eq!(left, [true, true, false]);
+}
+
+#[test]
+fn a_run_that_does_not_reach_its_rate_says_so_and_has_exit_code_3() {
+    let directory = tempfile::tempdir().unwrap();
+    let scenario = directory.path().join("s.toml");
+    let content = "name='x'\nrate=20\nduration='2s'\nbatch=1\nconnections=1\n";
+    std::fs::write(&scenario, content).unwrap();
+    // One connection and a tenth of a second per response: ten requests per second at most.
+    let url = serve(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        ("202 Accepted", "")
+    });
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["run", "--unchecked", "--target", &url, "--report"])
+        .args([directory.path(), &scenario]);
+    let output = command.output().unwrap();
+    let report = Report::read(directory.path()).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert_eq!((report.counts.failed(), report.counts.accepted), (0, 40));
+    let missed = report.missed_rate().unwrap();
+    assert!(missed.starts_with("rate not reached: ") && missed.ends_with(" of 20 readings/s"));
+    assert!(text(&output).contains(&missed), "{}", text(&output));
+    let page = std::fs::read_to_string(directory.path().join(report::PAGE)).unwrap();
+    assert!(page.contains(&missed) && page.contains("<td>202 Accepted</td><td>40</td>"));
+}
+
+#[test]
+fn a_run_whose_devices_are_not_registered_says_how_to_register_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let scenario = directory.path().join("s.toml");
+    let content = "name='x'\nrate=20\nduration='1s'\nbatch=2\nconnections=1\n";
+    std::fs::write(&scenario, content).unwrap();
+    let url = serve(|_| {
+        let body = r#"{"code":"no_reading_accepted","accepted":0,"rejected":2,"errors":[
+            {"index":0,"code":"unknown_device","detail":"\u00e9"},
+            {"index":1,"code":"unknown_device","detail":""}]}"#;
+        ("422 Unprocessable Entity", body)
+    });
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["run", "--target", &url, "--report"])
+        .args([directory.path(), &scenario]);
+    let output = command.output().unwrap();
+    let report = Report::read(directory.path()).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    assert_eq!(
+        report.counts.error_codes,
+        [("unknown_device".to_owned(), 20)].into()
+    );
+    let page = std::fs::read_to_string(directory.path().join(report::PAGE)).unwrap();
+    for expected in [
+        "loadtest devices SCENARIO | xargs gridwatch devices add",
+        "--metric current --metric voltage",
+        "--unknown-devices register",
+    ] {
+        assert!(text(&output).contains(expected), "{}", text(&output));
+        assert!(page.contains(expected), "{page}");
+    }
+    for expected in [
+        "responses: 422 Unprocessable Entity: 10\n",
+        "errors listed in these responses: unknown_device: 20\n",
+    ] {
+        assert!(text(&output).contains(expected), "{}", text(&output));
+    }
+}
+
+#[test]
+fn a_refused_connection_is_counted_by_its_cause() {
+    let directory = tempfile::tempdir().unwrap();
+    let scenario = directory.path().join("s.toml");
+    let content = "name='x'\nrate=100\nduration='1s'\nbatch=1\nconnections=1\n";
+    std::fs::write(&scenario, content).unwrap();
+    // It accepts the connection of the probe, and nothing after it.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let probe = std::thread::spawn(move || drop(listener.accept().unwrap()));
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["run", "--target", &url, "--report"])
+        .args([directory.path(), &scenario]);
+    let output = command.output().unwrap();
+    probe.join().unwrap();
+    let report = Report::read(directory.path()).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let refused = report.counts.transport_errors[&TransportError::ConnectionRefused];
+    assert!(refused > 90, "{:?}", report.counts);
+    assert!(
+        text(&output).contains("connection refused: "),
+        "{}",
+        text(&output)
+    );
+}
+
+/// Runs a command whose standard output and standard error nobody reads.
+fn run_unread(command: &mut Command) -> Option<i32> {
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    command.stdout(closed()).stderr(closed());
+    command.status().unwrap().code()
+}
+
+#[test]
+fn a_command_whose_output_nobody_reads_ends_quietly_with_its_exit_code() {
+    let (server, directory) = (IdleServer::start(), tempfile::tempdir().unwrap());
+    let report = directory.path().join("report");
+    // Long enough for a line of progress.
+    let more = ["--duration", "6s", "--rate", "100"];
+    let mut run = server.run("trickle", &report, &more);
+    assert_eq!(run_unread(&mut run), Some(0));
+    assert!(report.join(report::FILE).is_file());
+    let report = report.to_str().unwrap();
+    for (arguments, code) in [
+        (&["schema"][..], 0),
+        (&["schema", "--matrix"], 0),
+        (&["devices", "lv-grid"], 0),
+        (&["compare", report, report], 0),
+        (&["--help"], 0),
+        (&["compare", report, "/nowhere"], 2),
+        (&["run", "no-such"], 2),
+    ] {
+        let actual = run_unread(Command::new(PROGRAM).args(arguments));
+        assert_eq!(actual, Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_help_of_the_command_and_of_run_shows_how_to_register_the_devices() {
+    for arguments in [&["--help"][..], &["run", "--help"]] {
+        let output = Command::new(PROGRAM).args(arguments).output().unwrap();
+        let help = text(&output);
+        assert!(
+            help.contains("loadtest devices lv-grid | xargs gridwatch devices add"),
+            "{help}"
+        );
+    }
 }
 
 #[test]

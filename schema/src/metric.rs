@@ -66,7 +66,7 @@ metrics! { COUNTERS:
         "HTTP responses, by listener and status";
     /// Labels: `listener`, `code`.
     HTTP_ERRORS = "gridwatch_http_errors_total",
-        "HTTP error responses, by listener and code; bad_request_head is not in requests_total";
+        "HTTP error responses, by listener and code";
     SPOOLED = "gridwatch_spooled_readings_total",
         "Readings appended to the spool";
     SPOOL_DELIVERED = "gridwatch_spool_delivered_readings_total",

@@ -18,8 +18,8 @@ pub const MAX_METRIC_BYTES: usize = 128;
 /// 0001-01-01T00:00:00Z, the earliest valid time of a reading. PostgreSQL supports earlier times,
 /// RFC 3339 does not.
 pub const MIN_MEASURED_AT: Micros = -62_135_596_800_000_000;
-/// 9999-12-31T00:00:00Z, the latest valid time of a reading.
-pub const MAX_MEASURED_AT: Micros = 253_402_214_400_000_000;
+/// 9999-12-31T23:59:59.999999Z, the latest valid time of a reading.
+pub const MAX_MEASURED_AT: Micros = 253_402_300_799_999_999;
 
 /// One measured value of one series.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,8 +63,9 @@ pub enum Rejection {
     /// A device or metric name longer than [`MAX_DEVICE_BYTES`] or [`MAX_METRIC_BYTES`].
     #[error("a device name has at most 256 bytes, a metric name at most 128")]
     NameTooLong,
-    /// An empty name, or one with control characters.
-    #[error("a name has at least one character and no control characters")]
+    /// A name that is empty or of blanks only, has control characters, or begins or ends with a
+    /// blank.
+    #[error("a name is not empty, has no control characters, and no blank at its ends")]
     BadName,
     /// Not an object with device, metric, value and optionally measured_at.
     #[error("a reading is an object with device, metric, value and optionally measured_at")]
@@ -161,18 +162,78 @@ pub fn check_value(value: f64) -> Result<(), Rejection> {
     }
 }
 
-/// Checks the names of a device and a metric. PostgreSQL's `text` cannot hold NUL, and other
-/// control characters break logs and tables in which a name is printed.
-pub fn check_names(device: &str, metric: &str) -> Result<(), Rejection> {
-    if device.len() > MAX_DEVICE_BYTES || metric.len() > MAX_METRIC_BYTES {
-        return Err(Rejection::NameTooLong);
-    }
-    for name in [device, metric] {
-        if name.is_empty() || name.chars().any(char::is_control) {
-            return Err(Rejection::BadName);
+/// Why a name is not valid, for people. [`NameError::rejection`] has the code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// See [`Rejection::NameTooLong`].
+    #[error("the {kind} name has {bytes} bytes; at most {max} are accepted")]
+    TooLong {
+        /// "device" or "metric".
+        kind: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// It has no characters.
+    #[error("the {0} name is empty")]
+    Empty(&'static str),
+    /// It has only blanks.
+    #[error("the {0} name has only blanks")]
+    Blank(&'static str),
+    /// It has a control character.
+    #[error(
+        "the {kind} name has the control character U+{code:04X}; \
+         a name has no control characters"
+    )]
+    Control {
+        /// "device" or "metric".
+        kind: &'static str,
+        /// The code point of the first control character.
+        code: u32,
+    },
+    /// It begins or ends with a blank.
+    #[error("the {0} name begins or ends with a blank; remove it")]
+    Padded(&'static str),
+}
+
+impl NameError {
+    /// The rejection of a reading with this name.
+    pub const fn rejection(&self) -> Rejection {
+        match self {
+            Self::TooLong { .. } => Rejection::NameTooLong,
+            Self::Empty(_) | Self::Blank(_) | Self::Control { .. } | Self::Padded(_) => {
+                Rejection::BadName
+            }
         }
     }
-    Ok(())
+}
+
+/// Checks the names of a device and a metric. PostgreSQL's `text` cannot hold NUL. Other control
+/// characters, and blanks at the ends, give names that look like other names wherever they are
+/// printed.
+pub fn check_names(device: &str, metric: &str) -> Result<(), NameError> {
+    check_name("device", device, MAX_DEVICE_BYTES)?;
+    check_name("metric", metric, MAX_METRIC_BYTES)
+}
+
+fn check_name(kind: &'static str, name: &str, max: usize) -> Result<(), NameError> {
+    if name.len() > max {
+        let bytes = name.len();
+        return Err(NameError::TooLong { kind, bytes, max });
+    }
+    if name.is_empty() {
+        return Err(NameError::Empty(kind));
+    }
+    if let Some(control) = name.chars().find(|c| c.is_control()) {
+        let code = u32::from(control);
+        return Err(NameError::Control { kind, code });
+    }
+    match name.trim() {
+        "" => Err(NameError::Blank(kind)),
+        trimmed if trimmed.len() < name.len() => Err(NameError::Padded(kind)),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -219,18 +280,54 @@ mod tests {
     }
 
     #[test]
-    fn values_and_names_are_checked_against_their_bounds() {
+    fn a_value_is_finite() {
         for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             assert_eq!(check_value(value), Err(Rejection::ValueNotFinite));
         }
         assert_eq!(check_value(-0.0), Ok(()));
-        let long = "x".repeat(MAX_DEVICE_BYTES);
-        assert_eq!(check_names(&long, "power"), Ok(()));
-        assert_eq!(
-            check_names(&format!("{long}x"), "power"),
-            Err(Rejection::NameTooLong)
-        );
-        assert_eq!(check_names("meter", ""), Err(Rejection::BadName));
-        assert_eq!(check_names("me\0ter", "power"), Err(Rejection::BadName));
+    }
+
+    #[test]
+    fn a_name_is_not_empty_not_too_long_and_can_be_printed() {
+        let device = "x".repeat(MAX_DEVICE_BYTES);
+        let metric = "x".repeat(MAX_METRIC_BYTES);
+        assert_eq!(check_names(&device, &metric), Ok(()));
+        assert_eq!(check_names("Zähler 1", "power"), Ok(()));
+        for (device, metric, code, text) in [
+            (
+                &*format!("{device}x"),
+                "p",
+                "name_too_long",
+                "257 bytes; at most 256",
+            ),
+            (
+                "m",
+                &format!("{metric}x"),
+                "name_too_long",
+                "129 bytes; at most 128",
+            ),
+            ("", "p", "bad_name", "the device name is empty"),
+            ("m", "", "bad_name", "the metric name is empty"),
+            (" \u{3000}", "p", "bad_name", "only blanks"),
+            ("me\0ter", "p", "bad_name", "U+0000"),
+            ("\t", "p", "bad_name", "U+0009"),
+            ("m\u{85}", "p", "bad_name", "U+0085"),
+            (
+                "m",
+                " p",
+                "bad_name",
+                "the metric name begins or ends with a blank",
+            ),
+            (
+                "m\u{a0}",
+                "p",
+                "bad_name",
+                "the device name begins or ends with a blank",
+            ),
+        ] {
+            let error = check_names(device, metric).unwrap_err();
+            assert_eq!(error.rejection().code(), code, "{device:?} {metric:?}");
+            assert!(error.to_string().contains(text), "{error}");
+        }
     }
 }

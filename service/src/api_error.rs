@@ -17,7 +17,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub struct ErrorCode(pub &'static str);
 
 /// Every [`ApiError::code`], so that its counter exists before the first error.
-pub const CODES: [&str; 25] = [
+pub const CODES: [&str; 29] = [
     "not_found",
     "method_not_allowed",
     "bad_query",
@@ -43,6 +43,10 @@ pub const CODES: [&str; 25] = [
     "database_unavailable",
     "query_timeout",
     "internal",
+    "bad_request_head",
+    "uri_too_long",
+    "head_too_large",
+    "head_timeout",
 ];
 
 /// An error as the client sees it.
@@ -56,8 +60,8 @@ pub enum ApiError {
     BadQuery(String),
     /// The `Content-Type` is not supported. Holds the sentence for the client.
     UnsupportedMediaType(String),
-    /// The `Content-Encoding` is not supported.
-    UnsupportedEncoding,
+    /// The `Content-Encoding` is not supported. Holds its value in quotes.
+    UnsupportedEncoding(String),
     /// The body is longer than this many bytes, before or after decompression.
     BodyTooLarge(usize),
     /// The body did not arrive within this many seconds.
@@ -68,6 +72,8 @@ pub enum ApiError {
     BadCompression(String),
     /// The body is not UTF-8 from this byte on.
     NotUtf8(usize),
+    /// The body is UTF-16 or UTF-32.
+    WideText,
     /// The body is not JSON. Holds what is wrong and where.
     MalformedJson(String),
     /// The request has more readings than this.
@@ -80,6 +86,8 @@ pub enum ApiError {
         rejected: u64,
         /// The first of them, each with index, code and detail.
         errors: Value,
+        /// Number of errors beyond these, if there are any.
+        errors_omitted: Option<u64>,
     },
     /// An atomic request has more readings, or readings of more days, than a batch may have.
     AtomicTooLarge {
@@ -127,6 +135,14 @@ pub enum ApiError {
     QueryTimeout,
     /// A fault of the server.
     Internal,
+    /// The request line or a header is not valid. Holds what is wrong.
+    BadRequestHead(String),
+    /// The path and the query are too long.
+    UriTooLong,
+    /// The headers are too many or too long.
+    HeadTooLarge,
+    /// The request line and the headers did not arrive within this many seconds.
+    HeadTimeout(u64),
 }
 
 impl ApiError {
@@ -137,17 +153,21 @@ impl ApiError {
             | Self::BodyIncomplete(_)
             | Self::BadCompression(_)
             | Self::NotUtf8(_)
-            | Self::MalformedJson(_) => StatusCode::BAD_REQUEST,
+            | Self::WideText
+            | Self::MalformedJson(_)
+            | Self::BadRequestHead(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) | Self::UnknownDevice(_) | Self::UnknownSeries { .. } => {
                 StatusCode::NOT_FOUND
             }
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTimeout(_) | Self::HeadTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge(_) | Self::TooManyReadings(_) | Self::AtomicTooLarge { .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
-            Self::UnsupportedMediaType(_) | Self::UnsupportedEncoding => {
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UnsupportedMediaType(_) | Self::UnsupportedEncoding(_) => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             Self::NoReadings | Self::NoReadingAccepted { .. } => StatusCode::UNPROCESSABLE_ENTITY,
@@ -169,12 +189,12 @@ impl ApiError {
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::BadQuery(_) => "bad_query",
             Self::UnsupportedMediaType(_) => "unsupported_media_type",
-            Self::UnsupportedEncoding => "unsupported_encoding",
+            Self::UnsupportedEncoding(_) => "unsupported_encoding",
             Self::BodyTooLarge(_) => "body_too_large",
             Self::BodyTimeout(_) => "body_timeout",
             Self::BodyIncomplete(_) => "body_incomplete",
             Self::BadCompression(_) => "bad_compression",
-            Self::NotUtf8(_) => "not_utf8",
+            Self::NotUtf8(_) | Self::WideText => "not_utf8",
             Self::MalformedJson(_) => "malformed_json",
             Self::TooManyReadings(_) => "too_many_readings",
             Self::NoReadings => "no_readings",
@@ -190,6 +210,10 @@ impl ApiError {
             Self::DatabaseUnavailable => "database_unavailable",
             Self::QueryTimeout => "query_timeout",
             Self::Internal => "internal",
+            Self::BadRequestHead(_) => "bad_request_head",
+            Self::UriTooLong => "uri_too_long",
+            Self::HeadTooLarge => "head_too_large",
+            Self::HeadTimeout(_) => "head_timeout",
         }
     }
 
@@ -200,7 +224,10 @@ impl ApiError {
             Self::BadQuery(reason)
             | Self::UnsupportedMediaType(reason)
             | Self::MalformedJson(reason) => reason.clone(),
-            Self::UnsupportedEncoding => "content-encoding must be gzip, zstd or identity".into(),
+            Self::UnsupportedEncoding(value) => format!(
+                "content-encoding {value} is not supported; compress the body once, with gzip or \
+                 zstd, or send it as it is, without content-encoding"
+            ),
             Self::BodyTooLarge(max_bytes) => {
                 format!("the body exceeds {max_bytes} bytes, before or after decompression")
             }
@@ -210,6 +237,7 @@ impl ApiError {
                 format!("the body cannot be decompressed: {reason}")
             }
             Self::NotUtf8(byte) => format!("the body is not valid UTF-8 at byte {byte}"),
+            Self::WideText => "the body is UTF-16 or UTF-32; encode it as UTF-8".into(),
             Self::TooManyReadings(max) => {
                 format!("the request has more than {max} readings; split it into several requests")
             }
@@ -255,15 +283,38 @@ impl ApiError {
                 "the query took too long; ask for a shorter range or fewer devices".into()
             }
             Self::Internal => "the request failed because of a server error".into(),
+            Self::BadRequestHead(reason) => format!(
+                "the request line or a header is not valid HTTP/1.1: {reason}; the connection is \
+                 closed"
+            ),
+            Self::UriTooLong => {
+                "the path and the query are longer than 65,534 bytes; send readings in the body"
+                    .into()
+            }
+            Self::HeadTooLarge => {
+                "the request has more than 100 headers, or more than 400 kB of them".into()
+            }
+            Self::HeadTimeout(seconds) => {
+                format!("the request line and the headers did not arrive within {seconds} s")
+            }
         }
     }
 
     /// Members of the problem details beyond the standard ones.
     fn members(&self) -> Map<String, Value> {
         let members = match self {
-            Self::NoReadingAccepted { rejected, errors } => {
-                json!({ "accepted": 0, "rejected": rejected, "errors": errors })
-            }
+            Self::NoReadingAccepted {
+                rejected,
+                errors,
+                errors_omitted: None,
+            } => json!({ "accepted": 0, "rejected": rejected, "errors": errors }),
+            Self::NoReadingAccepted {
+                rejected,
+                errors,
+                errors_omitted: Some(omitted),
+            } => json!({
+                "accepted": 0, "rejected": rejected, "errors": errors, "errors_omitted": omitted
+            }),
             Self::RegistryUnavailable {
                 accepted,
                 rejected,
@@ -328,10 +379,10 @@ mod tests {
                 "cause",
             ),
             (
-                ApiError::UnsupportedEncoding,
+                ApiError::UnsupportedEncoding("'br'".into()),
                 415,
                 "unsupported_encoding",
-                "gzip, zstd",
+                "'br' is not supported",
             ),
             (
                 ApiError::BodyTooLarge(16),
@@ -358,6 +409,7 @@ mod tests {
                 "cause",
             ),
             (ApiError::NotUtf8(7), 400, "not_utf8", "byte 7"),
+            (ApiError::WideText, 400, "not_utf8", "as UTF-8"),
             (
                 ApiError::MalformedJson(text()),
                 400,
@@ -375,6 +427,7 @@ mod tests {
                 ApiError::NoReadingAccepted {
                     rejected: 1,
                     errors: json!([]),
+                    errors_omitted: None,
                 },
                 422,
                 "no_reading_accepted",
@@ -459,6 +512,20 @@ mod tests {
                 "shorter range",
             ),
             (ApiError::Internal, 500, "internal", "server error"),
+            (
+                ApiError::BadRequestHead(text()),
+                400,
+                "bad_request_head",
+                "cause",
+            ),
+            (ApiError::UriTooLong, 414, "uri_too_long", "65,534 bytes"),
+            (ApiError::HeadTooLarge, 431, "head_too_large", "100 headers"),
+            (
+                ApiError::HeadTimeout(75),
+                408,
+                "head_timeout",
+                "within 75 s",
+            ),
         ]
     }
 
@@ -470,7 +537,7 @@ mod tests {
             ApiError::MethodNotAllowed(_) => 1,
             ApiError::BadQuery(_) => 2,
             ApiError::UnsupportedMediaType(_) => 3,
-            ApiError::UnsupportedEncoding => 4,
+            ApiError::UnsupportedEncoding(_) => 4,
             ApiError::BodyTooLarge(_) => 5,
             ApiError::BodyTimeout(_) => 6,
             ApiError::BodyIncomplete(_) => 7,
@@ -486,15 +553,20 @@ mod tests {
             ApiError::RegistryUnavailable { .. } => 17,
             ApiError::QueueUnavailable(_) => 18,
             ApiError::Unconfirmed { .. } => 19,
-            ApiError::UnknownDevice(_) => 20,
-            ApiError::UnknownSeries { .. } => 21,
-            ApiError::NotAcceptable(_) => 22,
-            ApiError::DatabaseUnavailable => 23,
-            ApiError::QueryTimeout => 24,
-            ApiError::Internal => 25,
+            ApiError::Internal => 20,
+            ApiError::BadRequestHead(_) => 21,
+            ApiError::UriTooLong => 22,
+            ApiError::HeadTooLarge => 23,
+            ApiError::HeadTimeout(_) => 24,
+            ApiError::WideText => 25,
+            ApiError::UnknownDevice(_) => 26,
+            ApiError::UnknownSeries { .. } => 27,
+            ApiError::NotAcceptable(_) => 28,
+            ApiError::DatabaseUnavailable => 29,
+            ApiError::QueryTimeout => 30,
         }
     }
-    const VARIANTS: usize = 26;
+    const VARIANTS: usize = 31;
 
     #[tokio::test]
     async fn every_error_has_its_status_its_code_and_a_sentence_that_helps() {

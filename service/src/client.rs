@@ -14,6 +14,8 @@ use hyper_util::rt::TokioExecutor;
 
 pub use hyper::{StatusCode, Uri};
 
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Upper bound on the body of a response.
 const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -63,6 +65,7 @@ impl Client {
     pub fn new(timeout: Duration) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         Self {
             pooled: Pooled::builder(TokioExecutor::new()).build(connector),
             timeout,

@@ -3,15 +3,14 @@
 //! In: connections of a listener. Out: responses, each counted by status, and each error by code.
 //! At the limit of connections further ones wait in the listener's backlog.
 
+mod connection;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::response::Response;
-use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use metrics::Counter;
 use schema::metric;
@@ -43,7 +42,6 @@ pub struct Config {
 /// at most the grace period.
 pub async fn serve(config: Config, listener: TcpListener, router: Router, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(config.max_connections));
-    let connections = GracefulShutdown::new();
     let tasks = TaskTracker::new();
     let counters = Arc::new(ResponseCounters::new(config.name));
     let router = TowerToHyperService::new(router);
@@ -75,30 +73,19 @@ pub async fn serve(config: Config, listener: TcpListener, router: Router, stop: 
         };
         // Responses are small and must not wait for a full packet.
         let _ = stream.set_nodelay(true);
-        let mut server = http1::Builder::new();
-        server
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT);
-        let connection = server.serve_connection(TokioIo::new(stream), service.clone());
-        let connection = connections.watch(connection);
-        let counters = counters.clone();
+        // Each connection has a token of its own: they do not share its lock.
+        let (service, stop, counters) = (service.clone(), stop.child_token(), counters.clone());
         tasks.spawn(async move {
-            if let Err(error) = connection.await {
-                if error.is_parse() {
-                    counters.count_error(BAD_REQUEST_HEAD);
-                }
-                tracing::debug!(%error, "connection ended early");
-            }
+            connection::serve(stream, service, HEAD_TIMEOUT, stop, &counters).await;
             drop(slot);
         });
     }
     drop(listener);
     tasks.close();
-    let drained = async {
-        connections.shutdown().await;
-        tasks.wait().await;
-    };
-    if tokio::time::timeout(config.grace, drained).await.is_err() {
+    if tokio::time::timeout(config.grace, tasks.wait())
+        .await
+        .is_err()
+    {
         let grace_seconds = config.grace.as_secs();
         tracing::warn!(
             grace_seconds,
@@ -111,10 +98,9 @@ pub async fn serve(config: Config, listener: TcpListener, router: Router, stop: 
 const FIRST_STATUS: usize = 100;
 /// The statuses that Gridwatch responds with. Their counters exist from the start, so that a rate
 /// includes the first response.
-const STATUSES: [u16; 12] = [200, 201, 202, 400, 404, 405, 408, 413, 415, 422, 500, 503];
-/// The code of a request head that is not valid HTTP. hyper responds to it and closes the
-/// connection.
-const BAD_REQUEST_HEAD: &str = "bad_request_head";
+const STATUSES: [u16; 14] = [
+    200, 201, 202, 400, 404, 405, 408, 413, 414, 415, 422, 431, 500, 503,
+];
 
 /// Counters of one listener. Each is made once, so that counting is one atomic addition.
 struct ResponseCounters {
@@ -135,11 +121,7 @@ impl ResponseCounters {
         let counters = Self {
             listener,
             by_status: (FIRST_STATUS..1_000).map(|_| OnceLock::new()).collect(),
-            by_code: CODES
-                .into_iter()
-                .chain([BAD_REQUEST_HEAD])
-                .map(by_code)
-                .collect(),
+            by_code: CODES.into_iter().map(by_code).collect(),
         };
         for status in STATUSES {
             counters.by_status(status);

@@ -3,7 +3,8 @@
 //! A process has logs ([`telemetry`]), metrics ([`metrics`], [`histogram`]) and a health state
 //! ([`health`]), which it serves on an admin port ([`admin`]). It accepts HTTP requests ([`http`]),
 //! responds to bad ones with problem details ([`api_error`]), sends requests of its own
-//! ([`client`]), repeats queries ([`poll`]), and stops on a signal ([`shutdown`]). [`Context`] is
+//! ([`client`]), repeats queries ([`poll`]), limits its log lines
+//! ([`log_limit`]), and stops on a signal ([`shutdown`]). [`Context`] is
 //! what its stages share.
 
 pub mod admin;
@@ -14,6 +15,7 @@ mod error_chain;
 pub mod health;
 pub mod histogram;
 pub mod http;
+pub mod log_limit;
 pub mod metrics;
 pub mod poll;
 pub mod shutdown;
@@ -21,4 +23,4 @@ pub mod telemetry;
 
 pub use api_error::ApiError;
 pub use context::Context;
-pub use error_chain::error_chain;
+pub use error_chain::{error_chain, root_cause};

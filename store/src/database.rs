@@ -6,11 +6,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
-use service::error_chain;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::error::cause;
 use crate::tls::{self, Roots, Verification};
 
 /// How long connecting may take.
@@ -58,12 +58,18 @@ impl FromStr for Database {
     /// `key=value` form of libpq is accepted too, without `sslrootcert`, `verify-ca` and
     /// `verify-full`. The error repeats nothing of the input, which may contain a password.
     fn from_str(url: &str) -> Result<Self, String> {
+        if is_url(url) && url.matches('@').count() > 1 {
+            // The driver ends the password at the first one, so that the rest of the password
+            // would become the host.
+            return Err(format!(
+                "the PostgreSQL URL has more than one '@'; write %40 for '@', %2F for '/', %3F \
+                 for '?' and %25 for '%' in names and passwords, as in {EXAMPLE}"
+            ));
+        }
         let (url, tls_options) = TlsOptions::extract(url)?;
         let mut config = Config::from_str(&url).map_err(|error| {
-            let cause = std::error::Error::source(&error)
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            format!("not a PostgreSQL URL such as {EXAMPLE} ({cause})")
+            let cause = invalid_option(&error).unwrap_or("it cannot be parsed".into());
+            format!("not a PostgreSQL URL such as {EXAMPLE}: {cause}")
         })?;
         if config.get_hosts().is_empty() {
             return Err(format!(
@@ -117,7 +123,7 @@ impl Database {
         // This task ends with the client, whose requests wait for it.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::warn!(error = %error_chain(&error), "connection to PostgreSQL lost");
+                tracing::warn!(error = %cause(&error), "connection to PostgreSQL lost");
             }
         });
         Ok(client)
@@ -136,6 +142,22 @@ impl Database {
     }
 }
 
+fn is_url(text: &str) -> bool {
+    text.starts_with("postgres://") || text.starts_with("postgresql://")
+}
+
+/// What the driver does not accept, without any part of the text, where a password may be.
+fn invalid_option(error: &tokio_postgres::Error) -> Option<String> {
+    let cause = std::error::Error::source(error)?.to_string();
+    if cause.starts_with("unknown option ") {
+        return Some("it has an unknown option".into());
+    }
+    // This one has a name from the driver's own list.
+    cause
+        .starts_with("invalid value for option ")
+        .then(|| cause.replace('`', "'"))
+}
+
 /// Checks that PostgreSQL responds on a connection of the pool.
 ///
 /// # Errors
@@ -143,17 +165,16 @@ impl Database {
 pub async fn is_reachable(pool: &Pool) -> Result<(), String> {
     let client = get(pool).await?;
     let response = client.simple_query("").await;
-    response.map(drop).map_err(|error| error_chain(&error))
+    response.map(drop).map_err(|error| cause(&error))
 }
 
 /// A connection of the pool.
 ///
 /// # Errors
 /// A sentence with the cause.
-pub(crate) async fn get(pool: &Pool) -> Result<deadpool_postgres::Object, String> {
-    pool.get()
-        .await
-        .map_err(|error| format!("cannot connect: {}", error_chain(&error)))
+pub async fn get(pool: &Pool) -> Result<deadpool_postgres::Object, String> {
+    let connection = pool.get().await;
+    connection.map_err(|error| format!("cannot connect to PostgreSQL: {}", cause(&error)))
 }
 
 /// The two parameters of a URL that the driver does not know in full.
@@ -167,10 +188,13 @@ impl TlsOptions {
     /// Takes `sslmode` and `sslrootcert` out of the query of a URL.
     fn extract(text: &str) -> Result<(String, Self), String> {
         let mut options = Self::default();
-        let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
-        let Some((base, query)) = text.split_once('?').filter(|_| is_url) else {
+        // A '?' before the '@' belongs to the password.
+        let at = text.find('@').unwrap_or(0);
+        let query = text[at..].find('?').map(|query| at + query);
+        let Some(query) = query.filter(|_| is_url(text)) else {
             return Ok((text.to_owned(), options));
         };
+        let (base, query) = (&text[..query], &text[query + 1..]);
         let mut rest = Vec::new();
         for parameter in query.split('&') {
             match parameter.split_once('=') {
@@ -248,13 +272,51 @@ mod tests {
         let database: Database = "postgres://grid:hunter2@db:6432/readings".parse().unwrap();
         assert_eq!(database.to_string(), "db:6432/readings");
         assert_eq!(format!("{database:?}"), "Database(db:6432/readings)");
+        // The passwords have the letters X and Z, which no error has.
         for url in [
-            "postgres://grid:hunter2@db:port/readings",
-            "postgres://grid:hunter2@db/readings?sslmode=hunter2",
+            "postgres://grid:XZ@db:port/readings",
+            "postgres://grid:XZ@db/readings?sslmode=XZ",
+            "postgres://grid:X@Z@db/readings",
+            "postgres://grid:X@Z/Z@db/readings",
+            "postgres://grid:X@Z?Z=@db/readings",
+            "postgres://grid:XZ@db/readings?Z=X",
+            "postgres://grid:XZ",
+            "postgres//grid:XZ@db/readings",
+            "postgresql+driver://grid:XZ@db/readings",
+            "XZ",
+            "host=db password=X Z=1",
+            "host=db password='XZ",
+            "host=db password=XZ port=XZ",
+            "host=db password=X Z",
+            "password=XZ",
         ] {
             let error = url.parse::<Database>().unwrap_err();
-            assert!(!error.contains("hunter2"), "{error}");
+            assert!(!error.contains(['X', 'Z']), "{url}: {error}");
         }
+    }
+
+    #[test]
+    fn a_password_may_have_any_character_that_is_encoded_and_most_that_are_not() {
+        for (url, password) in [
+            ("postgres://grid:s3cr%40et@db/readings", "s3cr@et"),
+            ("postgres://grid:a/b@db/readings", "a/b"),
+            ("postgres://grid:a?sslmode=b@db/readings", "a?sslmode=b"),
+            ("postgres://grid:a:b@db/readings?sslmode=disable", "a:b"),
+        ] {
+            let database: Database = url.parse().unwrap();
+            assert_eq!(database.to_string(), "db:5432/readings", "{url}");
+            assert_eq!(database.config.get_password(), Some(password.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn an_option_that_is_not_valid_is_named() {
+        let error = "postgres://grid@db:port/readings".parse::<Database>();
+        let error = error.unwrap_err();
+        assert!(
+            error.ends_with("invalid value for option 'port'"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -142,3 +142,25 @@ pub(crate) fn timestamp(micros: Micros) -> SystemTime {
         UNIX_EPOCH + distance
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_and_after_1970_are_exact_and_those_outside_the_calendar_are_clamped() {
+        let since = |time: SystemTime| match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => since.as_micros() as i128,
+            Err(before) => -(before.duration().as_micros() as i128),
+        };
+        for (micros, expected) in [
+            (0, 0),
+            (1, 1),
+            (-1, -1),
+            (i64::MIN, MIN_MEASURED_AT),
+            (i64::MAX, MAX_MEASURED_AT),
+        ] {
+            assert_eq!(since(timestamp(micros)), i128::from(expected), "{micros}");
+        }
+    }
+}

@@ -25,6 +25,6 @@ pub mod testing;
 mod tls;
 pub mod transaction;
 
-pub use database::{Database, is_reachable};
+pub use database::{Database, get, is_reachable};
 pub use deadpool_postgres::{Object, Pool};
 pub use tokio_postgres::{Client, Error};

@@ -3,10 +3,10 @@
 //! In: the numbered SQL files in `schema/migrations`. Out: a database that has all of them, applied
 //! in order under an advisory lock. Each migration is a transaction.
 
-use service::error_chain;
 use tokio_postgres::Client;
 
 use crate::Pool;
+use crate::error::cause;
 
 mod embedded {
     refinery::embed_migrations!("../schema/migrations");
@@ -79,15 +79,94 @@ pub async fn check(pool: &Pool) -> Result<(), String> {
     match are_current(&client).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(HINT.into()),
-        Err(error) => Err(error_chain(&error)),
+        Err(error) => Err(cause(&error)),
     }
 }
 
 /// Adds what to do to an error of PostgreSQL when the cause is that tables are missing.
 pub(crate) async fn explain(client: &Client, error: &tokio_postgres::Error) -> String {
     if are_current(client).await.unwrap_or(true) {
-        error_chain(error)
+        cause(error)
     } else {
         HINT.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use refinery::Target;
+
+    use super::*;
+    use crate::testing::{connect, create_database, create_empty_database};
+
+    #[tokio::test]
+    async fn tables_of_the_first_version_are_out_of_date_until_they_are_migrated() {
+        let mut client = connect(&create_empty_database().await).await;
+        assert!(!are_current(&client).await.unwrap());
+        embedded::migrations::runner()
+            .set_target(Target::Version(1))
+            .run_async(&mut client)
+            .await
+            .unwrap();
+        assert!(!are_current(&client).await.unwrap());
+        let reading = "INSERT INTO device (external_id) VALUES ('meter-1');
+             INSERT INTO series (device_id, metric, unit) SELECT id, 'power', 'W' FROM device;
+             SELECT gridwatch_create_reading_day('2026-11-20');
+             INSERT INTO reading SELECT id, '2026-11-20 10:00:00Z', 1.5 FROM series";
+        client.batch_execute(reading).await.unwrap();
+        assert_eq!(run(&mut client).await.unwrap(), ["V2__readings_by_name"]);
+        assert!(are_current(&client).await.unwrap());
+        let readings = "SELECT * FROM readings_by_name
+             WHERE (device, metric, unit, measured_at, value)
+                 = ('meter-1', 'power', 'W', '2026-11-20 10:00:00Z', 1.5)";
+        assert_eq!(client.query(readings, &[]).await.unwrap().len(), 1);
+        assert_eq!(run(&mut client).await.unwrap(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn tables_that_are_ahead_of_this_build_are_current() {
+        let client = connect(&create_database().await).await;
+        let next = "UPDATE refinery_schema_history SET version = version + 1
+                    WHERE version = (SELECT max(version) FROM refinery_schema_history)";
+        client.batch_execute(next).await.unwrap();
+        assert!(are_current(&client).await.unwrap());
+    }
+
+    /// The plan of the query that README shows.
+    #[tokio::test]
+    async fn a_query_by_name_uses_the_keys() {
+        let client = connect(&create_database().await).await;
+        let readings = "INSERT INTO device (external_id) SELECT 'meter-' || n
+                 FROM generate_series(1, 2000) n;
+             INSERT INTO series (device_id, metric)
+                 SELECT id, metric FROM device, unnest(ARRAY['power', 'voltage']) metric;
+             SELECT gridwatch_create_reading_day('2026-11-20');
+             SELECT gridwatch_create_reading_day('2026-11-21');
+             INSERT INTO reading SELECT series.id, minute, 1
+                 FROM series JOIN device ON device.id = device_id AND device.id <= 100,
+                     generate_series(timestamptz '2026-11-20 00:00Z', '2026-11-21 23:59Z', '10 min')
+                         AS minute;
+             ANALYZE";
+        client.batch_execute(readings).await.unwrap();
+        for condition in ["", "AND measured_at >= '2026-11-21 00:00Z'"] {
+            let explain = format!(
+                "EXPLAIN SELECT * FROM readings_by_name
+                 WHERE device = 'meter-7' AND metric = 'power' {condition}
+                 ORDER BY measured_at DESC LIMIT 5"
+            );
+            let rows = client.query(&explain, &[]).await.unwrap();
+            let plan: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+            let plan = plan.join("\n");
+            for expected in [
+                "device_external_id_key",
+                "series_device_id_metric_key",
+                "reading_20261121_pkey",
+            ] {
+                assert!(plan.contains(expected), "{expected} is not in:\n{plan}");
+            }
+            assert!(!plan.contains("Seq Scan on reading_2026"), "{plan}");
+            let reads_first_day = plan.contains("reading_20261120");
+            assert_eq!(reads_first_day, condition.is_empty(), "{plan}");
+        }
     }
 }

@@ -10,8 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use deadpool_postgres::Pool;
 use schema::clock;
 use schema::partition::{DAY, Day, Days};
-use service::error_chain;
 use tokio_postgres::{Client, Error};
+
+use crate::error::cause;
 
 /// Number of days after today that get their partitions early.
 const DAYS_AHEAD: i32 = 3;
@@ -67,7 +68,7 @@ impl Partitions {
 pub async fn load(partitions: &Partitions, pool: &Pool) -> Result<(), String> {
     let client = crate::database::get(pool).await?;
     let loaded = partitions.refresh(&client).await;
-    loaded.map_err(|error| error_chain(&error))
+    loaded.map_err(|error| cause(&error))
 }
 
 /// Creates the missing partitions of today and the next days, over a connection of the pool.
@@ -79,5 +80,5 @@ pub async fn create_ahead(partitions: &Partitions, pool: &Pool) -> Result<(), St
     let days = (today..=today + DAYS_AHEAD).map(|day| i64::from(day) * DAY);
     let client = crate::database::get(pool).await?;
     let created = partitions.ensure(&client, &days.collect()).await;
-    created.map_err(|error| error_chain(&error))
+    created.map_err(|error| cause(&error))
 }

@@ -3,15 +3,17 @@
 //! In: names to register, or the position from which changes are wanted. Out: devices with their
 //! series. Statements that fail change nothing.
 
+mod add;
 #[cfg(test)]
 mod tests;
 
 use futures_util::TryStreamExt as _;
 use schema::reading::SeriesId;
-use service::error_chain;
 use tokio_postgres::{Client, Error, Row};
 
-use crate::Pool;
+pub use self::add::{AddError, Added, UnitConflict, add};
+use crate::error::cause;
+use crate::{Pool, migrations};
 
 /// Upper bound on the names that one statement registers.
 const NAMES_PER_STATEMENT: usize = 20_000;
@@ -38,7 +40,7 @@ pub struct NewSeries<'a> {
     pub device: &'a str,
     /// Name of the metric.
     pub metric: &'a str,
-    /// Unit of the metric; `None` keeps the unit that is stored.
+    /// Unit of the metric, if it is known. A unit that is stored is kept.
     pub unit: Option<&'a str>,
 }
 
@@ -59,7 +61,7 @@ const REGISTER: &str = "
         SELECT id, metric, unit FROM wanted JOIN devices ON external_id = device
         ORDER BY device, metric
         ON CONFLICT (device_id, metric)
-            DO UPDATE SET unit = coalesce(excluded.unit, series.unit)
+            DO UPDATE SET unit = coalesce(series.unit, excluded.unit)
         RETURNING id, device_id, metric),
     every AS (
         SELECT id, device_id, metric FROM added
@@ -80,7 +82,7 @@ const CHANGED: &str = "
     GROUP BY d.id";
 
 const LIST: &str = "
-    SELECT external_id, active,
+    SELECT external_id,
            coalesce(string_agg(metric || coalesce(' [' || unit || ']', ''), ', ' ORDER BY metric),
                     '-')
     FROM device LEFT JOIN series ON device_id = device.id
@@ -115,7 +117,7 @@ pub async fn register_with(
     let client = crate::database::get(pool).await?;
     for series in series.chunks(NAMES_PER_STATEMENT) {
         let registered = register(&client, series).await;
-        on_devices(registered.map_err(|error| error_chain(&error))?);
+        on_devices(registered.map_err(|error| cause(&error))?);
     }
     Ok(())
 }
@@ -146,7 +148,7 @@ pub async fn changes_since(
     let client = crate::database::get(pool).await?;
     match read_changes(&client, position, on_devices).await {
         Ok(position) => Ok(position),
-        Err(error) => Err(crate::migrations::explain(&client, &error).await),
+        Err(error) => Err(migrations::explain(&client, &error).await),
     }
 }
 
@@ -183,8 +185,6 @@ fn device(row: &Row) -> Device {
 pub struct ListedDevice {
     /// `device.external_id`.
     pub name: String,
-    /// `device.active`.
-    pub active: bool,
     /// Its metrics, each with its unit in brackets, separated by commas; `-` when it has none.
     pub metrics: String,
 }
@@ -192,22 +192,27 @@ pub struct ListedDevice {
 /// Hands every device to `on_device`, in the order of names.
 ///
 /// # Errors
-/// PostgreSQL's error; devices that were handed over before are valid. An error of `on_device` ends
-/// the list and is returned inside.
+/// A sentence with the cause; devices that were handed over before are valid. An error of
+/// `on_device` ends the list and is returned inside.
 pub async fn list<E>(
+    client: &Client,
+    on_device: impl FnMut(ListedDevice) -> Result<(), E>,
+) -> Result<Result<(), E>, String> {
+    match read_list(client, on_device).await {
+        Ok(result) => Ok(result),
+        Err(error) => Err(migrations::explain(client, &error).await),
+    }
+}
+
+async fn read_list<E>(
     client: &Client,
     mut on_device: impl FnMut(ListedDevice) -> Result<(), E>,
 ) -> Result<Result<(), E>, Error> {
     let rows = client.query_raw(LIST, [] as [&str; 0]).await?;
     let mut rows = std::pin::pin!(rows);
     while let Some(row) = rows.try_next().await? {
-        let (name, active, metrics) = (row.get(0), row.get(1), row.get(2));
-        let listed = ListedDevice {
-            name,
-            active,
-            metrics,
-        };
-        if let Err(error) = on_device(listed) {
+        let (name, metrics) = (row.get(0), row.get(1));
+        if let Err(error) = on_device(ListedDevice { name, metrics }) {
             return Ok(Err(error));
         }
     }

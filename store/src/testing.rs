@@ -24,9 +24,18 @@ pub fn server() -> &'static Postgres {
 /// Creates a database with all tables and returns its URL.
 pub async fn create_database() -> String {
     TEMPLATE.get_or_init(create_template).await;
+    create_from("template").await
+}
+
+/// Creates a database without tables and returns its URL.
+pub async fn create_empty_database() -> String {
+    create_from("template0").await
+}
+
+async fn create_from(template: &str) -> String {
     let name = format!("test{}", DATABASES.fetch_add(1, Ordering::Relaxed));
     let admin = connect(&SERVER.url("postgres")).await;
-    let statement = format!("CREATE DATABASE {name} TEMPLATE template");
+    let statement = format!("CREATE DATABASE {name} TEMPLATE {template}");
     admin.batch_execute(&statement).await.unwrap();
     SERVER.url(&name)
 }

@@ -23,7 +23,7 @@ const SEARCH_PATHS: &[&str] = &[
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The superuser, who needs no password.
-const SUPERUSER: &str = "gridwatch";
+const SUPERUSER: &str = "postgres";
 
 /// Connects to a database without TLS. The connection closes when the client is dropped.
 ///

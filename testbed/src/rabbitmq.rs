@@ -175,13 +175,7 @@ impl RabbitMq {
     /// # Errors
     /// The command fails; the error contains its output.
     pub fn control(&self, arguments: &[&str]) -> anyhow::Result<Output> {
-        let mut command = Command::new(find_program("rabbitmqctl")?);
-        self.environment(&mut command);
-        let output = command
-            .arg("-n")
-            .arg(self.name())
-            .args(arguments)
-            .output()?;
+        let output = self.control_command()?.args(arguments).output()?;
         ensure!(
             output.status.success(),
             "rabbitmqctl {arguments:?}: {}{}",
@@ -189,6 +183,17 @@ impl RabbitMq {
             String::from_utf8_lossy(&output.stderr)
         );
         Ok(output)
+    }
+
+    /// `rabbitmqctl` for this node, without arguments of its own.
+    ///
+    /// # Errors
+    /// `rabbitmqctl` is not installed.
+    pub fn control_command(&self) -> anyhow::Result<Command> {
+        let mut command = Command::new(find_program("rabbitmqctl")?);
+        self.environment(&mut command);
+        command.arg("-n").arg(self.name());
+        Ok(command)
     }
 
     /// The process id of its session leader, while it runs; the broker is one of its children.

@@ -8,9 +8,13 @@ use std::sync::Arc;
 use schema::partition::{Days, MAX_DAYS};
 use schema::reading::check_calendar;
 use schema::{Batch, clock};
+use service::log_limit::LogLimit;
 use sha2::{Digest as _, Sha256};
 use store::transaction::{PoisonMessage, ReceivedBatch};
 use transport::{Delivery, DeliveryTag, Payload};
+
+/// Limits the line about poison messages, of all transactions.
+static POISON_LOG: LogLimit = LogLimit::new();
 
 /// Deliveries that are going to be stored in one transaction.
 #[derive(Debug, Default)]
@@ -61,11 +65,14 @@ impl PendingTransaction {
             Ok(batch) => self.add_batch(delivery.tag, Arc::new(batch)),
             Err(error) => {
                 let code = error.code();
-                tracing::warn!(
-                    code,
-                    reason = %error,
-                    "a message is not a valid batch; moving it to the dead-letter queue"
-                );
+                if let Some(messages) = POISON_LOG.count() {
+                    tracing::warn!(
+                        messages,
+                        code,
+                        reason = %error,
+                        "messages are not valid batches; moving them to the dead-letter queue"
+                    );
+                }
                 self.poison.push(PoisonMessage {
                     digest: Sha256::digest(&message).into(),
                     code,

@@ -14,10 +14,11 @@ use std::time::Duration;
 use metrics::Counter;
 use schema::clock::{self, Stage};
 use schema::metric;
+use service::Context;
 use service::histogram::LocalHistogram;
+use service::log_limit::LogLimit;
 use service::metrics::Histograms;
-use service::{Context, error_chain};
-use store::error::{ErrorClass, classify};
+use store::error::{ErrorClass, cause, classify};
 use store::ledger;
 use store::partitions::Partitions;
 use store::rows::BatchCounts;
@@ -52,6 +53,7 @@ pub(crate) struct Writer {
     histograms: Arc<Histograms>,
     stop: CancellationToken,
     counters: Counters,
+    retry_log: LogLimit,
 }
 
 #[derive(Debug)]
@@ -113,6 +115,7 @@ impl Writer {
             histograms: context.histograms.clone(),
             stop: context.stop.clone(),
             counters: Counters::new(),
+            retry_log: LogLimit::new(),
         }
     }
 }
@@ -131,7 +134,7 @@ impl TransactionWriter for Writer {
                 }
                 Err(AttemptError::Connect(reason)) => reason,
                 Err(AttemptError::Postgres(error)) => {
-                    let reason = error_chain(&error);
+                    let reason = cause(&error);
                     match classify(&error) {
                         ErrorClass::Transient | ErrorClass::KeyExists => {}
                         ErrorClass::NoPartition => attempts.without_partition += 1,
@@ -146,8 +149,9 @@ impl TransactionWriter for Writer {
             if self.stop.is_cancelled() {
                 return Err(WriteError::Stopped);
             }
-            let retry_in_ms = pause.as_millis() as u64;
-            tracing::warn!(reason, retry_in_ms, "cannot store readings; retrying");
+            if let Some(attempts) = self.retry_log.count() {
+                tracing::warn!(reason, attempts, "cannot store readings; retrying");
+            }
             self.counters.retries.increment(1);
             let pausing = tokio::time::sleep(pause);
             self.stop.run_until_cancelled(pausing).await;
@@ -169,7 +173,7 @@ impl Writer {
             .pool
             .get()
             .await
-            .map_err(|error| AttemptError::Connect(error_chain(&error)))?;
+            .map_err(|error| AttemptError::Connect(cause(&error)))?;
         // A partition that is missing after it was created is detached, or was dropped on purpose.
         let final_attempt = attempts.without_partition >= PARTITION_ATTEMPTS;
         let PendingTransaction {

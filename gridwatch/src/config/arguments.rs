@@ -1,26 +1,46 @@
 //! The commands and their flags. The doc comments are the help texts.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use humantime::parse_duration;
 use ingest_api::UnknownDevices;
 use service::telemetry::LogFormat;
+
+use super::values::{self, Address};
+
+/// The longest time of a limit.
+const DAY: Duration = Duration::from_secs(86_400);
+/// The longest time between `measured_at` and now.
+const LONGEST_AGE: Duration = DAY.saturating_mul(365 * 1_000);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// The end of the help.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed while running: a server is unavailable, a disk failed, or another fatal error
+  2  a flag, a setting or a file is wrong
+  3  replay has finished, and some readings were rejected";
 
 /// Gridwatch: readings from devices over HTTP into PostgreSQL, exactly once, every stage timed.
 ///
 /// Every flag except those of demo can also be set in the environment as GRIDWATCH_ and its name,
 /// or in a TOML file.
 #[derive(Debug, Parser)]
-#[command(name = "gridwatch", version, max_term_width = 100)]
+#[command(name = "gridwatch", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Settings {
     /// TOML file with settings; keys are names of flags, sections are names of commands
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// What to log: a level, or a filter such as info,worker=debug
-    #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "info",
+        value_name = "FILTER",
+        value_parser = log_filter
+    )]
     pub log: String,
     /// Format of log lines: text or json
     #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
@@ -30,7 +50,7 @@ pub(crate) struct Settings {
         long,
         global = true,
         value_name = "COUNT",
-        value_parser = clap::value_parser!(u16).range(1..=1_024)
+        value_parser = |text: &str| values::count(text, 1..=1_024_u16)
     )]
     pub threads: Option<u16>,
     #[command(subcommand)]
@@ -51,7 +71,7 @@ pub(crate) enum Command {
     Migrate(Migrate),
     /// Register and list devices
     Devices(Devices),
-    /// Send the readings of a CSV file to a running front end
+    /// Send the readings of a CSV file to a running front end. Exit code 3: rows were rejected
     Replay(Replay),
 }
 
@@ -66,33 +86,71 @@ pub(crate) struct DatabaseUrl {
 /// How readings are accepted.
 #[derive(Debug, Args)]
 pub(crate) struct FrontEndOptions {
-    /// Address on which readings are accepted
+    /// Address on which readings are accepted: an IP address or a name, with a port
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
-    pub listen: SocketAddr,
+    pub listen: Address,
     /// Upper bound on registered series; no more are registered beyond it
-    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    #[arg(
+        long,
+        default_value_t = 1_000_000,
+        value_name = "N",
+        value_parser = |text: &str| values::count(text, 1..=2_000_000_000_usize)
+    )]
     pub max_series: usize,
-    /// Upper bound on the length of a body in bytes, before and after decompression
-    #[arg(long, default_value_t = 16 * 1024 * 1024, value_name = "BYTES")]
+    /// Upper bound on the length of a body, before and after decompression
+    #[arg(
+        long,
+        default_value = "16MiB",
+        value_name = "SIZE",
+        value_parser = |text: &str| values::size::<usize>(text, 1..=1 << 30)
+    )]
     pub max_body_bytes: usize,
     /// Upper bound on readings that are not yet durable; beyond it requests get 503
-    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    #[arg(
+        long,
+        default_value_t = 1_000_000,
+        value_name = "N",
+        value_parser = |text: &str| values::count(text, 1..=1_000_000_000_usize)
+    )]
     pub max_pending: usize,
     /// Upper bound on batches in flight to the sink; at the limit, readings gather for the next
     /// batch [default: 4, or 64 with --sink direct]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = |text: &str| values::count(text, 1..=10_000_usize)
+    )]
     pub max_in_flight: Option<usize>,
     /// Upper bound on open connections
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = at_least_one)]
+    #[arg(
+        long,
+        default_value_t = 10_000,
+        value_name = "N",
+        value_parser = |text: &str| values::count(text, 1..=1_000_000_usize)
+    )]
     pub max_connections: usize,
     /// How long a batch may take to become durable before its requests get 503
-    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(
+        long,
+        default_value = "10s",
+        value_name = "TIME",
+        value_parser = |text: &str| values::time(text, MILLISECOND..=DAY)
+    )]
     pub deliver_timeout: Duration,
     /// How far in the future a reading may be measured
-    #[arg(long, default_value = "5m", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(
+        long,
+        default_value = "5m",
+        value_name = "TIME",
+        value_parser = |text: &str| values::time(text, Duration::ZERO..=LONGEST_AGE)
+    )]
     pub future_tolerance: Duration,
     /// How old a reading may be, for example 90d [default: no age limit]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = |text: &str| values::time(text, MILLISECOND..=LONGEST_AGE)
+    )]
     pub horizon: Option<Duration>,
 }
 
@@ -100,34 +158,49 @@ pub(crate) struct FrontEndOptions {
 #[derive(Debug, Args)]
 pub(crate) struct WriterOptions {
     /// Number of concurrent transactions, each on its own connection
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = at_least_one)]
+    #[arg(
+        long,
+        default_value_t = 2,
+        value_name = "N",
+        value_parser = |text: &str| values::count(text, 1..=1_000_usize)
+    )]
     pub writers: usize,
     /// Upper bound on unacknowledged messages; limits memory and the size of a transaction
     #[arg(
         long,
         default_value_t = 512,
         value_name = "N",
-        value_parser = clap::value_parser!(u16).range(1..=2000)
+        value_parser = |text: &str| values::count(text, 1..=2_000_u16)
     )]
     pub prefetch: u16,
     /// Upper bound on the readings of one transaction
-    #[arg(long, default_value_t = 200_000, value_name = "N", value_parser = at_least_one)]
+    #[arg(
+        long,
+        default_value_t = 200_000,
+        value_name = "N",
+        value_parser = |text: &str| values::count(text, 1..=10_000_000_usize)
+    )]
     pub max_rows: usize,
 }
 
 /// How large the queue on disk may become, and when it is the fallback for RabbitMQ.
 #[derive(Debug, Args)]
 pub(crate) struct SpoolOptions {
-    /// Upper bound on the size of the queue on disk in bytes; beyond it requests get 503
+    /// Upper bound on the size of the queue on disk; beyond it requests get 503
     #[arg(
         long,
-        default_value_t = 4 * 1024 * 1024 * 1024,
-        value_name = "BYTES",
-        value_parser = clap::value_parser!(u64).range(1_048_576..)
+        default_value = "4GiB",
+        value_name = "SIZE",
+        value_parser = |text: &str| values::size::<u64>(text, 1 << 20..=1 << 50)
     )]
     pub spool_max_bytes: u64,
     /// How long RabbitMQ may take to confirm a batch before it is written to disk
-    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(
+        long,
+        default_value = "1s",
+        value_name = "TIME",
+        value_parser = |text: &str| values::time(text, MILLISECOND..=DAY)
+    )]
     pub spool_after: Duration,
 }
 
@@ -145,13 +218,14 @@ pub(crate) struct IngestApi {
     #[command(flatten)]
     pub front_end: FrontEndOptions,
     /// Address of /metrics, /healthz and /readyz
-    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
-    pub admin: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDR")]
+    pub admin: Address,
     /// Where accepted readings are sent
     #[arg(long, default_value = "queue", value_name = "SINK")]
     pub sink: SinkChoice,
     /// RabbitMQ, as amqp://user:password@host:5672/vhost (%2f is the vhost /)
-    #[arg(long, value_name = "URL", required_if_eq("sink", "queue"))]
+    // clap's `required_if_eq` ignores defaults, so that the command checks it.
+    #[arg(long, value_name = "URL")]
     pub amqp_url: Option<String>,
     #[command(flatten)]
     pub database: DatabaseUrl,
@@ -166,15 +240,20 @@ pub(crate) struct IngestApi {
     #[command(flatten)]
     pub writer: WriterOptions,
     /// How long requests and transactions in flight may take after SIGTERM
-    #[arg(long, default_value = "20s", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(
+        long,
+        default_value = "20s",
+        value_name = "TIME",
+        value_parser = |text: &str| values::time(text, Duration::ZERO..=DAY)
+    )]
     pub grace: Duration,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Worker {
     /// Address of /metrics, /healthz and /readyz
-    #[arg(long, default_value = "127.0.0.1:9091", value_name = "ADDR")]
-    pub admin: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:8082", value_name = "ADDR")]
+    pub admin: Address,
     /// RabbitMQ, as amqp://user:password@host:5672/vhost (%2f is the vhost /)
     #[arg(long, value_name = "URL")]
     pub amqp_url: String,
@@ -183,7 +262,12 @@ pub(crate) struct Worker {
     #[command(flatten)]
     pub writer: WriterOptions,
     /// How long open transactions may take after SIGTERM
-    #[arg(long, default_value = "20s", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(
+        long,
+        default_value = "20s",
+        value_name = "TIME",
+        value_parser = |text: &str| values::time(text, Duration::ZERO..=DAY)
+    )]
     pub grace: Duration,
 }
 
@@ -195,8 +279,8 @@ pub(crate) struct Standalone {
     #[command(flatten)]
     pub front_end: FrontEndOptions,
     /// Address of /metrics, /healthz and /readyz
-    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
-    pub admin: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDR")]
+    pub admin: Address,
     /// RabbitMQ to use as the queue; the queue on disk is then the fallback
     #[arg(long, value_name = "URL")]
     pub amqp_url: Option<String>,
@@ -211,7 +295,12 @@ pub(crate) struct Standalone {
     #[command(flatten)]
     pub writer: WriterOptions,
     /// How long requests and transactions in flight may take after SIGTERM
-    #[arg(long, default_value = "20s", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(
+        long,
+        default_value = "20s",
+        value_name = "TIME",
+        value_parser = |text: &str| values::time(text, Duration::ZERO..=DAY)
+    )]
     pub grace: Duration,
 }
 
@@ -219,19 +308,19 @@ pub(crate) struct Standalone {
 pub(crate) struct Demo {
     /// Address on which readings are accepted; another port if it is in use
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
-    pub listen: SocketAddr,
+    pub listen: Address,
     /// Address of /metrics, /healthz and /readyz; another port if it is in use
-    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
-    pub admin: SocketAddr,
+    #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDR")]
+    pub admin: Address,
     /// Number of simulated devices; each sends 30 seconds of current and voltage at the start
     #[arg(
         long,
         default_value_t = 5_000,
         value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..=100_000)
+        value_parser = |text: &str| values::count(text, 1..=100_000_u32)
     )]
     pub fleet: u32,
-    /// CSV file of a meter to send before the fleet, with the time and the value as columns
+    /// CSV file of a meter to send instead of the day of a real meter that is part of the program
     #[arg(long, value_name = "FILE")]
     pub meter: Option<PathBuf>,
     /// RabbitMQ to use as the queue
@@ -256,15 +345,16 @@ pub(crate) struct Devices {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DevicesCommand {
-    /// Register devices with their metrics. Registering again is safe; a given unit replaces the
-    /// stored one
+    /// Register devices with their metrics. Registering again is safe: a stored unit is kept, and
+    /// nothing is registered if one differs from the given unit
     Add {
         #[command(flatten)]
         database: DatabaseUrl,
         /// External ids of the devices
         #[arg(required = true, value_name = "DEVICE")]
         devices: Vec<String>,
-        /// A metric, with its unit after a colon: active_power:W. Repeat for several metrics
+        /// A metric, with its unit after the last colon: active_power:W. A metric that has a colon
+        /// in its name and no unit ends with a colon. Repeat for several metrics
         #[arg(long = "metric", required = true, value_name = "METRIC[:UNIT]")]
         metrics: Vec<String>,
     },
@@ -277,7 +367,7 @@ pub(crate) enum DevicesCommand {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Replay {
-    /// CSV file with a header line
+    /// CSV file, with or without a header line, one reading per line
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// External id of the device of the readings
@@ -295,15 +385,29 @@ pub(crate) struct Replay {
     /// Column with the value [default: the second]
     #[arg(long, value_name = "NAME")]
     pub value_column: Option<String>,
+    /// Times without a zone are UTC; otherwise a file with such times is refused
+    #[arg(long)]
+    pub utc: bool,
+    /// Unit of times that are numbers since 1970: s, ms, us or ns
+    #[arg(
+        long,
+        default_value = "s",
+        value_name = "UNIT",
+        hide_possible_values = true,
+        value_parser = ["s", "ms", "us", "ns"]
+    )]
+    pub precision: String,
     /// Readings per request
-    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = at_least_one)]
+    #[arg(
+        long,
+        default_value_t = 1_000,
+        value_name = "N",
+        value_parser = |text: &str| values::count(text, 1..=100_000_usize)
+    )]
     pub batch: usize,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".into()),
-        Ok(number) => Ok(number),
-        Err(_) => Err("expected a whole number".into()),
-    }
+fn log_filter(text: &str) -> Result<String, String> {
+    service::telemetry::check_filter(text)?;
+    Ok(text.to_owned())
 }

@@ -30,16 +30,15 @@ async fn queued(arguments: IngestApi) -> anyhow::Result<()> {
     let IngestApi {
         front_end, grace, ..
     } = &arguments;
-    // clap requires the URL in this mode.
     let broker = broker(arguments.amqp_url.as_deref().unwrap_or_default())?;
     let database = arguments
         .database
         .parse(NAME, FRONT_END_STATEMENT_TIMEOUT)?;
     let config = front_end.config(arguments.unknown_devices, *grace, Confirms::Enqueued);
-    let listener = bind("--listen", front_end.listen).await?;
+    let listener = bind("--listen", &front_end.listen).await?;
     let mut components = vec![Component::Broker, Component::Database];
     components.extend(arguments.spool.as_ref().map(|_| Component::Spool));
-    let process = Process::start(arguments.admin, &components).await?;
+    let process = Process::start(&arguments.admin, &components).await?;
     let context = process.context();
     let pool = database.pool(FRONT_END_CONNECTIONS)?;
     let options = &arguments.spool_options;
@@ -47,7 +46,8 @@ async fn queued(arguments: IngestApi) -> anyhow::Result<()> {
         None => (None, None),
         Some(directory) => {
             let (open, spool, source) =
-                OpenSpool::open(&context, directory, options, failover::WINDOW).await?;
+                OpenSpool::open(&context, ("--spool", directory), options, failover::WINDOW)
+                    .await?;
             (Some(open), Some((spool, source)))
         }
     };
@@ -80,8 +80,8 @@ async fn direct(arguments: IngestApi) -> anyhow::Result<()> {
     }
     let database = arguments.database.parse(NAME, WORKER_STATEMENT_TIMEOUT)?;
     let config = front_end.config(arguments.unknown_devices, *grace, Confirms::Committed);
-    let listener = bind("--listen", front_end.listen).await?;
-    let process = Process::start(arguments.admin, &[Component::Database]).await?;
+    let listener = bind("--listen", &front_end.listen).await?;
+    let process = Process::start(&arguments.admin, &[Component::Database]).await?;
     let pool = database.pool(FRONT_END_CONNECTIONS + writer.connections())?;
     let (sink, source) = direct::pair(config.coalesce.max_in_flight);
     let deployment = Deployment {
@@ -93,6 +93,7 @@ async fn direct(arguments: IngestApi) -> anyhow::Result<()> {
         worker: Some(Worker {
             config: writer.config(*grace),
             source: Box::new(source),
+            migrate: false,
         }),
         queue: None,
         spool: None,

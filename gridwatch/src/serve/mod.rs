@@ -21,6 +21,7 @@ use transport::{Sink, Source};
 use self::parts::{OpenSpool, Queue};
 use self::process::Process;
 use crate::embedded::Embedded;
+use crate::migrate;
 
 /// A front end and what it needs.
 pub(crate) struct FrontEnd {
@@ -33,6 +34,8 @@ pub(crate) struct FrontEnd {
 pub(crate) struct Worker {
     config: ::worker::Config,
     source: Box<dyn Source>,
+    /// Whether it creates the tables, or updates them, before it starts.
+    migrate: bool,
 }
 
 /// The parts of one process. Those that a deployment mode does not have are `None`.
@@ -72,6 +75,9 @@ impl Deployment {
                 // nothing must be accepted.
                 let _stop = context.stop.clone().drop_guard();
                 let context = context.with_stop(worker_stop);
+                if worker.migrate && !migrate::wait(&context, &pool).await {
+                    return Ok(());
+                }
                 ::worker::run(context, worker.config, worker.source, pool).await
             })
         });

@@ -18,7 +18,7 @@ use transport::failover::FailoverSink;
 use transport::spool::{self, Spool, SpoolSource};
 
 use crate::UsageError;
-use crate::config::{DatabaseUrl, FrontEndOptions, SpoolOptions, WriterOptions};
+use crate::config::{DatabaseUrl, FrontEndOptions, SpoolOptions, WriterOptions, missing};
 
 /// Upper bound on the memory of all bodies in flight in one process, in bytes.
 const BODY_BUDGET: usize = 96 * 1024 * 1024;
@@ -104,6 +104,9 @@ pub(super) fn database(
     name: &str,
     statement_timeout: Duration,
 ) -> Result<Database, UsageError> {
+    if url.is_empty() {
+        return Err(UsageError(missing("database-url", "URL")));
+    }
     let database: Database = url
         .parse()
         .map_err(|error| UsageError(format!("--database-url: {error}")))?;
@@ -112,6 +115,16 @@ pub(super) fn database(
 
 /// Parses `--amqp-url`.
 pub(super) fn broker(url: &str) -> Result<Broker, UsageError> {
+    if url.is_empty() {
+        return Err(UsageError(missing("amqp-url", "URL")));
+    }
+    let (_, rest) = url.split_once("://").unwrap_or_default();
+    if rest.find('@') > rest.find(['/', '?', '#']) && rest.contains(['/', '?', '#']) {
+        // What follows the user would be the port and the virtual host, which are printed.
+        let sentence = "--amqp-url: a user name or a password with '/', '?', '#' or '@' must be \
+                        encoded: write %2F, %3F, %23, %40";
+        return Err(UsageError(sentence.into()));
+    }
     url.parse()
         .map_err(|error| UsageError(format!("--amqp-url: {error}")))
 }
@@ -179,14 +192,14 @@ pub(super) struct OpenSpool {
 }
 
 impl OpenSpool {
-    /// Opens the spool in a directory. The source hands out at most `prefetch` records ahead of
-    /// their acknowledgement. A disk that fails stops the process.
+    /// Opens the spool in a directory, which comes from a flag. The source hands out at most
+    /// `prefetch` records ahead of their acknowledgement. A disk that fails stops the process.
     ///
     /// # Errors
     /// [`UsageError`]: the directory cannot be used, or another process uses it.
     pub(super) async fn open(
         context: &Context,
-        directory: &Path,
+        (flag, directory): (&str, &Path),
         options: &SpoolOptions,
         prefetch: usize,
     ) -> Result<(Self, Spool, SpoolSource), UsageError> {
@@ -200,7 +213,7 @@ impl OpenSpool {
             tokio::task::spawn_blocking(move || spool::open(config, prefetch))
                 .await
                 .map_err(|error| UsageError(error.to_string()))?
-                .map_err(|error| UsageError(format!("cannot open the queue on disk: {error}")))?;
+                .map_err(|error| UsageError(unusable(flag, &error)))?;
         let stop = CancellationToken::new();
         let health = context.health.component(Component::Spool);
         let monitor = tokio::spawn(spool::monitor(spool.clone(), health, stop.clone()));
@@ -240,5 +253,67 @@ impl OpenSpool {
             );
         }
         Ok(())
+    }
+}
+
+/// Why the directory of a queue cannot be used, and what to do.
+fn unusable(flag: &str, error: &spool::OpenError) -> String {
+    let what_to_do = match error {
+        spool::OpenError::InUse(_) => "end that process, or choose another directory",
+        spool::OpenError::Io(..) => {
+            "the directory and its files must be readable and writable for this user"
+        }
+    };
+    format!("{flag}: cannot open the queue on disk: {error}; {what_to_do}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_is_missing_or_not_encoded_is_refused_without_its_password() {
+        let timeout = FRONT_END_STATEMENT_TIMEOUT;
+        let error = database("", "test", timeout).unwrap_err().to_string();
+        assert!(error.starts_with("--database-url is missing: "), "{error}");
+        let error = broker("").unwrap_err().to_string();
+        assert!(error.starts_with("--amqp-url is missing: "), "{error}");
+        for url in [
+            "amqp://grid:12/hunter2@mq/site",
+            "amqp://grid:12?hunter2@mq/site",
+            "amqp://grid:12#hunter2@mq/site",
+            "amqp://grid:hunter2/x@mq/site",
+            "amqp//grid:hunter2@mq",
+            "grid:hunter2@mq",
+            "http://grid:hunter2@mq",
+            "amqp://grid:hunter2@mq:port",
+            "amqp://grid:hunter2@mq?heartbeat=hunter2",
+        ] {
+            let error = broker(url).unwrap_err().to_string();
+            assert!(
+                error.starts_with("--amqp-url: ") && !error.contains("hunter2"),
+                "{url}: {error}"
+            );
+        }
+        for url in [
+            "amqp://grid:hun@ter2@mq/site",
+            "amqp://grid:hun%40ter2@mq/site",
+        ] {
+            assert_eq!(broker(url).unwrap().to_string(), "mq:5672/site");
+        }
+        broker("amqp://mq").unwrap();
+        broker("amqp://mq/%2f?heartbeat=5").unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_used_is_reported_with_what_to_do() {
+        let denied = std::io::ErrorKind::PermissionDenied.into();
+        let error = spool::OpenError::Io("/data/queue".into(), denied);
+        let sentence = unusable("--data", &error);
+        assert!(
+            sentence.starts_with("--data: cannot open the queue on disk: /data/queue: permission")
+                && sentence.contains("writable for this user"),
+            "{sentence}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What every long-running command has: metrics, health, an admin port and a stop signal.
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use service::Context;
@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::UsageError;
+use crate::config::Address;
 
 /// Upper bound on open connections of the admin port.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -29,7 +30,7 @@ impl Process {
     ///
     /// # Errors
     /// [`UsageError`]: the address cannot be used.
-    pub(crate) async fn start(admin: SocketAddr, components: &[Component]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(admin: &Address, components: &[Component]) -> anyhow::Result<Self> {
         let listener = bind("--admin", admin).await?;
         let metrics = Metrics::install()?;
         let context = Context {
@@ -75,9 +76,49 @@ impl Process {
 /// Opens a listener.
 ///
 /// # Errors
-/// [`UsageError`] that names the flag.
-pub(super) async fn bind(flag: &str, address: SocketAddr) -> Result<TcpListener, UsageError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| UsageError(format!("{flag} {address}: cannot listen: {error}")))
+/// [`UsageError`] that names the flag and states what to do.
+pub(super) async fn bind(flag: &str, address: &Address) -> Result<TcpListener, UsageError> {
+    let wrong = |reason: String| UsageError(format!("{flag} {address}: {reason}"));
+    let resolved = address.resolve().await.map_err(wrong)?;
+    TcpListener::bind(resolved).await.map_err(|error| {
+        wrong(match error.kind() {
+            ErrorKind::AddrInUse => {
+                "the address is in use; end the process that uses it, or choose another port".into()
+            }
+            ErrorKind::PermissionDenied => {
+                "this user may not listen there; choose a port from 1024 to 65535".into()
+            }
+            ErrorKind::AddrNotAvailable => {
+                "this machine does not have the address; 0.0.0.0 is all that it has".into()
+            }
+            _ => format!("cannot listen: {error}"),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_used_is_reported_with_what_to_do() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let used = listener.local_addr().unwrap().to_string();
+        for (address, expected) in [
+            (used.as_str(), "the address is in use"),
+            ("192.0.2.1:0", "this machine does not have the address"),
+            ("no-such-host.invalid:0", "cannot be resolved"),
+        ] {
+            let error = bind("--admin", &address.parse().unwrap()).await;
+            let error = error.unwrap_err().to_string();
+            let place = format!("--admin {address}: ");
+            assert!(
+                error.starts_with(&place) && error.contains(expected),
+                "{error}"
+            );
+        }
+        bind("--admin", &"localhost:0".parse().unwrap())
+            .await
+            .unwrap();
+    }
 }

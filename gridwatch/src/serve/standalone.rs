@@ -36,7 +36,7 @@ pub(crate) async fn run(arguments: Standalone) -> anyhow::Result<()> {
 /// Opens every part of the process.
 ///
 /// # Errors
-/// A flag is wrong, a directory or an address is in use, or the database cannot be migrated.
+/// A flag is wrong, a directory or an address is in use, or the embedded database does not start.
 pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, Process)> {
     let Standalone {
         front_end,
@@ -49,10 +49,10 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
         None => None,
         Some(url) => Some(database(url, NAME, WORKER_STATEMENT_TIMEOUT)?),
     };
-    let listener = bind("--listen", front_end.listen).await?;
+    let listener = bind("--listen", &front_end.listen).await?;
     let mut components = vec![Component::Database, Component::Spool];
     components.extend(broker.as_ref().map(|_| Component::Broker));
-    let process = Process::start(arguments.admin, &components).await?;
+    let process = Process::start(&arguments.admin, &components).await?;
     let context = process.context();
     let prefetch = match broker {
         Some(_) => failover::WINDOW,
@@ -62,15 +62,23 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
     let directory = arguments.data.join("queue");
     let options = &arguments.spool_options;
     let (open, spool, spool_source) =
-        OpenSpool::open(&context, &directory, options, prefetch).await?;
+        OpenSpool::open(&context, ("--data", &directory), options, prefetch).await?;
     let failed = spool.failed();
 
     let mut worker_config = writer.config(*grace);
+    let mut has_tables = true;
     let (pool, embedded) = match server {
         Some(database) => {
-            let mut client = migrate::connect(&database).await?;
-            migrate::apply(&mut client, &database).await?;
             let pool = database.pool(FRONT_END_CONNECTIONS + writer.connections())?;
+            // A server that is unavailable is waited for while the front end runs.
+            if let Err(reason) = migrate::apply_with(&pool).await {
+                has_tables = false;
+                tracing::warn!(%database, "waiting for PostgreSQL; retrying until it is available");
+                context
+                    .health
+                    .component(Component::Database)
+                    .unready(reason);
+            }
             (pool, None)
         }
         None => {
@@ -104,6 +112,7 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
         worker: Some(Worker {
             config: worker_config,
             source,
+            migrate: !has_tables,
         }),
         queue,
         spool: Some(open),
@@ -116,10 +125,7 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
 /// Starts the embedded database and creates its tables.
 async fn open_embedded(arguments: &Standalone) -> anyhow::Result<(Embedded, Pool)> {
     let (embedded, pool) = Embedded::pool(&arguments.data.join("postgres"))?;
-    let mut client = pool
-        .get()
-        .await
-        .context("cannot start the embedded PostgreSQL")?;
+    let mut client = embedded.connect(&pool).await?;
     migrate::apply(&mut client, &"the embedded PostgreSQL").await?;
     drop(client);
     Ok((embedded, pool))

@@ -16,7 +16,7 @@ pub(crate) async fn run(arguments: config::Worker) -> anyhow::Result<()> {
         .database
         .parse("gridwatch worker", WORKER_STATEMENT_TIMEOUT)?;
     let components = [Component::Broker, Component::Database];
-    let process = Process::start(arguments.admin, &components).await?;
+    let process = Process::start(&arguments.admin, &components).await?;
     let pool = database.pool(writer.connections())?;
     let health = process.context().health.component(Component::Broker);
     let source = AmqpSource::new(broker, writer.prefetch, health);
@@ -25,6 +25,7 @@ pub(crate) async fn run(arguments: config::Worker) -> anyhow::Result<()> {
         worker: Some(Worker {
             config: writer.config(*grace),
             source: Box::new(source),
+            migrate: false,
         }),
         queue: None,
         spool: None,

@@ -74,10 +74,6 @@ fn a_wrong_flag_file_or_url_gives_an_error_message_and_exit_code_2() {
             "--log",
         ),
         (
-            &["migrate", "--database-url", database],
-            "cannot connect to PostgreSQL at 127.0.0.1:1/none",
-        ),
-        (
             &[
                 "devices",
                 "add",
@@ -88,6 +84,20 @@ fn a_wrong_flag_file_or_url_gives_an_error_message_and_exit_code_2() {
                 database,
             ],
             "no control characters",
+        ),
+        (
+            &[
+                "devices",
+                "add",
+                "a",
+                "--metric",
+                "p:W",
+                "--metric",
+                "p:kW",
+                "--database-url",
+                database,
+            ],
+            "metric 'p' is given with different units: 'W' and 'kW'",
         ),
         (
             &["replay", "/nowhere.csv", "--device", "d", "--metric", "m"],
@@ -116,6 +126,23 @@ fn a_wrong_flag_file_or_url_gives_an_error_message_and_exit_code_2() {
 }
 
 #[test]
+fn a_database_that_is_unavailable_gives_an_error_message_and_exit_code_1() {
+    let database = "postgres://nobody:hunter2@127.0.0.1:1/none";
+    for arguments in [
+        &["migrate"][..],
+        &["devices", "list"],
+        &["devices", "add", "a", "--metric", "p"],
+    ] {
+        let output = gridwatch(&[arguments, &["--database-url", database]].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+        let expected = "cannot connect to PostgreSQL at 127.0.0.1:1/none";
+        assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
+        assert!(!stderr.contains("hunter2"), "{stderr}");
+    }
+}
+
+#[test]
 fn two_concurrent_migrations_apply_once_and_a_third_changes_nothing() {
     let site = Site::new().with_database(SHARED.empty_database());
     let migrate = || gridwatch(&["migrate", "--database-url", &site.database_url]);
@@ -126,10 +153,12 @@ fn two_concurrent_migrations_apply_once_and_a_third_changes_nothing() {
     let mut applied = 0;
     for output in [first, second] {
         assert!(output.status.success(), "{output:?}");
-        applied +=
-            usize::from(String::from_utf8_lossy(&output.stdout).contains("applied V1__pipeline"));
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        for migration in ["applied V1__pipeline", "applied V2__readings_by_name"] {
+            applied += stdout.matches(migration).count();
+        }
     }
-    assert_eq!(applied, 1);
+    assert_eq!(applied, 2);
     let again = migrate();
     assert!(
         again.status.success() && String::from_utf8_lossy(&again.stdout).contains("up to date"),
@@ -159,6 +188,66 @@ fn a_worker_without_tables_reports_the_command_that_creates_them() {
     });
 }
 
+#[test]
+fn devices_are_added_once_and_keep_their_units() {
+    let site = Site::new().with_database(SHARED.empty_database());
+    let run = |arguments: &[&str]| {
+        let output = gridwatch(&[arguments, &["--database-url", &site.database_url]].concat());
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let add = |arguments: &[&str]| run(&[&["devices", "add"], arguments].concat());
+    let (code, text) = add(&["meter-1", "--metric", "power:W"]);
+    assert!(
+        code == Some(1) && text.contains("run 'gridwatch migrate'"),
+        "{text}"
+    );
+    assert_eq!(run(&["migrate"]).0, Some(0));
+    for (arguments, expected) in [
+        (
+            &["meter-1", "--metric", "power:W", "--metric", "power:W"][..],
+            "devices: 1 new, 0 already registered\nseries: 1 new, 0 already registered\n",
+        ),
+        (
+            &[
+                "meter-1", "meter-2", "--metric", "power", "--metric", "a:b:A",
+            ],
+            "devices: 1 new, 1 already registered\nseries: 3 new, 1 already registered\n",
+        ),
+        (
+            &["meter-2", "--metric", "power:W"],
+            "devices: 0 new, 1 already registered\nseries: 0 new, 1 already registered\n\
+             units: 1 set on series that had none\n",
+        ),
+    ] {
+        assert_eq!(
+            add(arguments),
+            (Some(0), expected.to_owned()),
+            "{arguments:?}"
+        );
+    }
+    let (code, text) = add(&["meter-2", "meter-3", "--metric", "power:kW"]);
+    let expected = "device 'meter-2', metric 'power': stored 'W', given 'kW'";
+    assert!(
+        code == Some(1) && text.contains(expected) && text.contains("nothing was registered"),
+        "{text}"
+    );
+    let (code, text) = run(&["devices", "list"]);
+    assert_eq!(code, Some(0), "{text}");
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            vec!["DEVICE", "METRICS"],
+            vec!["meter-1", "a:b", "[A],", "power", "[W]"],
+            vec!["meter-2", "a:b", "[A],", "power", "[W]"],
+        ]
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replayed_file_lists_its_rejected_readings_by_line() {
     let site = Site::running();
@@ -169,6 +258,7 @@ async fn a_replayed_file_lists_its_rejected_readings_by_line() {
          1,2019-01-01 00:15:00,55.09\n\
          2,2019-01-01T00:30:00Z,NaN\n\
          3,then,1\n\
+         broken\n\
          4,2019-01-01 00:45:00,55\n"
     )
     .unwrap();
@@ -185,13 +275,21 @@ async fn a_replayed_file_lists_its_rejected_readings_by_line() {
         "--batch",
         "3",
     ];
-    let output = gridwatch(&[&replay[..], &columns].concat());
+    let without_zone = gridwatch(&[&replay[..], &columns].concat());
+    let stderr = String::from_utf8_lossy(&without_zone.stderr).into_owned();
+    assert_eq!(without_zone.status.code(), Some(2), "{without_zone:?}");
+    assert!(
+        stderr.contains("line 2:") && stderr.contains("--utc"),
+        "{stderr}"
+    );
+    let output = gridwatch(&[&replay[..], &columns, &["--utc"]].concat());
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
     for expected in [
-        "2 accepted, 2 rejected",
+        "2 accepted, 3 rejected",
         "line 3: value_not_finite",
         "line 4: bad_timestamp",
+        "line 5: bad_row: 1 field, but the header has 3",
     ] {
         assert!(
             stdout.contains(expected),
@@ -199,7 +297,8 @@ async fn a_replayed_file_lists_its_rejected_readings_by_line() {
         );
     }
     site.wait_in_ledger(2).await;
-    let expected = "SELECT count(*) FROM reading WHERE (measured_at, value) IN
+    let expected = "SELECT count(*) FROM readings_by_name
+        WHERE device = 'meter' AND metric = 'energy' AND (measured_at, value) IN
         (('2019-01-01 00:15:00+00', 55.09), ('2019-01-01 00:45:00+00', 55))";
     assert_eq!(site.query_int(expected).await, 2);
 }
@@ -219,10 +318,12 @@ async fn a_month_of_a_real_meter_is_replayed() {
         "meter",
         "--metric",
         "energy",
+        "--utc",
         "--url",
         &url,
     ]);
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(
         stdout.contains("2974 accepted, 1 rejected") && stdout.contains("value_not_finite: 1"),
         "{stdout} {output:?}"
@@ -249,6 +350,8 @@ fn the_demo_stores_its_readings_ignores_the_environment_and_leaves_nothing_behin
             "demo", "--fleet", "50", "--listen", &listen, "--admin", &admin,
         ])
         .env("TMPDIR", directory.path())
+        .env("HOME", directory.path().join("home"))
+        .env_remove("XDG_CACHE_HOME")
         .env(
             "GRIDWATCH_DATABASE_URL",
             "postgres://nobody@127.0.0.1:1/none",
@@ -271,12 +374,16 @@ fn the_demo_stores_its_readings_ignores_the_environment_and_leaves_nothing_behin
     let status = demo.wait().unwrap();
     let text = lines.join("\n");
     assert!(status.success(), "{status}: {text}");
-    // 50 devices with two metrics, for 30 seconds.
-    for name in ["accepted", "persisted"] {
-        let expected = format!("{name:<24}{:>12}", 3_000);
+    // 50 devices with two metrics, for 30 seconds, and a day of the real meter: its 96 rows without
+    // the one that is not a number.
+    for (name, count) in [("accepted", 3_095), ("rejected", 1), ("persisted", 3_095)] {
+        let expected = format!("{name:<24}{count:>12}");
         assert!(lines.contains(&expected), "{expected:?} is not in:\n{text}");
     }
     assert!(text.contains("received_to_persisted"), "{text}");
+    for expected in ["real: meter 'meter-1', 2019-01-17", "simulated: 50 devices"] {
+        assert!(text.contains(expected), "{expected:?} is not in:\n{text}");
+    }
     let left: Vec<_> = directory.path().read_dir().unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -1,6 +1,8 @@
 //! The other deployment modes: queued with a spool, direct (without a queue) and standalone.
 
-use std::path::Path;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pglite_oxide::PgliteServer;
@@ -271,6 +273,10 @@ async fn direct_mode_responds_with_201_after_the_commit_and_survives_a_database_
 
 /// A standalone process with its data in a directory.
 fn standalone(directory: &Path, more: &[&str]) -> (Process, String) {
+    standalone_of(program(), directory, more)
+}
+
+fn standalone_of(program: &Path, directory: &Path, more: &[&str]) -> (Process, String) {
     let (listen, admin) = (free_address(), free_address());
     let data = directory.join("data");
     let arguments = [
@@ -283,7 +289,7 @@ fn standalone(directory: &Path, more: &[&str]) -> (Process, String) {
         &admin,
     ];
     let arguments = [&arguments[..], more].concat();
-    let mut process = Process::start(program(), &arguments, &admin, directory).unwrap();
+    let mut process = Process::start(program, &arguments, &admin, directory).unwrap();
     process.wait_ready();
     (process, listen)
 }
@@ -328,6 +334,84 @@ async fn standalone_loses_nothing_when_it_is_killed_or_terminated_under_load() {
         .await
         .unwrap()
         .unwrap();
+}
+
+/// A directory with an empty data directory, and a script there that starts Gridwatch without a
+/// home directory: as the user `nobody` if the tests run as root. Its temporary files would be in
+/// `temporary`.
+fn without_home(parent: &Path, name: &str) -> (PathBuf, PathBuf) {
+    let directory = parent.join(name);
+    let temporary = directory.join("temporary");
+    for created in [&directory, &directory.join("data"), &temporary] {
+        std::fs::create_dir(created).unwrap();
+        std::fs::set_permissions(created, Permissions::from_mode(0o777)).unwrap();
+    }
+    let is_root = std::fs::metadata(&directory).unwrap().uid() == 0;
+    let as_user = if is_root {
+        "setpriv --reuid=nobody --regid=nogroup --clear-groups"
+    } else {
+        ""
+    };
+    let script = directory.join("without-home");
+    let text = format!(
+        "#!/bin/sh\nunset XDG_CACHE_HOME\nexport HOME=/nonexistent TMPDIR='{}'\n\
+         exec {as_user} '{}' \"$@\"\n",
+        temporary.display(),
+        program().display()
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    (directory, script)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standalone_needs_no_home_and_keeps_all_of_its_files_in_its_data_directory() {
+    let parent = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
+    // Two at the same time, each with a database of its own.
+    let sites = ["one", "two"].map(|name| without_home(parent.path(), name));
+    let mut sent = Vec::new();
+    let mut running: Vec<_> = sites
+        .iter()
+        .map(|(directory, script)| standalone_of(script, directory, &[]))
+        .collect();
+    for (_, listen) in &running {
+        let load = LoadClients::start_on(listen, "home", 1, 20);
+        load.wait_accepted(100).await;
+        sent.push(load.stop().await);
+    }
+    for (process, _) in &mut running {
+        until_async("the queue is empty", LIMIT, async || {
+            process.metric("gridwatch_spool_readings") == 0.0
+        })
+        .await;
+        assert!(process.terminate().unwrap().success());
+    }
+    for ((directory, script), sent) in sites.iter().zip(&sent) {
+        let temporary: Vec<_> = directory.join("temporary").read_dir().unwrap().collect();
+        assert!(temporary.is_empty(), "{temporary:?}");
+        // Moved to another place, the data directory still has everything: what is sent again is
+        // known.
+        let moved = directory.with_extension("moved");
+        std::fs::rename(directory, &moved).unwrap();
+        let script = moved.join(script.file_name().unwrap());
+        let text = std::fs::read_to_string(&script).unwrap();
+        let text = text.replace(directory.to_str().unwrap(), moved.to_str().unwrap());
+        std::fs::write(&script, text).unwrap();
+        let (mut process, listen) = standalone_of(&script, &moved, &[]);
+        let load = LoadClients::start_on(&listen, "home", 1, 20);
+        load.wait_accepted(100).await;
+        load.stop().await;
+        until_async("readings are known", LIMIT, async || {
+            let known = process.metric("gridwatch_readings_duplicate_total")
+                + process.metric("gridwatch_readings_conflict_total");
+            known >= 100.0
+        })
+        .await;
+        assert!(!sent.is_empty());
+        assert!(process.terminate().unwrap().success());
+    }
+    assert!(!Path::new("/nonexistent").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

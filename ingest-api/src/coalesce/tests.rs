@@ -374,3 +374,37 @@ fn a_request_is_split_by_readings_and_days_without_loss() {
         assert_eq!(joined, readings);
     }
 }
+
+#[tokio::test]
+async fn after_a_refusal_the_rest_of_the_request_is_refused_and_not_sent() {
+    let mut setup = start(1, 100_000);
+    let mut large = setup.submit(readings(1, 3 * MAX_READINGS, 1)).unwrap();
+    let other = setup.submit_one(2, 5);
+    assert_eq!(large.len(), 3);
+    setup.sent.next().await.refuse();
+    for part in large.drain(..) {
+        assert_eq!(
+            outcome(part).await,
+            Err(SinkError::Refused("refused".into()))
+        );
+    }
+    let sent = setup.sent.next().await;
+    assert_eq!(requests(&sent), [(2, 5)]);
+    sent.confirm();
+    assert_eq!(outcome(other).await, Ok(()));
+    assert_eq!(setup.counted(), [5, 3 * MAX_READINGS as u64, 0]);
+    run_other_tasks().await;
+    assert_eq!(setup.pending(), 0);
+}
+
+#[tokio::test]
+async fn the_gauge_of_pending_readings_is_zero_after_the_last_client_has_disconnected() {
+    let mut setup = start(1, 1_000);
+    let first = setup.submit_one(1, 1);
+    let in_flight = setup.sent.next().await;
+    drop(setup.submit_one(2, 7));
+    in_flight.confirm();
+    assert_eq!(outcome(first).await, Ok(()));
+    setup.assert_nothing_is_sent().await;
+    assert_eq!((setup.pending(), setup.counted()), (0, [1, 7, 0]));
+}

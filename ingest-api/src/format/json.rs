@@ -1,195 +1,180 @@
 //! `application/json`: one object, an array of objects, or `{"readings": […]}`.
 //!
-//! A well-formed request is parsed in one typed pass. Only when that fails, each reading is parsed
-//! separately, so that a bad one is rejected alone.
+//! A well-formed request is parsed in one typed pass. Only when that fails, the body is split into
+//! its readings, and each is parsed separately, so that a bad one is rejected alone.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use schema::Rejection;
 use serde::de::{IgnoredAny, SeqAccess};
 use serde::{Deserialize, Deserializer, de};
-use serde_json::value::RawValue;
-
-use super::{
-    Entries, Format, FormatError, InvalidReading, MAX_DETAILS, MAX_READINGS, RawReading, truncate,
-    utf8,
-};
-use crate::timestamp::RawTime;
 use service::ApiError;
+
+use super::element::{Elements, JsonReading};
+use super::fault::{Fault, not_json};
+use super::position::Positions;
+use super::split::{Parts, SplitError, skip_blanks};
+use super::{Entries, Format, FormatError, MAX_READINGS, shorten};
 
 pub(super) const FORMAT: Format = Format {
     content_type: "application/json",
     malformed: ApiError::MalformedJson,
     read,
+    lines: None,
     // Every entry of an array but the first follows a comma.
     max_entries: |bytes| bytes.iter().filter(|&&byte| byte == b',').count() + 1,
 };
 
-/// A reading as a JSON object.
-#[derive(Deserialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "an object with device, metric, value and optionally measured_at"
-)]
-struct JsonReading<'a> {
-    #[serde(borrow)]
-    device: Cow<'a, str>,
-    #[serde(borrow)]
-    metric: Cow<'a, str>,
-    #[serde(deserialize_with = "value_or_nan")]
-    value: f64,
-    #[serde(borrow, default)]
-    measured_at: RawTime<'a>,
-}
+/// The start of an envelope.
+const READINGS: &[u8] = b"\"readings\"";
 
-impl<'a> From<JsonReading<'a>> for RawReading<'a> {
-    fn from(reading: JsonReading<'a>) -> Self {
-        let JsonReading {
-            device,
-            metric,
-            value,
-            measured_at,
-        } = reading;
-        Self {
-            device,
-            metric,
-            value,
-            measured_at,
-        }
-    }
-}
-
-fn read(bytes: &[u8]) -> Result<Entries<'_>, FormatError> {
-    let text = utf8(bytes)?.trim_ascii();
-    let readings = match text.as_bytes().first() {
-        Some(b'[') => match serde_json::from_str::<Capped<JsonReading<'_>>>(text) {
-            Ok(typed) => Readings::Typed(typed),
-            Err(_) => Readings::Raw(serde_json::from_str(text).map_err(malformed)?),
-        },
-        Some(b'{') if is_envelope(text) => {
-            match serde_json::from_str::<Envelope<Capped<JsonReading<'_>>>>(text) {
-                Ok(envelope) => Readings::Typed(envelope.readings),
-                Err(_) => {
-                    let envelope: Envelope<Capped<&RawValue>> =
-                        serde_json::from_str(text).map_err(malformed)?;
-                    Readings::Raw(envelope.readings)
-                }
-            }
-        }
-        Some(b'{') => {
-            // The body must be valid JSON before the reading in it can be judged.
-            let raw: &RawValue = serde_json::from_str(text).map_err(malformed)?;
-            return Ok(vec![read_reading(raw.get(), &mut 0)]);
-        }
-        None => return Err(FormatError::Malformed("the body is empty".into())),
-        Some(_) => {
-            return Err(FormatError::Malformed(
-                "expected a reading as an object, an array of readings, or {\"readings\": […]}"
-                    .into(),
-            ));
-        }
-    };
-    match readings {
-        Readings::Typed(typed) => {
-            let readings = typed.within_limit()?.into_iter();
+fn read(body: &[u8]) -> Result<Entries<'_>, FormatError> {
+    match std::str::from_utf8(body).ok().and_then(read_typed) {
+        Some(readings) => {
+            let readings = readings.within_limit()?.into_iter();
             Ok(readings.map(|reading| Ok(reading.into())).collect())
         }
-        Readings::Raw(raw) => {
-            let mut invalid = 0;
-            let readings = raw.within_limit()?.into_iter();
-            Ok(readings
-                .map(|raw| read_reading(raw.get(), &mut invalid))
-                .collect())
-        }
+        None => read_separately(body),
     }
 }
 
-enum Readings<'a> {
-    Typed(Capped<JsonReading<'a>>),
-    Raw(Capped<&'a RawValue>),
+/// Parses a body in which every reading has the right form.
+fn read_typed(text: &str) -> Option<Capped<JsonReading<'_>>> {
+    let text = text.trim_ascii();
+    let open = text.as_bytes().first()?;
+    match open {
+        b'[' => serde_json::from_str(text).ok(),
+        b'{' if text[1..]
+            .trim_ascii_start()
+            .as_bytes()
+            .starts_with(READINGS) =>
+        {
+            let envelope: Envelope<'_> = serde_json::from_str(text).ok()?;
+            Some(envelope.readings)
+        }
+        b'{' => Some(Capped {
+            items: vec![serde_json::from_str(text).ok()?],
+            exceeded: false,
+        }),
+        _ => None,
+    }
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object with readings")]
-struct Envelope<T> {
-    readings: T,
+#[serde(deny_unknown_fields)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    readings: Capped<JsonReading<'a>>,
 }
 
-fn is_envelope(text: &str) -> bool {
-    text[1..].trim_ascii_start().starts_with("\"readings\"")
-}
-
-fn malformed(error: serde_json::Error) -> FormatError {
-    FormatError::Malformed(truncate(&error.to_string()))
-}
-
-/// Parses one reading. `invalid` counts the invalid readings of the request; the first
-/// [`MAX_DETAILS`] are explained.
-pub(super) fn read_reading<'a>(
-    text: &'a str,
-    invalid: &mut usize,
-) -> Result<RawReading<'a>, InvalidReading> {
-    match serde_json::from_str::<JsonReading<'a>>(text) {
-        Ok(reading) => Ok(reading.into()),
-        Err(error) => {
-            *invalid += 1;
-            let rejection = classify(text);
-            let detail = match rejection {
-                _ if *invalid > MAX_DETAILS => String::new(),
-                Rejection::BadReading => truncate(&error.to_string()),
-                other => other.to_string(),
-            };
-            Err((rejection, detail))
+/// Parses a body with each reading on its own.
+fn read_separately(body: &[u8]) -> Result<Entries<'_>, FormatError> {
+    let start = skip_blanks(body, 0);
+    let inside = skip_blanks(body, start + 1);
+    match body.get(start) {
+        Some(b'[') => {
+            let (entries, end) = read_array(body, start)?;
+            expect_end(body, end)?;
+            Ok(entries)
+        }
+        Some(b'{') if body[inside..].starts_with(READINGS) => {
+            read_envelope(body, inside + READINGS.len())
+        }
+        Some(b'{') => read_object(body, start),
+        Some(_) => {
+            check_utf8(body)?;
+            let found = shorten(&String::from_utf8_lossy(&body[start..]));
+            Err(FormatError::Malformed(format!(
+                "expected a reading as an object, an array of readings, or {{\"readings\": […]}}, \
+                 not '{found}'"
+            )))
+        }
+        None => {
+            let detail = "the body is empty; send a reading as a JSON object, or an array of them";
+            Err(FormatError::Malformed(detail.into()))
         }
     }
 }
 
-/// Why a text is not a reading. A number that is too large for `f64` is an error of the value, not
-/// of the reading's form.
-fn classify(text: &str) -> Rejection {
-    #[derive(Deserialize)]
-    struct OnlyValue<'a> {
-        #[serde(borrow)]
-        value: &'a RawValue,
+/// Parses the array that begins at an offset. Also returns the offset after it.
+fn read_array(body: &[u8], open: usize) -> Result<(Entries<'_>, usize), FormatError> {
+    let mut entries = Entries::new();
+    let mut elements = Elements::new(body);
+    let mut parts = Parts::new(body, open);
+    for part in parts.by_ref() {
+        let part = part.map_err(|SplitError(offset)| malformed(body, offset))?;
+        if entries.len() == MAX_READINGS {
+            return Err(FormatError::TooMany);
+        }
+        entries.push(elements.read(part));
     }
-    let value = serde_json::from_str::<OnlyValue<'_>>(text).map(|only| only.value.get());
-    let number = value.ok().and_then(|value| value.parse::<f64>().ok());
-    match number {
-        Some(number) if !number.is_finite() => Rejection::ValueNotFinite,
-        _ => Rejection::BadReading,
+    Ok((entries, parts.end()))
+}
+
+/// Parses the rest of an envelope after the name of its member.
+fn read_envelope(body: &[u8], at: usize) -> Result<Entries<'_>, FormatError> {
+    let colon = skip_blanks(body, at);
+    if body.get(colon) != Some(&b':') {
+        return Err(malformed(body, colon));
+    }
+    let array = skip_blanks(body, colon + 1);
+    match body.get(array) {
+        Some(b'[') => {}
+        None => return Err(malformed(body, array)),
+        Some(_) => {
+            let detail = "\"readings\" must be an array of readings";
+            return Err(FormatError::Malformed(detail.into()));
+        }
+    }
+    let (entries, end) = read_array(body, array)?;
+    let close = skip_blanks(body, end);
+    match body.get(close) {
+        Some(b'}') => expect_end(body, close + 1)?,
+        Some(b',') => return Err(other_members()),
+        _ => return Err(malformed(body, close)),
+    }
+    Ok(entries)
+}
+
+/// Parses a body of one reading, which is not valid. The body must be JSON before the reading in it
+/// can be judged.
+fn read_object(body: &[u8], start: usize) -> Result<Entries<'_>, FormatError> {
+    let end = body.trim_ascii_end().len();
+    match Fault::find(&body[start..end]) {
+        Fault::NotUtf8(offset) => Err(FormatError::NotUtf8(start + offset)),
+        Fault::NotJson(offset) => Err(malformed(body, start + offset)),
+        Fault::Unknown(member) if member == "readings" => Err(other_members()),
+        _ => Ok(vec![Elements::new(body).read(start..end)]),
     }
 }
 
-fn value_or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    struct Visitor;
-    impl de::Visitor<'_> for Visitor {
-        type Value = f64;
+fn expect_end(body: &[u8], at: usize) -> Result<(), FormatError> {
+    let end = skip_blanks(body, at);
+    if end < body.trim_ascii_end().len() {
+        return Err(malformed(body, end));
+    }
+    Ok(())
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a number as value")
-        }
-        fn visit_f64<E>(self, value: f64) -> Result<f64, E> {
-            Ok(value)
-        }
-        fn visit_i64<E>(self, value: i64) -> Result<f64, E> {
-            Ok(value as f64)
-        }
-        fn visit_u64<E>(self, value: u64) -> Result<f64, E> {
-            Ok(value as f64)
-        }
-        fn visit_unit<E>(self) -> Result<f64, E> {
-            Ok(f64::NAN)
-        }
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<f64, E> {
-            match text {
-                "NaN" | "Infinity" | "-Infinity" => Ok(f64::NAN),
-                _ => Err(E::invalid_type(de::Unexpected::Str(text), &self)),
-            }
+fn other_members() -> FormatError {
+    FormatError::Malformed("the body has members beside \"readings\"; remove them".into())
+}
+
+fn check_utf8(body: &[u8]) -> Result<(), FormatError> {
+    let checked = std::str::from_utf8(body);
+    checked.map_err(|error| FormatError::NotUtf8(error.valid_up_to()))?;
+    Ok(())
+}
+
+/// The error of a body that is not JSON at an offset, perhaps because it is not UTF-8 before.
+fn malformed(body: &[u8], offset: usize) -> FormatError {
+    match check_utf8(body) {
+        Err(error) => error,
+        Ok(()) => {
+            let position = Positions::new(body).of(offset);
+            FormatError::Malformed(not_json(body, offset, position))
         }
     }
-    deserializer.deserialize_any(Visitor)
 }
 
 /// An array of which at most [`MAX_READINGS`] entries are stored. The rest is skipped, so that
@@ -239,8 +224,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::MAX_DETAIL_CHARS;
+    use schema::Rejection;
+
+    use super::super::{MAX_DETAILS, RawReading};
     use super::*;
+    use crate::timestamp::RawTime;
 
     const GOOD: &str = r#"{"device": "meter-1", "metric": "active_power", "value": 1.5,
         "measured_at": "2026-11-20T10:00:00Z"}"#;
@@ -324,34 +312,89 @@ mod tests {
     }
 
     #[test]
-    fn null_and_the_names_of_values_that_are_not_finite_become_nan() {
-        for value in ["null", "\"NaN\"", "\"-Infinity\""] {
+    fn null_and_the_names_of_values_that_are_not_finite_are_not_finite() {
+        for value in ["null", "\"NaN\"", "\"Infinity\"", "\"-Infinity\""] {
             let text = format!(r#"{{"device":"m","metric":"p","value":{value}}}"#);
             let entries = parse(&text).unwrap();
-            assert!(entries[0].as_ref().unwrap().value.is_nan(), "{value}");
+            assert!(!entries[0].as_ref().unwrap().value.is_finite(), "{value}");
         }
     }
 
     #[test]
-    fn a_body_that_is_not_json_fails_with_the_position() {
-        for text in [
-            "",
-            "  ",
-            "hello",
-            "[",
-            "[{]",
-            &GOOD[..40],
-            r#"{"readings": 5}"#,
-            r#"{"readings": [], "x": 1}"#,
+    fn a_body_that_cannot_be_split_fails_with_the_position() {
+        for (text, expected) in [
+            ("", "the body is empty"),
+            ("  ", "the body is empty"),
+            ("hello", "not 'hello'"),
+            ("[", "it ends too early, at line 1, column 2"),
+            ("[{]", "line 1, column 3, near ']'"),
+            ("[0,\n0 0]", "line 2, column 3, near '0]'"),
+            ("[0]\n]", "line 2, column 1, near ']'"),
+            (&GOOD[..40], "it ends too early, at line 1, column 41"),
+            (r#"{"device": "m",}"#, "line 1, column 16, near '}'"),
+            (r#"{"readings""#, "it ends too early"),
+            (r#"{"readings":"#, "it ends too early"),
+            (r#"{"readings": 5}"#, "\"readings\" must be an array"),
+            (r#"{"readings": [], "x": 1}"#, "members beside \"readings\""),
+            (r#"{"x": 1, "readings": []}"#, "members beside \"readings\""),
+            (r#"{"readings": []]"#, "near ']'"),
+            (r#"{"readings": []} {}"#, "near '{}'"),
         ] {
-            let result = parse(text);
-            assert!(matches!(result, Err(FormatError::Malformed(_))), "{text}");
+            let Err(FormatError::Malformed(detail)) = parse(text) else {
+                panic!("{text} is accepted")
+            };
+            assert!(detail.contains(expected), "{text}: {detail}");
         }
-        let Err(FormatError::Malformed(detail)) = parse("[{]") else {
-            panic!("accepted")
-        };
-        assert!(detail.contains("line 1 column 3"), "{detail}");
-        assert_eq!(read(b"[\xff]"), Err(FormatError::NotUtf8(1)));
+        for body in [&b"[\xff"[..], b"\xff", b"{\xff}", b"[{\"a\":\"\xff\"}}]"] {
+            assert!(matches!(read(body), Err(FormatError::NotUtf8(_))));
+        }
+    }
+
+    #[test]
+    fn a_reading_that_is_not_json_is_rejected_alone_with_its_position_in_the_body() {
+        for (bad, rejection, expected) in [
+            (
+                &br#"{"device":"m","metric":"p","value":NaN}"#[..],
+                "value_not_finite",
+                "NaN",
+            ),
+            (
+                br#"{"device":"m","metric":"p","value":-Infinity}"#,
+                "value_not_finite",
+                "-Infinity",
+            ),
+            (
+                br#"{"device":"m","metric":"p","value":01}"#,
+                "bad_reading",
+                "line 3, column 38, near '01}'",
+            ),
+            (
+                b"{\n'device':'m'}",
+                "bad_reading",
+                "line 4, column 1, near ''device':'m'}'",
+            ),
+            (
+                b"{\"device\":\"\xe9\"}",
+                "bad_reading",
+                "0xE9 at line 3, column 14",
+            ),
+            (
+                br#"["m","p",1]"#,
+                "bad_reading",
+                "a JSON object, not an array",
+            ),
+        ] {
+            let (before, after) = (format!("[{GOOD}\n, "), format!(",{GOOD}]"));
+            let array = [before.as_bytes(), bad, after.as_bytes()].concat();
+            let envelope = [b"{\"readings\":", &array[..], b"}\r\n"].concat();
+            for body in [&array, &envelope] {
+                let entries = read(body).unwrap();
+                assert!(entries[0].is_ok() && entries[2].is_ok(), "{entries:?}");
+                let (code, detail) = entries[1].as_ref().unwrap_err();
+                assert_eq!(code.code(), rejection, "{detail}");
+                assert!(detail.contains(expected), "{detail}");
+            }
+        }
     }
 
     #[test]
@@ -367,6 +410,6 @@ mod tests {
         let text = format!(r#"{{"{}": 1}}"#, "x".repeat(100_000));
         let entries = parse(&text).unwrap();
         let (_, detail) = entries[0].as_ref().unwrap_err();
-        assert_eq!(detail.chars().count(), MAX_DETAIL_CHARS);
+        assert!(detail.chars().count() < 200, "{detail}");
     }
 }

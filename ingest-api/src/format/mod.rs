@@ -2,12 +2,16 @@
 //!
 //! In: the bytes of a body. Out: one entry per reading, in order: the raw reading, borrowed from
 //! the bytes, or why it is not valid. A bad reading does not affect the others; a body that cannot
-//! be parsed at all fails the request.
+//! be split into readings fails the request.
 //!
 //! A format is a file beside this one, with one [`Format`], and a line in `FORMATS`.
 
+mod element;
+mod fault;
 mod json;
 mod ndjson;
+mod position;
+mod split;
 
 use std::borrow::Cow;
 
@@ -24,8 +28,10 @@ static FORMATS: &[Format] = &[json::FORMAT, ndjson::FORMAT];
 pub const MAX_READINGS: usize = 100_000;
 /// Upper bound on the rejected readings of a request that are explained.
 pub const MAX_DETAILS: usize = 100;
-/// Upper bound on the length of an explanation in characters, because it may quote the input.
-const MAX_DETAIL_CHARS: usize = 200;
+/// Upper bound on the characters of the input that an explanation quotes.
+const MAX_QUOTED_CHARS: usize = 60;
+/// What some programs write at the beginning of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A format of bodies.
 #[derive(Debug)]
@@ -34,8 +40,11 @@ pub struct Format {
     pub content_type: &'static str,
     /// The error when a body is not in this format, from what is wrong and where.
     pub malformed: fn(String) -> ApiError,
-    /// Parses a body.
-    pub read: for<'a> fn(&'a [u8]) -> Result<Entries<'a>, FormatError>,
+    /// Parses a body without a byte order mark.
+    read: for<'a> fn(&'a [u8]) -> Result<Entries<'a>, FormatError>,
+    /// The lines, from 1, of the entries with these ascending indices; `None` for a format whose
+    /// entries are not lines.
+    lines: Option<fn(&[u8], &[usize]) -> Vec<usize>>,
     /// An upper bound on the entries of a body that is cheap to compute, for the memory budget.
     pub max_entries: fn(&[u8]) -> usize,
 }
@@ -92,23 +101,43 @@ impl Format {
             })
     }
 
-    /// The response to a body that cannot be parsed.
-    pub fn error(&self, error: FormatError) -> ApiError {
-        match error {
-            FormatError::NotUtf8(byte) => ApiError::NotUtf8(byte),
+    /// Parses a body.
+    ///
+    /// # Errors
+    /// 400 or 413.
+    pub fn parse<'a>(&self, bytes: &'a [u8]) -> Result<Entries<'a>, ApiError> {
+        let body = without_mark(bytes);
+        (self.read)(body).map_err(|error| match error {
+            FormatError::NotUtf8(byte) => ApiError::NotUtf8(bytes.len() - body.len() + byte),
             FormatError::Malformed(detail) => (self.malformed)(detail),
             FormatError::TooMany => ApiError::TooManyReadings(MAX_READINGS),
-        }
+        })
+    }
+
+    /// The lines, from 1, of the entries with these ascending indices, if the format has one entry
+    /// per line.
+    pub fn lines(&self, bytes: &[u8], indices: &[usize]) -> Option<Vec<usize>> {
+        self.lines.map(|lines| lines(without_mark(bytes), indices))
     }
 }
 
-/// The text of a body, for formats that are text.
-fn utf8(bytes: &[u8]) -> Result<&str, FormatError> {
-    std::str::from_utf8(bytes).map_err(|error| FormatError::NotUtf8(error.valid_up_to()))
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-fn truncate(detail: &str) -> String {
-    detail.chars().take(MAX_DETAIL_CHARS).collect()
+/// A part of the input for an explanation: not too long, and without control characters.
+pub fn shorten(text: &str) -> String {
+    let mut characters = text.chars();
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let mut short: String = characters
+        .by_ref()
+        .take(MAX_QUOTED_CHARS)
+        .map(printable)
+        .collect();
+    if characters.next().is_some() {
+        short.push('…');
+    }
+    short
 }
 
 #[cfg(test)]
@@ -162,7 +191,57 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_byte_order_mark_is_not_a_part_of_the_body() {
+        let reading = r#"{"device":"m","metric":"p","value":1}"#;
+        for format in FORMATS {
+            let marked = [BYTE_ORDER_MARK, reading.as_bytes()].concat();
+            let entries = format.parse(&marked).unwrap();
+            assert_eq!(entries, format.parse(reading.as_bytes()).unwrap());
+            assert!(entries[0].is_ok());
+        }
+        let not_utf8 = [BYTE_ORDER_MARK, b"[\xff"].concat();
+        assert_eq!(FORMATS[0].parse(&not_utf8), Err(ApiError::NotUtf8(4)));
+    }
+
+    #[test]
+    fn a_quoted_text_is_short_and_printable() {
+        assert_eq!(shorten("a\nb\u{1b}[1m"), "a b [1m");
+        let short = shorten(&"ä".repeat(61));
+        assert_eq!(short, format!("{}…", "ä".repeat(60)));
+    }
+
     proptest! {
+        /// Breaking one reading of a body costs that reading only, wherever the body can still be
+        /// split.
+        #[test]
+        fn no_bytes_in_a_reading_cost_another_one(
+            garbage in r#"([a-zäé€0-9'+./\-]|\\u){1,20}"#,
+            place in 0_usize..5,
+            is_latin_1 in any::<bool>(),
+        ) {
+            let good = r#"{"device":"m","metric":"p","value":1}"#;
+            let bad = format!(r#"{{"device":"m","metric":"p","value":{garbage}}}"#);
+            let mut bad = bad.into_bytes();
+            if is_latin_1 {
+                bad[11] = 0xe9;
+            }
+            let mut readings = vec![good.as_bytes(); 5];
+            readings[place] = &bad;
+            let array = [b"[", &readings.join(&b","[..])[..], b"]"].concat();
+            for (format, body) in [
+                (&json::FORMAT, array),
+                (&ndjson::FORMAT, readings.join(&b"\n"[..])),
+            ] {
+                let entries = format.parse(&body).unwrap();
+                prop_assert_eq!(entries.len(), 5);
+                for (index, entry) in entries.iter().enumerate() {
+                    let may_fail = index == place;
+                    prop_assert!(entry.is_ok() || may_fail, "{:?}", entry);
+                }
+            }
+        }
+
         #[test]
         fn no_bytes_make_a_format_panic_or_exceed_its_upper_bound(
             bytes in prop::collection::vec(any::<u8>(), 0..200),

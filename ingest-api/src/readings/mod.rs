@@ -4,6 +4,7 @@
 //! PostgreSQL), with what was rejected and why; otherwise an error that tells whether to retry. A
 //! bad reading is rejected alone, unless the request is `?atomic=true`.
 
+mod detail;
 mod submit;
 mod validate;
 
@@ -11,13 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics::Counter;
 use schema::clock;
 use schema::reading::Micros;
-use serde::Deserialize;
 use service::ApiError;
 use service::metrics::Histograms;
 use tokio::time::Instant;
@@ -25,9 +25,9 @@ use tokio::time::Instant;
 use crate::body::{Bodies, BodyHeaders};
 use crate::coalesce::Coalescer;
 use crate::format::Format;
+use crate::query::Parameters;
 use crate::registry::Registry;
 use crate::registry::register::Registrar;
-use crate::timestamp::Precision;
 
 /// Bodies above this many bytes are parsed on a thread for blocking work, so that they do not delay
 /// other requests.
@@ -41,6 +41,8 @@ pub(crate) struct Readings {
     pub registry: Arc<Registry>,
     /// Registers new names; `None` if unknown devices are rejected.
     pub registrar: Option<Registrar>,
+    /// Upper bound on series, for messages.
+    pub max_series: usize,
     /// Delivers readings to the sink.
     pub coalescer: Coalescer,
     /// How far in the future a reading may be measured, in microseconds.
@@ -57,16 +59,6 @@ pub(crate) struct Readings {
     pub received: Counter,
 }
 
-/// The query string.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Parameters {
-    #[serde(default)]
-    precision: Precision,
-    #[serde(default)]
-    atomic: bool,
-}
-
 /// A request without its head, which borrows from a buffer of 8 kB. The buffer is released, because
 /// the readings may be in flight for a while.
 struct ReadingsRequest {
@@ -79,12 +71,7 @@ struct ReadingsRequest {
 impl ReadingsRequest {
     fn new(request: Request) -> Result<Self, ApiError> {
         let (head, body) = request.into_parts();
-        let Query(parameters) = Query::try_from_uri(&head.uri).map_err(|error| {
-            let reason = error.body_text();
-            ApiError::BadQuery(format!(
-                "{reason}; supported are precision=s|ms|us|ns and atomic=true|false"
-            ))
-        })?;
+        let parameters = Parameters::from_uri(&head.uri)?;
         let format = Format::from_content_type(head.headers.get(header::CONTENT_TYPE))?;
         Ok(Self {
             parameters,

@@ -26,6 +26,9 @@ struct Accepted {
     accepted: u64,
     rejected: u64,
     errors: Vec<ReadingError>,
+    /// Number of errors beyond those that are listed; absent if it is 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors_omitted: Option<u64>,
 }
 
 impl Readings {
@@ -41,6 +44,8 @@ impl Readings {
             return Err(ApiError::NoReadings);
         }
         self.received.increment(total);
+        let listed = request.errors.len() as u64;
+        let errors_omitted = Some(request.rejections() - listed).filter(|&omitted| omitted > 0);
         let too_large = atomic && !fits_into_batch(&request.valid);
         if atomic && (request.rejections() > 0 || too_large) {
             let dropped = request.valid.len() as u64 + request.unavailable;
@@ -86,12 +91,17 @@ impl Readings {
         }
         if accepted == 0 {
             let errors = serde_json::to_value(&request.errors).map_err(|_| ApiError::Internal)?;
-            return Err(ApiError::NoReadingAccepted { rejected, errors });
+            return Err(ApiError::NoReadingAccepted {
+                rejected,
+                errors,
+                errors_omitted,
+            });
         }
         let body = Accepted {
             accepted,
             rejected,
             errors: request.errors,
+            errors_omitted,
         };
         Ok((self.success, Json(body)).into_response())
     }
@@ -102,24 +112,29 @@ impl Readings {
         outcomes: Vec<oneshot::Receiver<Outcome>>,
         retry_is_safe: bool,
     ) -> Result<(), ApiError> {
-        let parts = outcomes.len();
-        let all = async {
-            for outcome in outcomes {
-                let stopping = || SinkError::Unconfirmed("the process is stopping".into());
-                outcome.await.unwrap_or_else(|_| Err(stopping()))?;
-            }
-            Ok(())
-        };
         let unconfirmed = |reason| ApiError::Unconfirmed {
             reason,
             retry_is_safe,
         };
+        let all = async {
+            let mut is_partly_stored = false;
+            let mut refused = None;
+            for outcome in outcomes {
+                let stopping = || SinkError::Unconfirmed("the process is stopping".into());
+                match outcome.await.unwrap_or_else(|_| Err(stopping())) {
+                    Ok(()) => is_partly_stored = true,
+                    Err(SinkError::Refused(reason)) => refused = Some(reason),
+                    Err(SinkError::Unconfirmed(reason)) => return Err(unconfirmed(reason)),
+                }
+            }
+            match refused {
+                None => Ok(()),
+                Some(reason) if is_partly_stored => Err(unconfirmed(reason)),
+                Some(reason) => Err(ApiError::QueueUnavailable(reason)),
+            }
+        };
         match tokio::time::timeout(self.response_timeout, all).await {
-            Ok(Ok(())) => Ok(()),
-            // Another part of the request may be stored.
-            Ok(Err(SinkError::Refused(reason))) if parts > 1 => Err(unconfirmed(reason)),
-            Ok(Err(SinkError::Refused(reason))) => Err(ApiError::QueueUnavailable(reason)),
-            Ok(Err(SinkError::Unconfirmed(reason))) => Err(unconfirmed(reason)),
+            Ok(outcome) => outcome,
             Err(_) => Err(unconfirmed("no confirmation within the timeout".into())),
         }
     }

@@ -11,7 +11,7 @@ use schema::reading::{Micros, Reading, TimeBounds, check_names, check_value};
 use serde::Serialize;
 use service::ApiError;
 
-use super::Readings;
+use super::{Readings, detail};
 use crate::format::{Format, MAX_DETAILS, RawReading};
 use crate::registry::register::RegisterError;
 use crate::registry::{Freshness, Lookup};
@@ -20,8 +20,11 @@ use crate::timestamp::{Precision, RawTime};
 /// A rejected reading in a response.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct ReadingError {
-    /// Its place in the request, from 0.
+    /// Its place among the readings of the request, from 0.
     pub index: usize,
+    /// Its line in the body, from 1, if the format has a reading per line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
     code: &'static str,
     detail: String,
 }
@@ -42,14 +45,30 @@ pub(super) struct ValidatedRequest {
 }
 
 impl ValidatedRequest {
-    fn reject(&mut self, index: usize, rejection: Rejection, detail: Option<String>) {
+    /// Counts a rejected reading, and lists the first ones. `detail` is called for those only.
+    fn reject(&mut self, index: usize, rejection: Rejection, detail: impl FnOnce() -> String) {
         *self.rejected.entry(rejection).or_default() += 1;
         if self.errors.len() < MAX_DETAILS {
             self.errors.push(ReadingError {
                 index,
+                line: None,
                 code: rejection.code(),
-                detail: detail.unwrap_or_else(|| rejection.to_string()),
+                detail: detail(),
             });
+        }
+    }
+
+    /// The same for a reading with names that are not in the registry.
+    fn reject_unknown(
+        &mut self,
+        reading: &UnknownReading,
+        rejection: Rejection,
+        detail: impl FnOnce() -> String,
+    ) {
+        let listed = self.errors.len();
+        self.reject(reading.index, rejection, detail);
+        if let Some(error) = self.errors.get_mut(listed) {
+            error.line = reading.line;
         }
     }
 
@@ -62,6 +81,7 @@ impl ValidatedRequest {
 /// A valid reading whose names are not in the registry.
 pub(super) struct UnknownReading {
     index: usize,
+    line: Option<usize>,
     device: String,
     metric: String,
     measured_at: Micros,
@@ -88,7 +108,7 @@ impl Readings {
         precision: Precision,
         received_at: Micros,
     ) -> Result<(ValidatedRequest, Vec<UnknownReading>), ApiError> {
-        let entries = (format.read)(bytes).map_err(|error| format.error(error))?;
+        let entries = format.parse(bytes)?;
         let bounds = TimeBounds::around(received_at, self.future_tolerance, self.horizon);
         let mut request = ValidatedRequest {
             valid: Vec::with_capacity(entries.len()),
@@ -100,14 +120,15 @@ impl Readings {
             let raw = match entry {
                 Ok(raw) => raw,
                 Err((rejection, detail)) => {
-                    request.reject(index, rejection, Some(detail));
+                    request.reject(index, rejection, || detail);
                     continue;
                 }
             };
             let measured_at = match check(&raw, precision, received_at, &bounds) {
                 Ok(measured_at) => measured_at,
                 Err(rejection) => {
-                    request.reject(index, rejection, None);
+                    let detail = || self.explain(rejection, &raw, precision, received_at);
+                    request.reject(index, rejection, detail);
                     continue;
                 }
             };
@@ -119,22 +140,64 @@ impl Readings {
                     measured_at,
                     value: raw.value,
                 }),
-                Lookup::Inactive => request.reject(index, Rejection::InactiveDevice, None),
+                Lookup::Inactive => {
+                    let rejection = Rejection::InactiveDevice;
+                    let detail = || detail::not_registered(rejection, &raw.device, &raw.metric);
+                    request.reject(index, rejection, detail);
+                }
                 Lookup::UnknownDevice | Lookup::UnknownMetric => {
                     match check_names(&raw.device, &raw.metric) {
                         Ok(()) => unknown.push(UnknownReading {
                             index,
+                            line: None,
                             device: raw.device.into_owned(),
                             metric: raw.metric.into_owned(),
                             measured_at,
                             value: raw.value,
                         }),
-                        Err(rejection) => request.reject(index, rejection, None),
+                        Err(error) => request.reject(index, error.rejection(), || {
+                            detail::bad_name(&error, &raw.device, &raw.metric)
+                        }),
                     }
                 }
             }
         }
+        drop(names);
+        let errors = request.errors.iter_mut();
+        set_lines(
+            format,
+            bytes,
+            errors.map(|error| (error.index, &mut error.line)),
+        );
+        let readings = unknown.iter_mut();
+        set_lines(
+            format,
+            bytes,
+            readings.map(|reading| (reading.index, &mut reading.line)),
+        );
         Ok((request, unknown))
+    }
+
+    /// Why the value or the time of a reading is rejected.
+    fn explain(
+        &self,
+        rejection: Rejection,
+        raw: &RawReading<'_>,
+        precision: Precision,
+        received_at: Micros,
+    ) -> String {
+        let measured_at = raw.measured_at.resolve(precision, received_at);
+        match (rejection, measured_at, self.horizon) {
+            (Rejection::ValueNotFinite, _, _) => detail::not_finite(raw),
+            (Rejection::MeasuredInFuture, Ok(measured_at), _) => {
+                detail::in_future(measured_at, received_at, self.future_tolerance)
+            }
+            (Rejection::MeasuredTooOld, Ok(measured_at), Some(horizon)) => {
+                detail::too_old(measured_at, received_at, horizon)
+            }
+            (Rejection::BadTimestamp, _, _) => raw.measured_at.explain(precision),
+            _ => rejection.to_string(),
+        }
     }
 
     /// Registers or rejects readings with unknown names, by the policy of the deployment.
@@ -164,7 +227,7 @@ impl Readings {
         let is_fresh = self.registry.freshness() == Freshness::Fresh;
         let names = self.registry.names();
         for reading in unknown {
-            let (rejection, name) = match names.find(&reading.device, &reading.metric) {
+            let rejection = match names.find(&reading.device, &reading.metric) {
                 Lookup::Series(series_id) => {
                     request.valid.push(reading.with_series(series_id));
                     continue;
@@ -173,12 +236,12 @@ impl Readings {
                     request.unavailable += 1;
                     continue;
                 }
-                Lookup::Inactive => (Rejection::InactiveDevice, &reading.device),
-                Lookup::UnknownDevice => (Rejection::UnknownDevice, &reading.device),
-                Lookup::UnknownMetric => (Rejection::UnknownMetric, &reading.metric),
+                Lookup::Inactive => Rejection::InactiveDevice,
+                Lookup::UnknownDevice => Rejection::UnknownDevice,
+                Lookup::UnknownMetric => Rejection::UnknownMetric,
             };
-            let detail = format!("{rejection}: '{name}'");
-            request.reject(reading.index, rejection, Some(detail));
+            let detail = || detail::not_registered(rejection, &reading.device, &reading.metric);
+            request.reject_unknown(&reading, rejection, detail);
         }
     }
 
@@ -196,14 +259,37 @@ impl Readings {
                     request.valid.push(reading.with_series(series_id));
                 }
                 (Lookup::Inactive, _) => {
-                    request.reject(reading.index, Rejection::InactiveDevice, None);
+                    let rejection = Rejection::InactiveDevice;
+                    let detail =
+                        || detail::not_registered(rejection, &reading.device, &reading.metric);
+                    request.reject_unknown(&reading, rejection, detail);
                 }
                 (_, Err(RegisterError::Full)) => {
-                    request.reject(reading.index, Rejection::RegistryFull, None);
+                    let detail =
+                        || detail::registry_full(&reading.device, &reading.metric, self.max_series);
+                    request.reject_unknown(&reading, Rejection::RegistryFull, detail);
                 }
                 (_, _) => request.unavailable += 1,
             }
         }
+    }
+}
+
+/// Sets the lines of entries with ascending indices, if the format has an entry per line.
+fn set_lines<'a>(
+    format: &Format,
+    bytes: &[u8],
+    entries: impl Iterator<Item = (usize, &'a mut Option<usize>)>,
+) {
+    let (indices, lines): (Vec<usize>, Vec<&mut Option<usize>>) = entries.unzip();
+    if indices.is_empty() {
+        return;
+    }
+    for (line, number) in lines
+        .into_iter()
+        .zip(format.lines(bytes, &indices).into_iter().flatten())
+    {
+        *line = Some(number);
     }
 }
 

@@ -10,6 +10,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use service::log_limit::LogLimit;
 use store::Pool;
 use store::registry::{NewSeries, register_with};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -24,7 +25,10 @@ const MAX_NAMES: usize = 200_000;
 /// Number of names from which no further request joins a registration.
 const NAMES_PER_ROUND: usize = 20_000;
 /// Upper bound on the series of one device: all of them are read whenever one is added.
-const MAX_SERIES_OF_DEVICE: usize = 4_096;
+pub const MAX_SERIES_OF_DEVICE: usize = 4_096;
+/// Number of names that are listed in one log line, and the characters of each.
+const MAX_LOGGED_NAMES: usize = 3;
+const MAX_LOGGED_CHARS: usize = 60;
 
 /// Names of a device and of a metric.
 pub type Pair = (String, String);
@@ -92,6 +96,7 @@ async fn run(
     max_series: usize,
     mut queue: mpsc::Receiver<PendingNames>,
 ) {
+    let failure_log = LogLimit::new();
     while let Some(first) = queue.recv().await {
         let mut count = first.pairs.len();
         let mut pending = vec![first];
@@ -105,7 +110,9 @@ async fn run(
         pending.retain(|names| !names.reply.is_closed());
         let (new, over_limit) = admit(&registry, &pending, max_series);
         let result = insert(&registry, &pool, &new).await.map_err(|reason| {
-            tracing::warn!(reason, "cannot register new names");
+            if let Some(attempts) = failure_log.count() {
+                tracing::warn!(reason, attempts, "cannot register new names");
+            }
             RegisterError::Unavailable
         });
         // Another front end may have registered these very names. Only an up-to-date registry can
@@ -184,6 +191,26 @@ async fn insert(registry: &Registry, pool: &Pool, new: &BTreeSet<Pair>) -> Resul
         .map(|(device, metric)| series((device.as_str(), metric.as_str())))
         .collect();
     register_with(pool, &series, |devices| registry.update(devices)).await?;
-    tracing::info!(names = new.len(), "registered new names");
+    tracing::info!(
+        series = new.len(),
+        names = examples(new),
+        "registered new series"
+    );
     Ok(())
+}
+
+/// The first few names, each as `device metric` and shortened.
+fn examples(names: &BTreeSet<Pair>) -> String {
+    let shortened = |text: &str| match text.char_indices().nth(MAX_LOGGED_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    };
+    let logged = names.iter().take(MAX_LOGGED_NAMES);
+    let mut examples: Vec<String> = logged
+        .map(|(device, metric)| format!("{} {}", shortened(device), shortened(metric)))
+        .collect();
+    if names.len() > MAX_LOGGED_NAMES {
+        examples.push("…".into());
+    }
+    examples.join(", ")
 }

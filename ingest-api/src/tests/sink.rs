@@ -98,6 +98,40 @@ async fn a_request_of_several_batches_is_unconfirmed_when_one_of_them_is_refused
     front_end.assert_books("two batches");
 }
 
+/// A request of this many readings, one per line.
+fn lines(front_end: &FrontEnd, count: usize) -> impl Future<Output = JsonResponse> + use<> {
+    let line = r#"{"device":"meter-1","metric":"p","value":1,"measured_at":1}"#;
+    let body = zstd::encode_all(vec![line; count].join("\n").as_bytes(), 1).unwrap();
+    let headers = [
+        ("content-type", "application/x-ndjson"),
+        ("content-encoding", "zstd"),
+    ];
+    front_end.send("POST", "/v1/readings", &headers, body)
+}
+
+#[tokio::test]
+async fn a_request_of_several_batches_that_are_all_refused_gets_the_code_of_a_small_one() {
+    let refused = || Err(SinkError::Refused("the spool is full".into()));
+    for count in [1, 4_096, 4_097, 20_000] {
+        let setup = Setup {
+            max_body: 2_000_000,
+            ..Setup::default()
+        };
+        let mut front_end = setup.start();
+        front_end.sent.take().unwrap().respond_with(refused());
+        let response = lines(&front_end, count).await;
+        assert_eq!(
+            (response.status, response.code()),
+            (503, Some("queue_unavailable")),
+            "{count}"
+        );
+        let detail = response.body["detail"].as_str().unwrap();
+        assert_eq!(detail, "the spool is full; retry later", "{count}");
+        assert_eq!(front_end.unavailable("not_sent"), count as u64);
+        front_end.assert_books("refused");
+    }
+}
+
 #[tokio::test]
 async fn a_request_does_not_wait_longer_than_its_timeout_and_its_readings_are_counted_later() {
     let setup = Setup {

@@ -46,6 +46,7 @@ pub(super) struct Setup {
     pub horizon: Option<Duration>,
     pub confirms: Confirms,
     pub max_pending: usize,
+    pub max_body: usize,
 }
 
 impl Default for Setup {
@@ -57,7 +58,16 @@ impl Default for Setup {
             horizon: None,
             confirms: Confirms::Enqueued,
             max_pending: 20_000,
+            max_body: MAX_BODY,
         }
+    }
+}
+
+/// A front end that rejects readings older than 30 days.
+pub(super) fn with_horizon() -> Setup {
+    Setup {
+        horizon: Some(Duration::from_secs(30 * 86_400)),
+        ..Setup::default()
     }
 }
 
@@ -68,7 +78,7 @@ impl Setup {
         let config = Config {
             unknown_devices: self.unknown_devices,
             max_series: 10,
-            max_body_bytes: MAX_BODY,
+            max_body_bytes: self.max_body,
             body_budget_bytes: 0,
             max_connections: 1,
             coalesce: coalesce::Config {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, value_parser};
+use loadtest::harness::plot::format_number;
 use loadtest::harness::scrape::parse_address;
 use loadtest::scenario::{CLOSED_RATE, MAX_BATCH};
 
@@ -16,12 +17,34 @@ const MAX_SEED: u64 = i64::MAX as u64;
 /// Limit of connections. Each requires a port of the local address.
 const MAX_CONNECTIONS: u64 = 60_000;
 
+/// The end of the help text.
+const EXAMPLES: &str = "\
+Example, with gridwatch ingest-api and gridwatch worker on this machine:
+
+  loadtest devices lv-grid | xargs gridwatch devices add --database-url URL \\
+      --metric current --metric voltage
+  loadtest run lv-grid --duration 30s --target http://127.0.0.1:8080 --report out \\
+      --admin front-end=127.0.0.1:8081 --admin worker=127.0.0.1:8082
+  loadtest verify --report out --database-url URL
+
+The front end rejects readings of devices that it does not know. Register them as above, or start it
+with --unknown-devices register. docs/LOAD_TESTS.md describes the commands, the reports and the
+scenario files.";
+/// The end of the help text of `run`.
+const RUN_EXAMPLES: &str = "\
+The front end has to know the devices of the scenario. Register them before the run:
+
+  loadtest devices lv-grid | xargs gridwatch devices add --database-url URL \\
+      --metric current --metric voltage
+
+or start the front end with --unknown-devices register.";
+
 /// Load tests of Gridwatch, and verification of what it stored.
 ///
 /// Exit codes: 0 success; 1 error; 2 wrong argument or file; 3 a finding: a broken promise, failed
-/// requests, or a regression.
+/// requests, a rate that was not reached, or a regression.
 #[derive(Debug, Parser)]
-#[command(name = "loadtest", version, max_term_width = 110)]
+#[command(name = "loadtest", version, max_term_width = 110, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -30,6 +53,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Send a scenario to a running Gridwatch and write a report
+    #[command(after_help = RUN_EXAMPLES)]
     Run(RunArguments),
     /// Verify that the database holds every reading that a run had accepted, and no other
     Verify(VerifyArguments),
@@ -59,7 +83,7 @@ pub(super) enum Command {
     #[command(name = "nothing")]
     IdleServer {
         /// Address to listen on
-        #[arg(long, default_value = "127.0.0.1:8081")]
+        #[arg(long, default_value = "127.0.0.1:8083")]
         listen: SocketAddr,
     },
 }
@@ -76,7 +100,7 @@ pub(super) struct RunArguments {
     /// does not exist
     #[arg(long, value_name = "DIR")]
     pub(super) report: PathBuf,
-    /// Readings per second [default: the scenario's]
+    /// Readings per second [default: the scenario's]; not for a closed loop
     #[arg(long, value_name = "READINGS", value_parser = parse_rate)]
     pub(super) rate: Option<f64>,
     /// Duration, such as 30s [default: the scenario's]
@@ -185,7 +209,12 @@ fn parse_rate(text: &str) -> Result<f64, String> {
         .parse()
         .ok()
         .filter(|rate| *rate > 0.0 && *rate <= CLOSED_RATE);
-    rate.ok_or_else(|| format!("expected a number above 0 and up to {CLOSED_RATE}"))
+    rate.ok_or_else(|| {
+        format!(
+            "expected a number above 0 and up to {}",
+            format_number(CLOSED_RATE)
+        )
+    })
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

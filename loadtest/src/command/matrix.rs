@@ -1,5 +1,7 @@
 //! `loadtest matrix`: measures every deployment, and writes the results.
 
+use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -9,7 +11,7 @@ use loadtest::harness::plot::format_number;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::MatrixArguments;
-use super::{UsageError, stop_on_signal};
+use super::{UsageError, output, stop_on_signal};
 
 /// File name of the HTML page.
 const PAGE: &str = "matrix.html";
@@ -43,7 +45,12 @@ pub(super) async fn execute(arguments: MatrixArguments) -> anyhow::Result<ExitCo
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
     let started = Instant::now();
-    let mut log = |text: &str| eprintln!("{:>4.0} s  {text}", started.elapsed().as_secs_f64());
+    let mut log = |text: &str| {
+        output::log(&format!(
+            "{:>4.0} s  {text}",
+            started.elapsed().as_secs_f64()
+        ));
+    };
     let matrix = plan.execute(&mut log, stop).await?;
     for (file, text) in [
         (matrix::FILE, serde_json::to_string_pretty(&matrix)?),
@@ -53,27 +60,33 @@ pub(super) async fn execute(arguments: MatrixArguments) -> anyhow::Result<ExitCo
         let path = directory.join(file);
         std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     }
-    print_answers(&matrix);
-    println!("report in {}", directory.join(PAGE).display());
-    match &matrix.incomplete {
-        None => Ok(ExitCode::SUCCESS),
-        Some(reason) => {
-            println!("incomplete: {reason}");
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    output::print(&results(&matrix, &directory.join(PAGE)))?;
+    Ok(match &matrix.incomplete {
+        None => ExitCode::SUCCESS,
+        Some(_) => ExitCode::FAILURE,
+    })
 }
 
-fn print_answers(matrix: &Matrix) {
+/// The results as text.
+fn results(matrix: &Matrix, page: &Path) -> String {
+    let mut out = String::new();
     for answer in &matrix.answers {
-        println!("{}\n  {}", answer.question, answer.answer);
+        let _ = writeln!(out, "{}\n  {}", answer.question, answer.answer);
     }
-    println!(
+    let _ = writeln!(
+        out,
         "against an idle server the generator reaches {} readings/s, {:.1} times the highest rate",
         format_number(matrix.generator_per_second),
         matrix.headroom
     );
     if matrix.is_generator_near() {
-        println!("warning: the headroom is small; the generator may be the bottleneck");
+        let warning =
+            "the generator is not much faster than Gridwatch, so it may be the bottleneck";
+        let _ = writeln!(out, "warning: {warning}");
     }
+    let _ = writeln!(out, "report in {}", page.display());
+    if let Some(reason) = &matrix.incomplete {
+        let _ = writeln!(out, "incomplete: {reason}");
+    }
+    out
 }

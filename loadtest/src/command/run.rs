@@ -5,16 +5,18 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use loadtest::harness::plot::format_number;
 use loadtest::harness::progress::Progress;
 use loadtest::harness::report;
 use loadtest::harness::run::{Run, RunOutcome};
 use loadtest::harness::scrape::scrape;
+use loadtest::plural::plural;
 use loadtest::scenario::{Mode, Scenario};
 use loadtest::send::Target;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{MAX_REPEAT, RunArguments};
-use super::{UsageError, load_scenario, print, stop_on_signal};
+use super::{UsageError, load_scenario, output, results, stop_on_signal};
 
 pub(super) async fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let scenario = scenario_with_overrides(&arguments)?;
@@ -22,7 +24,7 @@ pub(super) async fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode>
         .map_err(|error| UsageError(format!("--target {}: {error}", arguments.target)))?;
     target.is_checked = !arguments.unchecked;
     check_reachable(&arguments, &target).await?;
-    print_start(&scenario);
+    log_start(&scenario);
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
     // Reports of an earlier run would be mistaken for reports of this one.
@@ -51,7 +53,9 @@ pub(super) async fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode>
         progress.clear();
         let outcome = outcome?;
         write_report(&directory, &outcome)?;
-        exit_code = exit_code.max(print::run(&outcome.report, &directory));
+        let (text, code) = results::run(&outcome.report, &directory);
+        output::print(&text)?;
+        exit_code = exit_code.max(code);
         if stop.is_cancelled() {
             break;
         }
@@ -61,7 +65,12 @@ pub(super) async fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode>
 
 fn scenario_with_overrides(arguments: &RunArguments) -> Result<Scenario, UsageError> {
     let mut scenario = load_scenario(&arguments.scenario)?;
-    scenario.rate = arguments.rate.unwrap_or(scenario.rate);
+    if scenario.mode == Mode::Closed && arguments.rate.is_some() {
+        let reason = "it has no effect on a closed loop, which sends as fast as its connections \
+                      allow; remove it, or use a scenario without mode = \"closed\"";
+        return Err(UsageError(format!("--rate: {reason}")));
+    }
+    scenario.rate = arguments.rate.or(scenario.rate);
     if let Some(duration) = arguments.duration {
         scenario.stretch(duration);
     }
@@ -90,15 +99,19 @@ async fn check_reachable(arguments: &RunArguments, target: &Target) -> Result<()
     Ok(())
 }
 
-fn print_start(scenario: &Scenario) {
-    let rate = match scenario.mode {
-        Mode::Open => format!("{} readings/s", scenario.rate),
-        Mode::Closed => "closed loop".to_owned(),
+fn log_start(scenario: &Scenario) {
+    let rate = match (scenario.mode, scenario.rate) {
+        (Mode::Open, Some(rate)) => format!("{} readings/s", format_number(rate)),
+        _ => "as fast as the connections allow".to_owned(),
     };
-    eprintln!(
-        "{}: {rate}, {} readings per request, {} connections, {:?}, seed {}",
-        scenario.name, scenario.batch, scenario.connections, scenario.duration, scenario.seed
-    );
+    output::log(&format!(
+        "{}: {rate}, {} per request, {}, {:?}, seed {}",
+        scenario.name,
+        plural(scenario.batch, "reading"),
+        plural(scenario.connections, "connection"),
+        scenario.duration,
+        scenario.seed
+    ));
 }
 
 fn half_of_the_cores() -> u64 {

@@ -70,17 +70,21 @@ pub fn compare(base: &Path, new: &Path) -> anyhow::Result<Comparison> {
     }
     ensure!(
         !comparison.changes.is_empty(),
-        "the two sides have no figure in common"
+        "the base and the new side have no figure in common, so there is nothing to compare"
     );
     let first = &base[0].description;
     for run in base.iter().chain(&new) {
-        let warning = format!("the runs differ: {first}; and: {}", run.description);
+        let warning = format!(
+            "not every run is of the same load on the same machine, so the figures may not be \
+             comparable: the first is {first}; another is {}",
+            run.description
+        );
         if run.description != *first && !comparison.warnings.contains(&warning) {
             comparison.warnings.push(warning);
         }
     }
     if base.iter().chain(&new).any(|run| run.is_interrupted) {
-        let warning = "a run was ended early".to_owned();
+        let warning = "at least one of the runs was ended early".to_owned();
         comparison.warnings.push(warning);
     }
     Ok(comparison)

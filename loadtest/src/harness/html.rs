@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use crate::harness::plot::{Axes, Line, escape, format_number, lines, stacks};
 use crate::harness::report::{Report, Row};
+use crate::plural::{plural, with_separators};
 use crate::recorder::Quantiles;
 
 /// The stages of a reading in Gridwatch, in the order of the pipeline.
@@ -65,6 +66,7 @@ pub(crate) fn text_row(texts: &[&str]) -> Vec<String> {
 pub fn page(report: &Report) -> String {
     let mut out = String::new();
     write_summary(report, &mut out);
+    write_responses(report, &mut out);
     write_rows(report, &mut out);
     write_latency(report, &mut out);
     write_stages(report, &mut out);
@@ -77,35 +79,65 @@ fn write_summary(report: &Report, out: &mut String) {
     let counts = &report.counts;
     let _ = write!(
         out,
-        "<p>{} readings accepted in {} s ({} per second), {} rejected, \
-         {} without a final response. {} requests sent, {} late, {} dropped, \
-         {} retries, {} repeated.{}</p>",
-        format_number(counts.accepted as f64),
+        "<p>{} accepted in {} s ({} per second), {} rejected, {} without a final response. \
+         {} sent: {} late, {} dropped, {} retried, {} repeated.{}</p>",
+        plural(counts.accepted, "reading"),
         format_number(report.seconds),
         format_number(report.accepted_per_second),
-        format_number(counts.rejected as f64),
-        format_number(counts.unknown as f64),
-        format_number(counts.sent as f64),
-        format_number(counts.late as f64),
-        format_number(counts.dropped as f64),
-        format_number(counts.retried as f64),
-        format_number(counts.repeated as f64),
+        with_separators(counts.rejected),
+        with_separators(counts.unknown),
+        plural(counts.sent, "request"),
+        with_separators(counts.late),
+        with_separators(counts.dropped),
+        with_separators(counts.retried),
+        with_separators(counts.repeated),
         if report.interrupted {
             " The run was ended early."
         } else {
             ""
         },
     );
+    if let Some(missed) = report.missed_rate() {
+        let _ = write!(out, "<p class=\"bad\">The {missed}.</p>");
+    }
+    if let Some(advice) = report.advice() {
+        let _ = write!(out, "<pre>{}</pre>", escape(&advice));
+    }
     if counts.mismatched + counts.errors > 0 {
         let _ = write!(
             out,
-            "<p class=\"bad\">{} requests failed, and {} responses do not match the request:</p>\
+            "<p class=\"bad\">Without a final response: {}. Not as expected: {}. Examples:</p>\
              <pre>{}</pre>",
-            counts.errors,
-            counts.mismatched,
+            plural(counts.errors, "request"),
+            plural(counts.mismatched, "response"),
             escape(&report.examples.join("\n"))
         );
     }
+}
+
+/// Responses by status, requests without a response by cause, and unexpected errors by code.
+fn write_responses(report: &Report, out: &mut String) {
+    let rows: Vec<_> = report
+        .counts
+        .responses()
+        .into_iter()
+        .map(|(name, count)| vec![name, with_separators(count)])
+        .collect();
+    let head = text_row(&["response", "count"]);
+    let _ = write!(
+        out,
+        "<h2>Responses</h2>{}",
+        table(&[&[head][..], &rows].concat())
+    );
+    if report.counts.error_codes.is_empty() {
+        return;
+    }
+    let codes = report.counts.error_codes.iter();
+    let rows: Vec<_> = codes
+        .map(|(code, count)| vec![code.clone(), with_separators(*count)])
+        .collect();
+    let head = text_row(&["unexpected error, as listed in responses", "count"]);
+    let _ = write!(out, "{}", table(&[&[head][..], &rows].concat()));
 }
 
 fn write_environment(report: &Report, out: &mut String) {
@@ -117,10 +149,10 @@ fn write_environment(report: &Report, out: &mut String) {
         .collect();
     let _ = write!(
         out,
-        "<h2>Environment and scenario</h2><p>{}, {} cores, {} MiB, Linux {}; loadtest {}; \
+        "<h2>Environment and scenario</h2><p>{}, {}, {} MiB, Linux {}; loadtest {}; \
          {versions}target {}; started {}; seed {}.</p><pre>{}</pre>",
         escape(&machine.processor),
-        machine.cores,
+        plural(machine.cores, "core"),
         format_number(machine.memory_mib as f64),
         escape(&machine.kernel),
         escape(&machine.loadtest),

@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use crate::plural::with_separators;
+
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 240.0;
 /// Space for the axes: left, right, top, bottom.
@@ -50,14 +52,8 @@ pub fn format_number(value: f64) -> String {
     }
     let size = value.abs();
     if size >= 1_000.0 {
-        let digits = format!("{:.0}", size);
-        let groups: Vec<&str> = digits
-            .as_bytes()
-            .rchunks(3)
-            .rev()
-            .filter_map(|group| std::str::from_utf8(group).ok())
-            .collect();
-        return format!("{}{}", if value < 0.0 { "-" } else { "" }, groups.join(","));
+        let sign = if value < 0.0 { "-" } else { "" };
+        return format!("{sign}{}", with_separators(size.round() as u64));
     }
     match size {
         _ if value.fract() == 0.0 => format!("{value:.0}"),

@@ -3,12 +3,13 @@
 //!
 //! In: rows of the report. Out: text. Nothing can fail.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::harness::report::Row;
+use crate::plural::plural;
 use crate::recorder::Counts;
 
 /// Seconds between two lines if there is no terminal.
@@ -65,7 +66,7 @@ impl Progress {
             },
         );
         let text = format!(
-            "{:>4.0}/{:.0} s  {:>9.0} readings/s  {times}  errors {}  late {}{backlog}{stopping}",
+            "{:>4.0}/{:.0} s  {:>9.0} readings/s  {times}  failed {}  late {}{backlog}{stopping}",
             row.at,
             self.seconds,
             row.accepted_per_second,
@@ -79,7 +80,8 @@ impl Progress {
             }
             None if !self.is_quiet && (row.at - self.last_line >= LINE_INTERVAL || is_stopping) => {
                 self.last_line = row.at;
-                eprintln!("{text}");
+                // Nobody may read standard error any more; the run goes on.
+                let _ = writeln!(std::io::stderr(), "{text}");
             }
             None => {}
         }
@@ -91,7 +93,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             let backlog = backlog.map_or_else(
                 || "a process does not respond".to_owned(),
-                |backlog| format!("{backlog:.0} readings are not stored yet"),
+                |backlog| format!("not stored yet: {}", plural(backlog as u64, "reading")),
             );
             bar.set_message(format!("all requests are sent; {backlog}"));
         }

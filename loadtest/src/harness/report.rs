@@ -1,7 +1,7 @@
 //! The report: the results of a run as JSON, with a published schema.
 //!
-//! In: the results of [`crate::harness::run`]. Out: `report.json` and the files beside it. Reading
-//! a report of another version is an error. Units are in the names: milliseconds `_ms`, seconds
+//! In: the results of [`crate::harness::run`]. Out: `report.json` and the files beside it. A report
+//! of version 2 can be read, too; reading one of another version is an error. Units are in the names: milliseconds `_ms`, seconds
 //! `_seconds`, readings per second `_per_second`.
 
 use std::path::Path;
@@ -11,10 +11,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::harness::scrape::{Books, StageTimes};
+use crate::plural::with_separators;
 use crate::recorder::{Counts, Quantiles};
+use crate::scenario::Scenario;
 
 /// Version of the format of a report.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
+/// The rate is not reached below this share of the scheduled rate …
+const MIN_SHARE: f64 = 0.95;
+/// … if the last request was also sent this much later than scheduled, in seconds: in a short run,
+/// a pause of the machine would be a large share.
+const MAX_DELAY: f64 = 1.0;
+/// The code of a reading whose device is not registered.
+const UNKNOWN_DEVICE: &str = "unknown_device";
 /// File name of the report in its directory.
 pub const FILE: &str = "report.json";
 /// File name of the ledger.
@@ -59,6 +68,10 @@ pub struct Report {
     pub unsent: u64,
     /// Readings that were accepted per second.
     pub accepted_per_second: f64,
+    /// Whether requests were sent at the scheduled rate; none for a closed loop and for a run that
+    /// was ended early.
+    #[serde(default)]
+    pub send_rate: Option<SendRate>,
     /// From the scheduled send to the final response, including retries, in milliseconds, after the
     /// warm-up. A request without a final response counts with the timeout at least.
     pub latency_ms: Quantiles,
@@ -101,6 +114,35 @@ pub struct Machine {
     pub kernel: String,
     /// Version of the load test.
     pub loadtest: String,
+}
+
+/// Whether requests were sent at the scheduled rate.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SendRate {
+    /// Readings per second that the schedule has, on average.
+    pub scheduled_per_second: f64,
+    /// Readings per second that were sent, on average.
+    pub sent_per_second: f64,
+    /// Whether these are about the same.
+    pub is_reached: bool,
+}
+
+impl SendRate {
+    /// The rates of a run whose schedule has `scheduled` readings until `schedule_end`, and which
+    /// sent `sent` readings until `last_send`; both are in seconds since the start.
+    pub(crate) fn new(scheduled: u64, schedule_end: f64, sent: u64, last_send: f64) -> Self {
+        let sent_end = last_send.max(schedule_end);
+        let scheduled_per_second = scheduled as f64 / schedule_end;
+        let sent_per_second = sent as f64 / sent_end;
+        // Without a delay, what is missing was dropped.
+        let is_delayed = sent_end - schedule_end > MAX_DELAY || sent < scheduled;
+        Self {
+            scheduled_per_second,
+            sent_per_second,
+            is_reached: !is_delayed || sent_per_second >= scheduled_per_second * MIN_SHARE,
+        }
+    }
 }
 
 /// A second of the run.
@@ -160,6 +202,36 @@ impl Report {
 }
 
 impl Report {
+    /// That the rate was not reached, in a sentence; none if it was.
+    pub fn missed_rate(&self) -> Option<String> {
+        let rate = self.send_rate.filter(|rate| !rate.is_reached)?;
+        Some(format!(
+            "rate not reached: {} of {} readings/s",
+            with_separators(rate.sent_per_second.round() as u64),
+            with_separators(rate.scheduled_per_second.round() as u64)
+        ))
+    }
+
+    /// What to do about the errors; none if that is not known.
+    pub fn advice(&self) -> Option<String> {
+        let unknown = *self.counts.error_codes.get(UNKNOWN_DEVICE)?;
+        if unknown * 2 <= self.counts.error_codes.values().sum() {
+            return None;
+        }
+        let scenario = Scenario::parse(&self.scenario).ok()?;
+        let metrics: String = scenario
+            .fleet
+            .metrics
+            .iter()
+            .map(|metric| format!(" --metric {metric}"))
+            .collect();
+        Some(format!(
+            "The front end does not know these devices. Register them before the run:\n  \
+             loadtest devices SCENARIO | xargs gridwatch devices add --database-url URL{metrics}\n\
+             or start the front end with --unknown-devices register."
+        ))
+    }
+
     /// The times of a stage by its label; none without metrics.
     pub(crate) fn stage(&self, stage: &str) -> Option<&StageTimes> {
         self.stages.iter().find(|own| own.stage == stage)
@@ -192,4 +264,27 @@ impl Machine {
 pub fn schema() -> String {
     let schema = schemars::schema_for!(Report);
     serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_reached_unless_sends_are_missing_or_much_later_than_scheduled() {
+        let is_reached = |scheduled, schedule_end, sent, last_send| {
+            SendRate::new(scheduled, schedule_end, sent, last_send).is_reached
+        };
+        // 20,000 readings per second for 30 s.
+        assert!(is_reached(600_000, 30.0, 600_000, 29.99));
+        assert!(is_reached(600_000, 30.0, 600_000, 31.2));
+        assert!(!is_reached(600_000, 30.0, 600_000, 46.0));
+        assert!(!is_reached(600_000, 30.0, 500_000, 30.0));
+        // A short run, with a pause of half a second.
+        assert!(is_reached(100, 1.0, 100, 1.5));
+        assert!(!is_reached(100, 1.0, 100, 2.5));
+        let rate = SendRate::new(600_000, 30.0, 600_000, 46.0);
+        assert_eq!(rate.scheduled_per_second, 20_000.0);
+        assert!((rate.sent_per_second - 13_043.0).abs() < 1.0, "{rate:?}");
+    }
 }

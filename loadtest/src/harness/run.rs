@@ -21,7 +21,7 @@ use self::latency_log::LatencyLogFile;
 use self::monitor::{Baseline, Monitor};
 use crate::generator::{Generator, HEAD_START, Pacing, seconds_between};
 use crate::harness::progress::Progress;
-use crate::harness::report::{Machine, Report, VERSION};
+use crate::harness::report::{Machine, Report, SendRate, VERSION};
 use crate::harness::scrape::scrape;
 use crate::ledger::{Ledger, Outcome};
 use crate::recorder::{Measurements, Quantiles};
@@ -165,6 +165,18 @@ impl Monitor<'_> {
             Mode::Open => traffic.requests(),
             Mode::Closed => sent,
         };
+        let last_send = self.total.last_send.map_or(0.0, |last| {
+            last.saturating_duration_since(self.start.at).as_secs_f64()
+        });
+        let send_rate = (scenario.mode == Mode::Open && !facts.interrupted).then(|| {
+            let batch = scenario.batch;
+            SendRate::new(
+                planned * batch,
+                traffic.schedule_end(),
+                sent * batch,
+                last_send,
+            )
+        });
         let started_at = jiff::Timestamp::from_microsecond(facts.started_at);
         let (total, has_metrics) = (&self.total, !self.addresses.is_empty());
         let books = end.snapshot.as_ref().filter(|_| has_metrics);
@@ -183,6 +195,7 @@ impl Monitor<'_> {
             counts: total.counts.clone(),
             unsent: planned - sent,
             accepted_per_second: total.counts.accepted as f64 / facts.seconds,
+            send_rate,
             latency_ms: Quantiles::from(&total.latency),
             latency_from_send_ms: Quantiles::from(&total.latency_from_send),
             lateness_ms: Quantiles::from(&total.lateness),

@@ -121,7 +121,7 @@ pub async fn scrape(addresses: &[String]) -> anyhow::Result<Snapshot> {
     Ok(snapshot)
 }
 
-/// The address in a URL such as `http://127.0.0.1:9090`, or in `HOST:PORT`.
+/// The address in a URL such as `http://127.0.0.1:8081`, or in `HOST:PORT`.
 ///
 /// # Errors
 /// The text is neither.
@@ -132,7 +132,7 @@ pub fn parse_address(text: &str) -> Result<String, String> {
     if address.rsplit_once(':').is_some_and(is_valid) {
         Ok(address.to_owned())
     } else {
-        Err("expected HOST:PORT, such as 127.0.0.1:9090".into())
+        Err("expected HOST:PORT, such as 127.0.0.1:8081".into())
     }
 }
 
@@ -254,8 +254,8 @@ gridwatch_stage_seconds_sum{stage="received_to_enqueued"} 0.5
     #[test]
     fn an_admin_address_is_parsed_with_and_without_http() {
         assert_eq!(
-            parse_address("http://127.0.0.1:9090/metrics").unwrap(),
-            "127.0.0.1:9090"
+            parse_address("http://127.0.0.1:8081/metrics").unwrap(),
+            "127.0.0.1:8081"
         );
         assert_eq!(parse_address("host:1").unwrap(), "host:1");
         for invalid in ["host", ":1", "host:x"] {

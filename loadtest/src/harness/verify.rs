@@ -171,8 +171,9 @@ fn check_books(books: &Books, verdict: &mut Verdict) {
             "accepted = persisted + duplicate + conflict + dead-lettered",
             || {
                 format!(
-                    "accepted {accepted} (and {unconfirmed} unconfirmed), \
-                     processed {processed}: {books:?}"
+                    "accepted {accepted} (and {unconfirmed} unconfirmed), processed {processed}: \
+                     persisted {}, duplicate {}, conflict {}, dead-lettered {}",
+                    books.persisted, books.duplicate, books.conflict, books.dead_lettered
                 )
             },
         );

@@ -2,13 +2,20 @@
 
 use std::time::Duration;
 
-use super::{MIN_INTERVAL, ProfileKind, Scenario};
+use super::{MIN_INTERVAL, Mode, ProfileKind, Scenario};
 use crate::schedule::Schedule;
 
 /// Why a scenario is not valid.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ScenarioError(pub(super) String);
+
+/// Words of the TOML parser, and the words of the documentation for them.
+const PLAIN_WORDS: [(&str, &str); 3] = [
+    ("unknown field", "unknown key"),
+    ("missing field", "missing key"),
+    ("unknown variant", "unknown value"),
+];
 
 type CheckResult = Result<(), (&'static str, String)>;
 
@@ -19,7 +26,7 @@ impl Scenario {
     /// The scenario is not valid; the error has the line, the key and what was expected.
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
         let scenario: Self = toml::from_str(text)
-            .map_err(|error| ScenarioError(error.to_string().trim_end().into()))?;
+            .map_err(|error| ScenarioError(in_plain_words(error.to_string().trim_end())))?;
         scenario.check().map_err(|(key, reason)| {
             let line = line_of(text, key).map_or_else(String::new, |line| format!("line {line}: "));
             ScenarioError(format!("{line}{key}: {reason}"))
@@ -33,6 +40,11 @@ impl Scenario {
     /// A value is not valid; the error has the key and what was expected.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         self.check_times()?;
+        if self.mode == Mode::Open && self.rate.is_none() {
+            let reason = "the key is missing; it is the number of readings per second. To send as \
+                          fast as the connections allow, write mode = \"closed\" instead";
+            return Err(("rate", reason.to_owned()));
+        }
         self.check_profile()?;
         self.check_amounts()
     }
@@ -84,12 +96,6 @@ impl Scenario {
         if profile.at.is_some_and(|at| at >= self.duration) {
             return Err(("shape.at", self.expected_less_than_duration()));
         }
-        if profile
-            .steps
-            .is_some_and(|steps| !(2..=1_000).contains(&steps))
-        {
-            return Err(("shape.steps", "expected 2 to 1000".into()));
-        }
         Ok(())
     }
 
@@ -97,12 +103,19 @@ impl Scenario {
         let interval = self.min_interval();
         if interval < MIN_INTERVAL {
             let least = (self.peak() * MIN_INTERVAL / self.fleet.metrics.len() as f64).ceil();
-            let reason = format!(
-                "too few for {} readings/s: each series would be measured every {:.1} ms; \
-                 expected at least {least} devices",
-                self.peak(),
-                interval * 1e3
-            );
+            let devices = self.fleet.devices;
+            let reason = match self.mode {
+                Mode::Open => format!(
+                    "{devices} devices are too few for {} readings/s: each series would be \
+                     measured every {:.1} ms; expected at least {least} devices",
+                    self.peak(),
+                    interval * 1e3
+                ),
+                Mode::Closed => format!(
+                    "{devices} devices are too few for a closed loop, which sends as fast as its \
+                     connections allow; expected at least {least} devices"
+                ),
+            };
             return Err(("fleet.devices", reason));
         }
         let readings = Schedule::new(self).count(self.duration.as_secs_f64());
@@ -118,6 +131,11 @@ impl Scenario {
     fn expected_less_than_duration(&self) -> String {
         format!("expected less than the duration of {:?}", self.duration)
     }
+}
+
+fn in_plain_words(message: &str) -> String {
+    let replace = |text: String, (from, to): (&str, &str)| text.replace(from, to);
+    PLAIN_WORDS.into_iter().fold(message.to_owned(), replace)
 }
 
 /// The line of a key such as `fleet.devices`, counted from 1; the line of its table if the key is

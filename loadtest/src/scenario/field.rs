@@ -1,11 +1,18 @@
 //! Serialization of a scenario's values. The error of an invalid value states what was expected.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use schema::reading::Micros;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::de::{self, DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{CLOSED_RATE, MAX_BATCH};
+
+/// Limits of [`super::LoadProfile::steps`].
+const MIN_STEPS: i64 = 2;
+const MAX_STEPS: i64 = 1_000;
 
 pub(super) fn one() -> u64 {
     1
@@ -15,16 +22,30 @@ pub(super) fn ten_seconds() -> Duration {
     Duration::from_secs(10)
 }
 
+/// Reads a value of any type, so that the error of a wrong type has the value and what was
+/// expected.
+fn read<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+    from: D,
+    expected: &str,
+) -> Result<T, D::Error> {
+    let value = toml::Value::deserialize(from)?;
+    T::deserialize(value.clone()).map_err(|_| unexpected(&value, expected))
+}
+
+fn unexpected<E: de::Error>(value: impl Display, expected: &str) -> E {
+    E::custom(format!("{value}: expected {expected}"))
+}
+
 fn number<'de, D: Deserializer<'de>>(
     from: D,
     is_valid: impl Fn(f64) -> bool,
     expected: &str,
 ) -> Result<f64, D::Error> {
-    let value = f64::deserialize(from)?;
+    let value = read(from, expected)?;
     if is_valid(value) {
         Ok(value)
     } else {
-        Err(de::Error::custom(format!("{value}: expected {expected}")))
+        Err(unexpected(value, expected))
     }
 }
 
@@ -48,46 +69,58 @@ pub(super) fn share<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error>
     )
 }
 
-fn integer<'de, D: Deserializer<'de>>(from: D, max: u64) -> Result<u64, D::Error> {
-    let value = i64::deserialize(from)?;
-    match u64::try_from(value) {
-        Ok(valid) if (1..=max).contains(&valid) => Ok(valid),
-        _ => Err(de::Error::custom(format!(
-            "{value}: expected a whole number from 1 to {max}"
-        ))),
-    }
+fn integer<'de, T: TryFrom<i64>, D: Deserializer<'de>>(
+    from: D,
+    range: RangeInclusive<i64>,
+) -> Result<T, D::Error> {
+    let expected = format!("a whole number from {} to {}", range.start(), range.end());
+    let value: i64 = read(from, &expected)?;
+    let valid = Some(value).filter(|value| range.contains(value));
+    valid
+        .and_then(|value| T::try_from(value).ok())
+        .ok_or_else(|| unexpected(value, &expected))
+}
+
+pub(super) fn seed<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    integer(from, 0..=i64::MAX)
 }
 
 pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    integer(from, 1_000_000)
+    integer(from, 1..=1_000_000)
 }
 
 pub(super) fn batch<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    integer(from, MAX_BATCH)
+    integer(from, 1..=MAX_BATCH as i64)
+}
+
+pub(super) fn some_steps<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    integer(from, MIN_STEPS..=MAX_STEPS).map(Some)
+}
+
+pub(super) fn attempts<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    integer(from, 0..=u32::MAX.into())
 }
 
 pub(super) fn metrics<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let names = Vec::<String>::deserialize(from)?;
+    let expected = "different names of letters, digits and '_', such as [\"current\", \"voltage\"]";
+    let names: Vec<String> = read(from, expected)?;
     let mut unique = names.clone();
     unique.sort_unstable();
     unique.dedup();
     let is_valid = |name: &String| is_plain(name, "_");
     if names.is_empty() || unique.len() < names.len() || !names.iter().all(is_valid) {
-        return Err(de::Error::custom(
-            "expected different names of letters, digits and '_'",
-        ));
+        return Err(unexpected(format_args!("{names:?}"), expected));
     }
     Ok(names)
 }
 
 pub(super) fn prefix<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    let text = String::deserialize(from)?;
+    let expected = "1 to 100 letters, digits and any of '-_.:'";
+    let text: String = read(from, expected)?;
     if is_plain(&text, "-_.:") {
         Ok(text)
     } else {
-        Err(de::Error::custom(
-            "expected 1 to 100 letters, digits and any of '-_.:'",
-        ))
+        Err(unexpected(format_args!("{text:?}"), expected))
     }
 }
 
@@ -108,12 +141,9 @@ pub(super) mod duration {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(from)?;
-        humantime::parse_duration(&text).map_err(|_| {
-            de::Error::custom(format!(
-                "\"{text}\": expected a time such as \"30s\" or \"500ms\""
-            ))
-        })
+        let expected = "a time such as \"30s\" or \"500ms\"";
+        let text: String = read(from, expected)?;
+        humantime::parse_duration(&text).map_err(|_| unexpected(format_args!("{text:?}"), expected))
     }
 }
 
@@ -151,12 +181,11 @@ pub(super) mod rfc3339 {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<Micros>, D::Error> {
-        let text = String::deserialize(from)?;
+        let expected = "a time such as \"2026-11-01T00:00:00Z\"";
+        let text: String = read(from, expected)?;
         match text.parse::<jiff::Timestamp>() {
             Ok(time) => Ok(Some(time.as_microsecond())),
-            Err(_) => Err(de::Error::custom(format!(
-                "\"{text}\": expected a time such as \"2026-11-01T00:00:00Z\""
-            ))),
+            Err(_) => Err(unexpected(format_args!("{text:?}"), expected)),
         }
     }
 }

@@ -3,10 +3,12 @@
 //! In: requests from the queue of its thread. Out: measurements and ledger entries. A connection
 //! that breaks is opened again for the next request.
 
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::SendRequest;
@@ -18,7 +20,8 @@ use tokio::io::AsyncWriteExt as _;
 use super::{Sender, SenderState, lock};
 use crate::http;
 use crate::ledger::Outcome;
-use crate::recorder::record;
+use crate::plural::plural;
+use crate::recorder::{Counts, TransportError, record};
 use crate::scenario::Mode;
 use crate::traffic::{Request, RequestFault};
 
@@ -49,14 +52,61 @@ enum Attempt {
         retry_after: Option<Duration>,
         body: Bytes,
     },
-    /// No connection, a broken connection, or no response in time.
-    Failed(String),
+    Failed(Failure),
+}
+
+/// No connection, a broken connection, or no response in time.
+#[derive(Debug, Clone, PartialEq)]
+struct Failure {
+    cause: TransportError,
+    /// The cause, with the error of the operating system.
+    reason: String,
+}
+
+impl Failure {
+    fn new(cause: TransportError, detail: impl Display) -> Self {
+        Self {
+            cause,
+            reason: format!("{}: {detail}", cause.description()),
+        }
+    }
+
+    /// No connection could be opened.
+    fn connecting(error: &anyhow::Error) -> Self {
+        let kind = error
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind);
+        let cause = match kind {
+            Some(ErrorKind::ConnectionRefused) => TransportError::ConnectionRefused,
+            _ => TransportError::NoConnection,
+        };
+        Self::new(cause, format_args!("{error:#}"))
+    }
+}
+
+impl From<hyper::Error> for Failure {
+    fn from(error: hyper::Error) -> Self {
+        let cause = if error.is_parse() {
+            TransportError::InvalidResponse
+        } else {
+            TransportError::ConnectionBroken
+        };
+        Self::new(cause, error)
+    }
 }
 
 impl Attempt {
     /// Whether a retry would give the same response.
     fn is_final(&self) -> bool {
         matches!(self, Self::Response { status, .. } if *status < 500)
+    }
+
+    /// Counts the status, or why there is none.
+    fn count(&self, counts: &mut Counts) {
+        match self {
+            Self::Response { status, .. } => *counts.statuses.entry(*status).or_default() += 1,
+            Self::Failed(failure) => counts.add_transport_error(failure.cause),
+        }
     }
 }
 
@@ -65,6 +115,34 @@ impl Attempt {
 struct ResponseCounts {
     accepted: u64,
     rejected: u64,
+}
+
+/// The body of a response with errors: one for each rejected reading, or one for the request.
+#[derive(Debug, Deserialize)]
+struct ResponseErrors<'a> {
+    #[serde(borrow)]
+    code: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    errors: Vec<ResponseError<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ResponseError<'a> {
+    #[serde(borrow)]
+    code: Cow<'a, str>,
+}
+
+/// Counts the codes of the errors in a response; none if it has no errors in this form.
+fn count_error_codes(body: &[u8], counts: &mut Counts) {
+    let Ok(response) = serde_json::from_slice::<ResponseErrors<'_>>(body) else {
+        return;
+    };
+    for error in &response.errors {
+        counts.add_error_code(&error.code, 1);
+    }
+    if let (Some(code), true) = (&response.code, response.errors.is_empty()) {
+        counts.add_error_code(code, 1);
+    }
 }
 
 impl Request {
@@ -154,10 +232,12 @@ impl Connection {
         let outcome = self.evaluate(request, number, &attempt);
         lock(&state.ledger).set(entry, outcome);
         if outcome == Outcome::Accepted && sender.traffic.is_repeated(number) {
-            sender.recorder.lock().counts.repeated += 1;
             // The readings are already accepted: a 503 changes nothing, but another status has to
             // be a 2xx.
             let attempt = self.send(request).await;
+            let counts = &mut sender.recorder.lock().counts;
+            counts.repeated += 1;
+            attempt.count(counts);
             if attempt.is_final() {
                 self.evaluate_repeated(request, number, &attempt);
             }
@@ -176,7 +256,11 @@ impl Connection {
                 return attempt;
             }
             retries += 1;
-            sender.recorder.lock().counts.retried += 1;
+            {
+                let counts = &mut sender.recorder.lock().counts;
+                counts.retried += 1;
+                attempt.count(counts);
+            }
             let pause = match &attempt {
                 Attempt::Response { retry_after, .. } => retry_after.unwrap_or(retry.after),
                 Attempt::Failed(_) => retry.after,
@@ -194,6 +278,7 @@ impl Connection {
         let (sender, ended) = (self.sender(), Instant::now());
         let mut measurements = sender.recorder.lock();
         measurements.counts.sent += 1;
+        measurements.last_send = measurements.last_send.max(Some(started));
         measurements.counts.late += u64::from(started > due + LATE);
         if is_timed {
             let least = if is_final {
@@ -226,10 +311,10 @@ impl Connection {
     /// request.
     fn evaluate(&self, request: &Request, number: u64, attempt: &Attempt) -> Outcome {
         let mut measurements = self.sender().recorder.lock();
+        attempt.count(&mut measurements.counts);
         let (status, body) = match attempt {
             Attempt::Response { status, body, .. } => (*status, body),
-            Attempt::Failed(reason) => {
-                *measurements.counts.statuses.entry(0).or_default() += 1;
+            Attempt::Failed(Failure { reason, .. }) => {
                 if request.fault == Some(RequestFault::Disconnect) {
                     measurements.counts.rejected += request.readings();
                     return Outcome::Rejected;
@@ -239,9 +324,11 @@ impl Connection {
                 return Outcome::Unknown;
             }
         };
-        *measurements.counts.statuses.entry(status).or_default() += 1;
         let example = || format!("request {number}: {}", excerpt(status, body));
-        let mismatch = || format!("{}; expected {} accepted", example(), request.good);
+        let mismatch = || {
+            let expected = plural(request.good, "reading");
+            format!("{}; expected {expected} to be accepted", example())
+        };
         match status {
             200..=299 if !self.sender().target.is_checked => {
                 measurements.counts.accepted += request.good;
@@ -253,6 +340,7 @@ impl Connection {
                 Outcome::Accepted
             }
             200..=299 => {
+                count_error_codes(body, &mut measurements.counts);
                 measurements.add_mismatch(mismatch);
                 measurements.counts.unknown += request.readings();
                 Outcome::Unknown
@@ -260,6 +348,7 @@ impl Connection {
             400..=499 => {
                 measurements.counts.rejected += request.readings();
                 if request.good > 0 {
+                    count_error_codes(body, &mut measurements.counts);
                     measurements.add_mismatch(mismatch);
                 }
                 Outcome::Rejected
@@ -281,29 +370,22 @@ impl Connection {
         };
         match result {
             Ok(Ok(attempt)) => attempt,
-            Ok(Err(error)) => {
+            Ok(Err(failure)) => {
                 self.http = None;
-                Attempt::Failed(format!("{error:#}"))
+                Attempt::Failed(failure)
             }
             Err(_) => {
                 // A late response must not be read as the response to the next request.
                 self.http = None;
-                Attempt::Failed("no response in time".into())
+                let limit = format_args!("{timeout:?}");
+                Attempt::Failed(Failure::new(TransportError::Timeout, limit))
             }
         }
     }
 
-    async fn try_send(&mut self, request: &Request) -> anyhow::Result<Attempt> {
+    async fn try_send(&mut self, request: &Request) -> Result<Attempt, Failure> {
         let message = self.message(request);
-        // The server may have closed the connection since the last request.
-        let is_open = match &mut self.http {
-            Some(http) => http.ready().await.is_ok(),
-            None => false,
-        };
-        if !is_open {
-            self.http = Some(http::connect(self.sender().target.address()).await?);
-        }
-        let http = self.http.as_mut().context("no connection")?;
+        let http = self.connected().await?;
         let mut response = http.send_request(message).await?;
         let status = response.status().as_u16();
         let seconds = response
@@ -319,16 +401,31 @@ impl Connection {
                 Ok(data) => body = [body, data].concat().into(),
                 Err(_) => {}
             }
-            ensure!(
-                body.len() <= MAX_RESPONSE,
-                "the response has more than {MAX_RESPONSE} bytes"
-            );
+            if body.len() > MAX_RESPONSE {
+                let detail = format_args!("it has more than {MAX_RESPONSE} bytes");
+                return Err(Failure::new(TransportError::InvalidResponse, detail));
+            }
         }
         Ok(Attempt::Response {
             status,
             retry_after,
             body,
         })
+    }
+
+    /// The open connection, or a new one: the server may have closed it since the last request.
+    async fn connected(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, Failure> {
+        let open = match self.http.take() {
+            Some(mut http) => http.ready().await.is_ok().then_some(http),
+            None => None,
+        };
+        let http = match open {
+            Some(http) => http,
+            None => http::connect(self.sender().target.address())
+                .await
+                .map_err(|error| Failure::connecting(&error))?,
+        };
+        Ok(self.http.insert(http))
     }
 
     fn message(&self, request: &Request) -> hyper::Request<Full<Bytes>> {
@@ -348,15 +445,22 @@ impl Connection {
     }
 
     /// Sends the head and half of the body of a request, and closes the connection.
-    async fn disconnect(&self, request: &Request) -> anyhow::Result<Attempt> {
-        let mut stream = http::open(self.sender().target.address()).await?;
+    async fn disconnect(&self, request: &Request) -> Result<Attempt, Failure> {
+        let stream = http::open(self.sender().target.address()).await;
+        let mut stream = stream.map_err(|error| Failure::connecting(&error.into()))?;
         let (length, half) = (request.body.len(), &request.body[..request.body.len() / 2]);
         let head = format!(
             "POST {} HTTP/1.1\r\nhost: loadtest\r\ncontent-type: application/json\r\n\
              content-length: {length}\r\n\r\n",
             self.path
         );
-        stream.write_all(&[head.as_bytes(), half].concat()).await?;
-        Ok(Attempt::Failed("disconnected on purpose".into()))
+        stream
+            .write_all(&[head.as_bytes(), half].concat())
+            .await
+            .map_err(|error| Failure::new(TransportError::ConnectionBroken, error))?;
+        Ok(Attempt::Failed(Failure::new(
+            TransportError::ClosedOnPurpose,
+            "half of the body was sent",
+        )))
     }
 }

@@ -45,10 +45,8 @@ impl Traffic {
         let fault = self.request_fault(number);
         match fault {
             Some(RequestFault::Truncated) => body.truncate(body.len() / 2),
-            Some(RequestFault::InvalidUtf8) => {
-                let middle = body.len() / 2;
-                body[middle] = 0xff;
-            }
+            // Instead of the opening bracket, so that no reading is left.
+            Some(RequestFault::InvalidUtf8) => body[0] = 0xff,
             Some(RequestFault::UnknownEncoding | RequestFault::Disconnect) | None => {}
         }
         let (body, encoding) = match (fault, self.scenario.body.compression) {

@@ -95,10 +95,12 @@ fn no_part_of_a_malformed_request_can_be_stored() {
                 !is_truncated
                     || serde_json::from_slice::<serde_json::Value>(&request.body).is_err()
             );
+            let is_invalid_utf8 = request.fault == Some(RequestFault::InvalidUtf8);
             assert!(
-                !is_truncated || format == "json",
-                "the first lines of NDJSON are valid"
+                !(is_truncated || is_invalid_utf8) || format == "json",
+                "the other lines of NDJSON are valid"
             );
+            assert!(!is_invalid_utf8 || request.body[0] == 0xff);
         }
     }
 }

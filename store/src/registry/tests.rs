@@ -78,13 +78,13 @@ async fn more_names_than_fit_into_one_statement_are_all_registered() {
 }
 
 #[tokio::test]
-async fn a_unit_is_kept_until_another_one_is_given() {
+async fn a_stored_unit_is_kept() {
     let client = connect(&create_database().await).await;
     for (given, stored) in [
         (None, None),
         (Some("W"), Some("W")),
         (None, Some("W")),
-        (Some("kW"), Some("kW")),
+        (Some("kW"), Some("W")),
     ] {
         register(&client, &[new("a", "p", given)]).await.unwrap();
         let row = client
@@ -93,6 +93,87 @@ async fn a_unit_is_kept_until_another_one_is_given() {
             .unwrap();
         assert_eq!(row.get::<_, Option<&str>>(0), stored, "{given:?}");
     }
+}
+
+#[tokio::test]
+async fn adding_counts_what_is_new_and_adds_missing_units() {
+    let mut client = connect(&create_database().await).await;
+    register(&client, &[new("a", "p", None), new("a", "q", Some("V"))])
+        .await
+        .unwrap();
+    let series = [
+        new("a", "p", Some("W")),
+        new("a", "q", None),
+        new("a", "r", Some("A")),
+        new("b", "p", None),
+    ];
+    let expected = |devices, series, units| Added {
+        devices,
+        series,
+        units,
+    };
+    assert_eq!(add(&mut client, &series).await, Ok(expected(1, 2, 1)));
+    assert_eq!(add(&mut client, &series).await, Ok(expected(0, 0, 0)));
+    let mut listed = Vec::new();
+    let list = list(&client, |device| {
+        listed.push(format!("{} {}", device.name, device.metrics));
+        Ok::<_, ()>(())
+    });
+    assert_eq!(list.await, Ok(Ok(())));
+    assert_eq!(listed, ["a p [W], q [V], r [A]", "b p"]);
+}
+
+#[tokio::test]
+async fn adding_with_another_unit_registers_nothing_and_names_the_series() {
+    let mut client = connect(&create_database().await).await;
+    register(&client, &[new("a", "p", Some("W")), new("a", "q", None)])
+        .await
+        .unwrap();
+    let series = [
+        new("a", "p", Some("kW")),
+        new("a", "q", Some("V")),
+        new("b", "p", Some("W")),
+    ];
+    let conflict = UnitConflict {
+        device: "a".into(),
+        metric: "p".into(),
+        stored: "W".into(),
+        given: "kW".into(),
+    };
+    let expected = AddError::Units(vec![conflict]);
+    assert_eq!(add(&mut client, &series).await, Err(expected));
+    assert_eq!(count(&client, "device").await, 1);
+    assert_eq!(count(&client, "series WHERE unit IS NOT NULL").await, 1);
+}
+
+#[tokio::test]
+async fn adding_waits_for_a_registration_of_the_same_names_and_counts_none_of_them() {
+    let url = create_database().await;
+    let (first, mut second, observer) = (
+        connect(&url).await,
+        connect(&url).await,
+        connect(&url).await,
+    );
+    first.batch_execute("BEGIN").await.unwrap();
+    let series = [new("a", "p", Some("W"))];
+    register(&first, &series).await.unwrap();
+    let waiting = add(&mut second, &series);
+    let commit = async {
+        until_async("the second registration waits", LIMIT, async || {
+            let waits = "pg_stat_activity WHERE wait_event_type = 'Lock'
+                         AND datname = current_database()";
+            count(&observer, waits).await == 1
+        })
+        .await;
+        first.batch_execute("COMMIT").await.unwrap();
+    };
+    let (added, ()) = tokio::join!(waiting, commit);
+    let none = Added {
+        devices: 0,
+        series: 0,
+        units: 0,
+    };
+    assert_eq!(added, Ok(none));
 }
 
 #[tokio::test]
@@ -240,12 +321,17 @@ async fn missing_tables_are_reported_with_what_to_do() {
     let url = create_database().await;
     connect(&url)
         .await
-        .batch_execute("DROP TABLE device, series")
+        .batch_execute("DROP TABLE device, series CASCADE")
         .await
         .unwrap();
-    let client = connect(&url).await;
+    let mut client = connect(&url).await;
     let history = "DROP TABLE refinery_schema_history";
     client.batch_execute(history).await.unwrap();
     let read = changes_since(&pool(&url, 1), &Position::default(), |_| {}).await;
     assert!(read.unwrap_err().contains("gridwatch migrate"));
+    let listed = list(&client, |_| Ok::<_, ()>(())).await;
+    assert!(listed.unwrap_err().contains("gridwatch migrate"));
+    let added = add(&mut client, &[new("a", "p", None)]).await;
+    let sentence = added.unwrap_err().to_string();
+    assert!(sentence.contains("gridwatch migrate"), "{sentence}");
 }

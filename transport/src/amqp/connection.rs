@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -14,7 +15,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, ExchangeKind};
 use schema::topology::{self, Argument};
 use service::health::ComponentHealth;
 use tokio_util::sync::CancellationToken;
@@ -43,11 +44,15 @@ impl FromStr for Broker {
     }
 }
 
-/// Host, port and virtual host.
+/// Host and port, and the virtual host if it is not the default one, `/`.
 impl fmt::Display for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let authority = &self.0.authority;
-        write!(f, "{}:{}/{}", authority.host, authority.port, self.0.vhost)
+        write!(f, "{}:{}", authority.host, authority.port)?;
+        match self.0.vhost.as_str() {
+            "/" => Ok(()),
+            vhost => write!(f, "/{vhost}"),
+        }
     }
 }
 
@@ -67,6 +72,8 @@ pub(super) struct AmqpConnection {
     pub channel: Channel,
     /// Cancelled by a user who finds that the connection does not work.
     pub broken: CancellationToken,
+    /// What the first such user found.
+    cause: OnceLock<String>,
 }
 
 impl Broker {
@@ -85,7 +92,10 @@ impl Broker {
                     health.ready();
                     return connected;
                 }
-                Err(error) => health.unready(format!("cannot connect to {self}: {error}")),
+                Err(error) => {
+                    let cause = cause(&error);
+                    health.unready(format!("cannot connect to RabbitMQ at {self}: {cause}"));
+                }
             }
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
@@ -111,6 +121,7 @@ impl Broker {
                 connection,
                 channel,
                 broken: CancellationToken::new(),
+                cause: OnceLock::new(),
             };
             Ok((connection, prepared))
         };
@@ -132,6 +143,27 @@ impl AmqpConnection {
             && self.channel.status().connected()
     }
 
+    /// Reports that the connection does not work any more.
+    pub(super) fn fail(&self, error: &lapin::Error) {
+        // The first error names the cause, unless the connection had broken before.
+        let follows = matches!(
+            error.kind(),
+            ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_)
+        );
+        if !follows {
+            let _ = self.cause.set(cause(error));
+        }
+        self.broken.cancel();
+    }
+
+    /// That the connection broke, with the cause if it is known.
+    pub(super) fn failure(&self, broker: &Broker) -> String {
+        match self.cause.get() {
+            Some(cause) => format!("the connection to {broker} broke: {cause}"),
+            None => format!("the connection to {broker} broke"),
+        }
+    }
+
     /// Whether the broker has blocked the connection because of a memory or disk alarm.
     pub(super) fn blocked(&self) -> bool {
         self.connection.status().blocked()
@@ -144,6 +176,15 @@ impl AmqpConnection {
         if !matches!(closed, Ok(Ok(()))) {
             tracing::debug!("the broker did not confirm that the connection is closed");
         }
+    }
+}
+
+/// The cause of an error, without the names that the library has for its kinds.
+pub(super) fn cause(error: &lapin::Error) -> String {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => error.get_message().to_string(),
+        ErrorKind::IOError(error) => error.to_string(),
+        _ => error.to_string(),
     }
 }
 
@@ -201,6 +242,10 @@ mod tests {
         let broker: Broker = "amqp://grid:hunter2@mq:5673/site".parse().unwrap();
         assert_eq!(broker.to_string(), "mq:5673/site");
         assert_eq!(format!("{broker:?}"), "Broker(mq:5673/site)");
+        for default in ["amqp://mq:5673", "amqp://mq:5673/%2f", "amqp://mq:5673//"] {
+            let broker: Broker = default.parse().unwrap();
+            assert_eq!(broker.to_string(), "mq:5673", "{default}");
+        }
         let error = "amqp//grid:hunter2@mq".parse::<Broker>().unwrap_err();
         assert!(!error.contains("hunter2"), "{error}");
     }

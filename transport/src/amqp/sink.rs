@@ -89,9 +89,10 @@ impl AmqpSink {
                     return Err(SinkError::Unconfirmed(reason.into()));
                 }
                 Err(error) => {
-                    connection.broken.cancel();
+                    // The supervisor logs it, once for all batches.
+                    connection.fail(&error);
                     metrics::counter!(metric::SINK_RETRIES.name).increment(1);
-                    tracing::warn!(
+                    tracing::debug!(
                         %error,
                         batch = %batch.id,
                         "the connection broke before the broker confirmed a batch"
@@ -171,7 +172,7 @@ async fn supervise(
             }
         }
         if !stop.is_cancelled() {
-            health.unready(format!("the connection to {broker} broke"));
+            health.unready(connection.failure(&broker));
         }
         current.send_replace(None);
         // Closing fails the confirmations that are still pending on this connection.

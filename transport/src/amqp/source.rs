@@ -14,7 +14,7 @@ use schema::topology;
 use service::health::ComponentHealth;
 use tokio::task::JoinHandle;
 
-use super::connection::{AmqpConnection, Broker};
+use super::connection::{AmqpConnection, Broker, cause};
 use crate::{Delivery, DeliveryTag, Payload, Source};
 
 /// Consumes batches from RabbitMQ.
@@ -55,8 +55,7 @@ impl AmqpSource {
                 }
             }
             if let Some((connection, _)) = self.consuming.take() {
-                let reason = format!("the connection to {} broke", self.broker);
-                self.health.unready(reason);
+                self.health.unready(connection.failure(&self.broker));
                 connection.close().await;
             }
             let (broker, prefetch) = (self.broker.clone(), self.prefetch);
@@ -93,7 +92,10 @@ impl AmqpSource {
                 payload: Payload::Message(Bytes::from(delivery.data)),
             }),
             Some(Err(error)) => {
-                tracing::warn!(%error, "the consumer failed; reconnecting");
+                // It is logged when the connection is replaced.
+                if let Some((connection, _)) = &self.consuming {
+                    connection.fail(&error);
+                }
                 self.ended = true;
                 None
             }
@@ -133,7 +135,8 @@ impl Source for AmqpSource {
             };
             let options = BasicAckOptions { multiple: true };
             if let Err(error) = connection.channel.basic_ack(tag.tag, options).await {
-                tracing::warn!(%error, "cannot acknowledge; the broker will deliver again");
+                let error = cause(&error);
+                tracing::debug!(error, "cannot acknowledge; the broker will deliver again");
             }
         }
         .boxed()
@@ -150,7 +153,8 @@ impl Source for AmqpSource {
             };
             let sent = connection.channel.basic_nack(tag.tag, options).await;
             if let Err(error) = &sent {
-                tracing::warn!(%error, "cannot reject; the broker will deliver again");
+                let error = cause(error);
+                tracing::debug!(error, "cannot reject; the broker will deliver again");
             }
             sent.is_ok()
         }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use metrics::Counter;
 use schema::metric;
 use schema::reading::Micros;
+use service::log_limit::LogLimit;
 use tokio::sync::{mpsc, oneshot};
 
 use super::record::{HEADER, Header, Kind};
@@ -81,6 +82,8 @@ pub(super) struct Writer {
     cursor: u64,
     /// The last write failed.
     write_failed: bool,
+    /// Limits the line about failed writes: on a full disk every group fails.
+    write_log: LogLimit,
     spooled: Counter,
     delivered: Counter,
 }
@@ -124,6 +127,7 @@ impl Writer {
             acknowledged: recovered.acknowledged,
             cursor: recovered.acknowledged,
             write_failed: false,
+            write_log: LogLimit::new(),
             spooled: metrics::counter!(metric::SPOOLED.name),
             delivered: metrics::counter!(metric::SPOOL_DELIVERED.name),
         };
@@ -275,7 +279,10 @@ impl Writer {
             Ok(()) => AppendError::Io(reason),
             Err(_) => AppendError::Failed(reason),
         };
-        tracing::warn!(%error, "cannot write to the spool");
+        if let Some(groups) = self.write_log.count() {
+            let directory = self.config.directory.display();
+            tracing::warn!(%error, %directory, groups, "cannot write to the spool; refusing readings");
+        }
         self.write_failed = true;
         self.shared.lock().refusal = Some("its disk cannot be written");
         refuse(group.written, &refusal);

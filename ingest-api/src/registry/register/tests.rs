@@ -145,3 +145,15 @@ async fn names_stay_unregistered_while_postgresql_is_unavailable() {
     drop(registrar);
     within_limit("the registrar ends", task).await.unwrap();
 }
+
+#[test]
+fn the_log_names_a_few_of_the_new_series_and_shortens_long_names() {
+    let names = |devices: &[&str]| devices.iter().map(|name| pair(name, "power")).collect();
+    assert_eq!(examples(&names(&["m-1"])), "m-1 power");
+    assert_eq!(
+        examples(&names(&["m-1", "m-2", "m-3", "m-4", "m-5"])),
+        "m-1 power, m-2 power, m-3 power, …"
+    );
+    let (long, shortened) = ("ü".repeat(200), "ü".repeat(60));
+    assert_eq!(examples(&names(&[&long])), format!("{shortened}… power"));
+}

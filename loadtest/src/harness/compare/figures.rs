@@ -7,7 +7,8 @@ use anyhow::{Context as _, ensure};
 
 use crate::harness::matrix::{self, Matrix};
 use crate::harness::report::{self, Machine, Report};
-use crate::scenario::Scenario;
+use crate::plural::plural;
+use crate::scenario::{Mode, Scenario};
 
 /// Assumed noise if the base has one run only.
 pub(super) const ONE_RUN: f64 = 0.15;
@@ -88,9 +89,9 @@ fn read_run(file: &Path) -> anyhow::Result<SideRun> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     if let Ok(matrix) = serde_json::from_str::<Matrix>(&text) {
         let description = format!(
-            "a matrix with {} readings per request over {} connections, {}",
-            matrix.batch,
-            matrix.connections,
+            "a matrix with {} per request over {}, {}",
+            plural(matrix.batch, "reading"),
+            plural(matrix.connections, "connection"),
             machine_description(&matrix.machine)
         );
         return Ok(SideRun {
@@ -106,13 +107,15 @@ fn read_run(file: &Path) -> anyhow::Result<SideRun> {
         )
     })?;
     let scenario = Scenario::parse(&report.scenario).with_context(|| file.display().to_string())?;
+    let rate = match scenario.mode {
+        Mode::Open => format!("{} readings/s", scenario.first_rate()),
+        Mode::Closed => "a closed loop".to_owned(),
+    };
     let description = format!(
-        "{}, {:?} loop, {} readings/s, {} readings per request over {} connections for {:?}, {}",
+        "{}, {rate}, {} per request over {} for {:?}, {}",
         scenario.name,
-        scenario.mode,
-        scenario.rate,
-        scenario.batch,
-        scenario.connections,
+        plural(scenario.batch, "reading"),
+        plural(scenario.connections, "connection"),
         scenario.duration,
         machine_description(&report.machine)
     );
@@ -124,7 +127,11 @@ fn read_run(file: &Path) -> anyhow::Result<SideRun> {
 }
 
 fn machine_description(machine: &Machine) -> String {
-    format!("on {} x {}", machine.cores, machine.processor)
+    format!(
+        "on {} of {}",
+        plural(machine.cores, "core"),
+        machine.processor
+    )
 }
 
 fn of_report(report: &Report, prefix: &str) -> Vec<Figure> {

@@ -17,6 +17,7 @@ use testbed::rabbitmq::RabbitMq;
 
 use super::Plan;
 use crate::harness::run::WatchedProcess;
+use crate::plural::plural;
 
 /// Process name of the front ends.
 pub(crate) const FRONT_END: &str = "front end";
@@ -51,12 +52,10 @@ impl Deployment {
             DeploymentMode::Direct => "direct",
             DeploymentMode::Queued => "queued",
         };
-        let plural =
-            |count: u16, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         format!(
             "{mode}, {} of {}",
-            plural(self.instances, "front end"),
-            plural(self.threads, "thread")
+            plural(self.instances.into(), "front end"),
+            plural(self.threads.into(), "thread")
         )
     }
 }

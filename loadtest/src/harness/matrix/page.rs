@@ -11,6 +11,7 @@ use crate::harness::html::{
 };
 use crate::harness::plot::{Line, bars, escape, format_number, lines, stacks};
 use crate::harness::report::Report;
+use crate::plural::plural;
 
 /// The processes without the generator, in the order of the pipeline.
 const PROCESSES: [&str; 5] = ["HAProxy", FRONT_END, "RabbitMQ", "worker", "PostgreSQL"];
@@ -55,19 +56,19 @@ fn write_environment(matrix: &Matrix, out: &mut String) {
     let machine = &matrix.machine;
     let _ = write!(
         out,
-        "<h2>Environment</h2><p>{}, {} cores, {} MiB, Linux {}. The generator, the load balancer, \
+        "<h2>Environment</h2><p>{}, {}, {} MiB, Linux {}. The generator, the load balancer, \
          the servers and Gridwatch share these cores: {}; started {}; seed {}; \
-         {} readings per request over {} connections. Against an idle server the generator reaches \
+         {} per request over {}. Against an idle server the generator reaches \
          {} readings/s, {:.1} times the highest rate above.</p>",
         escape(&machine.processor),
-        machine.cores,
+        plural(machine.cores, "core"),
         format_number(machine.memory_mib as f64),
         escape(&machine.kernel),
         escape(&matrix.versions.join(", ")),
         escape(&matrix.started_at),
         matrix.seed,
-        matrix.batch,
-        matrix.connections,
+        plural(matrix.batch, "reading"),
+        plural(matrix.connections, "connection"),
         format_number(matrix.generator_per_second),
         matrix.headroom
     );

@@ -96,7 +96,7 @@ impl<'a> Check<'a> {
         {
             let length: i32 = row.get(0);
             self.verdict.add_violation(REJECTED, || {
-                format!("a device with a name of {length} characters")
+                format!("a device whose name has a length of {length}")
             });
         }
         Ok(())

@@ -1,0 +1,131 @@
+//! What became of the rows.
+
+use std::collections::BTreeMap;
+
+use anyhow::ensure;
+use schema::Rejection;
+use serde_json::Value;
+
+use super::rows::Row;
+use crate::config::Replay;
+use crate::quote::quote;
+
+/// Upper bound on the rejected rows that are listed.
+const MAX_LISTED: usize = 20;
+
+/// The outcome of the rows. The counts of the codes and `unlisted` add up to `rejected`.
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    pub(super) accepted: u64,
+    pub(super) rejected: u64,
+    codes: BTreeMap<String, u64>,
+    /// Rejected rows for which the front end gave no reason, because a response lists only so many.
+    unlisted: u64,
+    /// Whether the front end rejected a time that is a number.
+    has_bad_number: bool,
+    /// Line and text of the rejected rows that are listed.
+    listed: Vec<(u64, String)>,
+}
+
+impl Summary {
+    /// Number of rows.
+    pub(super) fn rows(&self) -> u64 {
+        self.accepted + self.rejected
+    }
+
+    /// Adds a rejected row.
+    pub(super) fn reject(&mut self, line: u64, code: &str, detail: &str) {
+        self.rejected += 1;
+        *self.codes.entry(code.to_owned()).or_default() += 1;
+        if self.listed.len() < MAX_LISTED {
+            let text = format!("line {line}: {code}: {detail}");
+            self.listed.push((line, text));
+        }
+    }
+
+    /// Adds the outcome of a request, from the JSON of its response.
+    ///
+    /// # Errors
+    /// The response is not about these rows.
+    pub(super) fn add(&mut self, response: &Value, rows: &[Row]) -> anyhow::Result<()> {
+        let count = |name: &str| response[name].as_u64().unwrap_or_default();
+        let (accepted, rejected) = (count("accepted"), count("rejected"));
+        let empty = Vec::new();
+        let errors = response["errors"].as_array().unwrap_or(&empty);
+        ensure!(
+            accepted.checked_add(rejected) == Some(rows.len() as u64)
+                && errors.len() as u64 <= rejected,
+            "the front end counted {accepted} accepted and {rejected} rejected readings \
+             of {} that were sent",
+            rows.len()
+        );
+        self.accepted += accepted;
+        for error in errors {
+            let index = error["index"].as_u64();
+            let row = index.and_then(|index| rows.get(usize::try_from(index).ok()?));
+            let line = row.map_or(0, |row| row.line);
+            let code = error["code"].as_str().unwrap_or("unknown");
+            let is_about_time = [Rejection::BadTimestamp, Rejection::MeasuredInFuture]
+                .iter()
+                .any(|rejection| rejection.code() == code);
+            let is_number = row.is_some_and(|row| !row.time.starts_with('"'));
+            self.has_bad_number |= is_about_time && is_number;
+            self.reject(line, code, error["detail"].as_str().unwrap_or_default());
+        }
+        let unlisted = rejected - errors.len() as u64;
+        self.rejected += unlisted;
+        self.unlisted += unlisted;
+        Ok(())
+    }
+
+    /// Prints the counts, the reasons and the first rejected rows.
+    pub(super) fn print(&self, name: &str, arguments: &Replay) {
+        println!("{name}: {}", self.text(arguments));
+    }
+
+    pub(super) fn text(&self, arguments: &Replay) -> String {
+        let mut lines = vec![format!(
+            "{} accepted, {} rejected",
+            self.accepted, self.rejected
+        )];
+        for (code, count) in &self.codes {
+            lines.push(format!("  {code}: {count}"));
+        }
+        if self.unlisted > 0 {
+            let unlisted = self.unlisted;
+            lines.push(format!(
+                "  reason not listed by the front end: {unlisted} \
+                 (a smaller --batch lists more reasons)"
+            ));
+        }
+        let mut listed = self.listed.clone();
+        listed.sort();
+        lines.extend(listed.iter().map(|(_, text)| format!("  {text}")));
+        let more = self.rejected - self.listed.len() as u64;
+        if more > 0 && !self.listed.is_empty() {
+            lines.push(format!("  … and {more} more rows"));
+        }
+        lines.extend(self.advice(arguments));
+        lines.join("\n")
+    }
+
+    /// What to do about codes that one command or flag resolves.
+    fn advice(&self, arguments: &Replay) -> Vec<String> {
+        let has = |rejection: Rejection| self.codes.contains_key(rejection.code());
+        let mut advice = Vec::new();
+        if has(Rejection::UnknownDevice) || has(Rejection::UnknownMetric) {
+            let (device, metric) = (quote(&arguments.device), quote(&arguments.metric));
+            advice.push(format!(
+                "register the series first: gridwatch devices add {device} --metric {metric}"
+            ));
+        }
+        if self.has_bad_number {
+            advice.push(format!(
+                "times that are numbers were sent with --precision {}; \
+                 choose the unit of the file: s, ms, us or ns",
+                arguments.precision
+            ));
+        }
+        advice
+    }
+}

@@ -1,0 +1,170 @@
+//! Settings from the environment, and servers that are unavailable at the start.
+
+use std::process::{Command, Output};
+
+use testbed::process::Process;
+use testbed::wait::until_async;
+
+use crate::support::*;
+
+const NO_AMQP: &str = "amqp://guest:hunter2@127.0.0.1:1/t";
+const NO_DATABASE: &str = "postgres://nobody:hunter2@127.0.0.1:1/none";
+
+/// Runs a command with these variables and with no other of Gridwatch.
+fn with_variables(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(program());
+    let inherited = std::env::vars_os().map(|(name, _)| name);
+    for name in inherited.filter(|name| name.to_string_lossy().starts_with("GRIDWATCH_")) {
+        command.env_remove(name);
+    }
+    let variables = variables.iter().copied();
+    command.args(arguments).envs(variables).output().unwrap()
+}
+
+#[test]
+fn a_wrong_or_missing_variable_is_named_and_the_exit_code_is_2() {
+    let urls = [
+        ("GRIDWATCH_AMQP_URL", NO_AMQP),
+        ("GRIDWATCH_DATABASE_URL", NO_DATABASE),
+    ];
+    for (command, variable, expected) in [
+        (
+            "worker",
+            ("GRIDWATCH_WRITERS", "0"),
+            "GRIDWATCH_WRITERS: '0': expected a whole number from 1 to 1000",
+        ),
+        (
+            "worker",
+            ("GRIDWATCH_LOG", "debgu"),
+            "GRIDWATCH_LOG: 'debgu': 'debgu' is not a level",
+        ),
+        (
+            "ingest-api",
+            ("GRIDWATCH_SINK", "kafka"),
+            "GRIDWATCH_SINK: 'kafka': expected queue or direct",
+        ),
+        (
+            "ingest-api",
+            ("GRIDWATCH_MAX_BODY_BYTES", "0"),
+            "GRIDWATCH_MAX_BODY_BYTES: '0': expected a size from 1 to 1GiB",
+        ),
+        (
+            "ingest-api",
+            ("GRIDWATCH_AMQP_URL", ""),
+            "--amqp-url is missing: give it as the flag",
+        ),
+        (
+            "worker",
+            ("GRIDWATCH_DATABASE_URL", ""),
+            "--database-url is missing: give it as the flag",
+        ),
+        (
+            "worker",
+            ("GRIDWATCH_DATABASE_URL", "postgres://u:hunt@er2@db/x"),
+            "more than one '@'",
+        ),
+        (
+            "ingest-api",
+            ("GRIDWATCH_LISTEN", "192.0.2.1:8080"),
+            "--listen 192.0.2.1:8080: this machine does not have the address",
+        ),
+    ] {
+        let output = with_variables(&[command], &[&urls[..], &[variable]].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{variable:?}: {stderr}");
+        assert!(stderr.contains(expected), "{variable:?}: {stderr}");
+        assert!(
+            !stderr.contains("hunter2") && !stderr.contains("er2@"),
+            "{stderr}"
+        );
+    }
+    let output = with_variables(&["ingest-api"], &urls[1..]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("--amqp-url is missing"), "{stderr}");
+}
+
+#[test]
+fn a_command_without_its_server_exits_with_code_1_and_warns_of_a_misspelled_variable() {
+    let variables = [
+        ("GRIDWATCH_DATABASE_URL", NO_DATABASE),
+        ("GRIDWATCH_DATABSE_URL", "x"),
+    ];
+    let output = with_variables(&["migrate"], &variables);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    for expected in [
+        "cannot connect to PostgreSQL at 127.0.0.1:1/none: Connection refused;",
+        "GRIDWATCH_DATABSE_URL is not a setting",
+        "the nearest setting is GRIDWATCH_DATABASE_URL",
+    ] {
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+    assert!(!stderr.contains("hunter2"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standalone_waits_for_its_database_server_and_then_creates_the_tables() {
+    let mut servers = FRAGILE.lock().await;
+    let database_url = servers.empty_database();
+    servers.postgres.crash().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let (listen, admin) = (free_address(), free_address());
+    let arguments = [
+        "standalone",
+        "--data",
+        data.to_str().unwrap(),
+        "--listen",
+        &listen,
+        "--admin",
+        &admin,
+        "--database-url",
+        &database_url,
+    ];
+    let mut process = Process::start(program(), &arguments, &admin, directory.path()).unwrap();
+    let reason = "\"database\":\"cannot connect to PostgreSQL: Connection refused\"";
+    until_async(
+        "standalone reports why it is not ready",
+        LIMIT,
+        async || {
+            process
+                .admin("/readyz")
+                .is_ok_and(|response| response.contains(reason))
+        },
+    )
+    .await;
+    let log = process.log();
+    assert!(!log.contains("os error"), "{log}");
+    assert!(log.contains("waiting for PostgreSQL"), "{log}");
+
+    servers.postgres.restart().unwrap();
+    process.wait_ready();
+    let client = http_client();
+    let body = reading("m", "p", 1, 1.0).to_string();
+    until_async("a reading is accepted", LIMIT, async || {
+        let response = post_readings(&client, &listen, "", &[JSON], body.clone()).await;
+        response.is_ok_and(|response| response.status == 202)
+    })
+    .await;
+    let sql = connect(&database_url).await;
+    until_async("the reading is stored", LIMIT, async || {
+        let rows = sql.query_one("SELECT count(*) FROM reading", &[]).await;
+        rows.is_ok_and(|row| row.get::<_, i64>(0) == 1)
+    })
+    .await;
+    drop(sql);
+
+    // A stop while it waits is a stop.
+    servers.postgres.crash().unwrap();
+    assert!(process.terminate().unwrap().success());
+    let mut waiting = Process::start(program(), &arguments, &admin, directory.path()).unwrap();
+    until_async("standalone waits again", LIMIT, async || {
+        waiting
+            .admin("/readyz")
+            .is_ok_and(|response| response.contains(reason))
+    })
+    .await;
+    assert!(waiting.terminate().unwrap().success());
+    servers.postgres.restart().unwrap();
+}
