@@ -32,7 +32,7 @@ async fn readings_of_a_device_are_accepted_after_an_operator_added_it() {
     ]);
     assert_eq!(
         String::from_utf8_lossy(&added.stdout),
-        "2 devices with 4 series are registered\n"
+        "devices: 2 new, 0 already registered\nseries: 4 new, 0 already registered\n"
     );
     until_async("the front end knows the device", LIMIT, async || {
         site.post(reading("meter-1", "p", 1, 1.0)).await.status == 202
