@@ -58,6 +58,7 @@ fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {
         match settings.command {
             Command::IngestApi(arguments) => serve::ingest_api::run(arguments).await,
             Command::Worker(arguments) => serve::worker::run(arguments).await,
+            Command::QueryApi(arguments) => serve::query_api::run(arguments).await,
             Command::Standalone(arguments) => serve::standalone::run(arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Migrate(arguments) => migrate::run(arguments).await,

@@ -117,13 +117,14 @@ pub struct Config {
 
 /// Serves until the stop signal, then drains: stops accepting connections, and returns when every
 /// batch has its outcome or the grace period is over. The caller closes the sink and the pool
-/// afterwards.
+/// afterwards. `more` has the further routes of the same port.
 pub async fn run(
     context: Context,
     config: Config,
     listener: TcpListener,
     sink: Arc<dyn Sink>,
     pool: Pool,
+    more: Router,
 ) {
     let registry = Arc::new(Registry::default());
     let refresh_stop = CancellationToken::new();
@@ -135,7 +136,7 @@ pub async fn run(
     ));
     let tasks = TaskTracker::new();
     let (readings, registering) = readings(&context, &config, registry, sink, pool, &tasks);
-    let router = router(readings);
+    let router = router(readings).merge(more);
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "accepting readings");
     }

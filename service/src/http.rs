@@ -8,7 +8,8 @@ mod connection;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::Router;
+/// The routes of a listener.
+pub use axum::Router;
 use axum::response::Response;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;

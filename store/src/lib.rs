@@ -15,6 +15,7 @@ pub mod error;
 pub mod ledger;
 pub mod migrations;
 pub mod partitions;
+pub mod probe;
 pub mod reads;
 pub mod registry;
 mod rejects;

@@ -18,19 +18,13 @@ use std::time::Duration;
 
 use service::Context;
 use service::health::{Component, ComponentHealth};
-use service::poll::{Interval, poll};
 use store::partitions::{self, Partitions};
-use store::{Pool, migrations};
+use store::{Pool, migrations, probe};
 use tokio_util::sync::CancellationToken;
 use transport::Source;
 
 use crate::writer::Writer;
 
-/// How often PostgreSQL is probed, and when it counts as unavailable.
-const PROBE: Interval = Interval {
-    pause: Duration::from_secs(1),
-    timeout: Duration::from_secs(15),
-};
 /// How often the partitions ahead of today are created.
 const CREATE_INTERVAL: Duration = Duration::from_secs(3_600);
 
@@ -67,7 +61,7 @@ pub async fn run(
         return Ok(());
     }
     let background_stop = CancellationToken::new();
-    let probing = tokio::spawn(probe(pool.clone(), database, background_stop.clone()));
+    let probing = tokio::spawn(probe::run(pool.clone(), database, background_stop.clone()));
     let creating = tokio::spawn(create_ahead(
         partitions.clone(),
         pool.clone(),
@@ -103,23 +97,10 @@ async fn wait_for_tables(
             Some(Err(reason)) => database.unready(reason),
             None => return false,
         }
-        let pause = tokio::time::sleep(PROBE.pause);
+        let pause = tokio::time::sleep(probe::PROBE.pause);
         stop.run_until_cancelled(pause).await;
     }
     false
-}
-
-/// Reports every second whether PostgreSQL responds.
-async fn probe(pool: Pool, database: ComponentHealth, stop: CancellationToken) {
-    let query = |_: Option<&()>| {
-        let pool = pool.clone();
-        async move { store::is_reachable(&pool).await }
-    };
-    let report = |result: Result<&(), String>| match result {
-        Ok(()) => database.ready(),
-        Err(reason) => database.unready(reason),
-    };
-    poll(PROBE, stop, query, report).await;
 }
 
 /// Creates the partitions of the next days, now and every hour, until `stop`. A failure is logged:

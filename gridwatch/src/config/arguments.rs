@@ -63,6 +63,8 @@ pub(crate) enum Command {
     IngestApi(IngestApi),
     /// Consume batches from RabbitMQ and write them to PostgreSQL
     Worker(Worker),
+    /// Respond to questions about the stored readings over HTTP
+    QueryApi(QueryApi),
     /// Run everything in one process, with a queue on disk and an embedded PostgreSQL
     Standalone(Standalone),
     /// Try Gridwatch: standalone in a temporary directory, with a simulated fleet
@@ -272,6 +274,45 @@ pub(crate) struct Worker {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct QueryApi {
+    /// Address on which queries are served: an IP address or a name, with a port
+    #[arg(long, default_value = "127.0.0.1:8090", value_name = "ADDR")]
+    pub listen: Address,
+    /// Address of /metrics, /healthz and /readyz
+    #[arg(long, default_value = "127.0.0.1:8091", value_name = "ADDR")]
+    pub admin: Address,
+    #[command(flatten)]
+    pub database: DatabaseUrl,
+    /// Serve queries without authentication on an address that other machines can reach
+    #[arg(long)]
+    pub insecure_no_auth: bool,
+    /// Upper bound on concurrent queries, each on its own connection to PostgreSQL
+    #[arg(
+        long,
+        default_value = "8",
+        value_name = "N",
+        value_parser = |text: &str| values::count(text, 1..=1_000_usize)
+    )]
+    pub connections: usize,
+    /// Upper bound on open connections
+    #[arg(
+        long,
+        default_value = "1000",
+        value_name = "N",
+        value_parser = |text: &str| values::count(text, 1..=1_000_000_usize)
+    )]
+    pub max_connections: usize,
+    /// How long requests in flight may take after SIGTERM
+    #[arg(
+        long,
+        default_value = "20s",
+        value_name = "TIME",
+        value_parser = |text: &str| values::time(text, Duration::ZERO..=DAY)
+    )]
+    pub grace: Duration,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Standalone {
     /// Directory for all data: the queue on disk and the embedded PostgreSQL
     #[arg(long, value_name = "DIR")]
@@ -290,6 +331,9 @@ pub(crate) struct Standalone {
     /// What to do with readings of devices that are not registered: reject or register
     #[arg(long, default_value = "register", value_name = "POLICY")]
     pub unknown_devices: UnknownDevices,
+    /// Serve queries without authentication when other machines can reach --listen
+    #[arg(long)]
+    pub insecure_no_auth: bool,
     #[command(flatten)]
     pub spool_options: SpoolOptions,
     #[command(flatten)]

@@ -144,7 +144,7 @@ fn the_sample_configuration_is_valid_and_complete() {
     let all = all.join("\n");
     let urls = ["--amqp-url", "amqp://mq", "--database-url", "postgres://db"];
     parse(sample, &[&["gridwatch", "ingest-api"], &urls[..]].concat()).unwrap();
-    for command in ["ingest-api", "worker", "standalone", "migrate"] {
+    for command in ["ingest-api", "worker", "query-api", "standalone", "migrate"] {
         parse(&all, &["gridwatch", command]).unwrap_or_else(|error| panic!("{error}"));
     }
     let table: toml::Table = all.parse().unwrap();
@@ -322,6 +322,8 @@ fn the_default_ports_are_those_of_the_documentation() {
         ("standalone", "admin", "127.0.0.1:8081"),
         ("demo", "admin", "127.0.0.1:8081"),
         ("worker", "admin", "127.0.0.1:8082"),
+        ("query-api", "listen", "127.0.0.1:8090"),
+        ("query-api", "admin", "127.0.0.1:8091"),
     ] {
         let settings = Settings::command();
         let command = settings.find_subcommand(command).unwrap();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ::ingest_api::Confirms;
 use service::health::Component;
+use service::http::Router;
 use transport::{direct, failover};
 
 use super::parts::{
@@ -57,6 +58,7 @@ async fn queued(arguments: IngestApi) -> anyhow::Result<()> {
             config,
             listener,
             sink: queue.sink(),
+            more: Router::new(),
         }),
         worker: None,
         queue: Some(queue),
@@ -89,6 +91,7 @@ async fn direct(arguments: IngestApi) -> anyhow::Result<()> {
             config,
             listener,
             sink: Arc::new(sink),
+            more: Router::new(),
         }),
         worker: Some(Worker {
             config: writer.config(*grace),

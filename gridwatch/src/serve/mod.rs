@@ -6,6 +6,7 @@
 pub(crate) mod ingest_api;
 mod parts;
 mod process;
+pub(crate) mod query_api;
 pub(crate) mod standalone;
 pub(crate) mod worker;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use ::ingest_api as front_end;
 use anyhow::Context as _;
+use service::http::Router;
 use store::Pool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +30,8 @@ pub(crate) struct FrontEnd {
     config: front_end::Config,
     listener: TcpListener,
     sink: Arc<dyn Sink>,
+    /// Further routes of the same port: the read side, in standalone.
+    more: Router,
 }
 
 /// A worker and what it needs.
@@ -85,9 +89,11 @@ impl Deployment {
             config,
             listener,
             sink,
+            more,
         }) = self.front_end
         {
-            front_end::run(context.clone(), config, listener, sink, self.pool.clone()).await;
+            let pool = self.pool.clone();
+            front_end::run(context.clone(), config, listener, sink, pool, more).await;
             worker_stop.cancel();
         }
         let worked = match working {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use ingest_api::Confirms;
 use service::health::Component;
+use service::http::Router;
 use store::Pool;
 use tokio_util::sync::CancellationToken;
 use transport::amqp::AmqpSource;
@@ -19,7 +20,7 @@ use super::parts::{
     FRONT_END_CONNECTIONS, OpenSpool, Queue, WORKER_STATEMENT_TIMEOUT, broker, database,
 };
 use super::process::{Process, bind};
-use super::{Deployment, FrontEnd, Worker};
+use super::{Deployment, FrontEnd, Worker, query_api};
 use crate::config::Standalone;
 use crate::embedded::Embedded;
 use crate::migrate;
@@ -67,8 +68,12 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
 
     let mut worker_config = writer.config(*grace);
     let mut has_tables = true;
-    let (pool, embedded) = match server {
+    let (pool, reads, embedded) = match server {
         Some(database) => {
+            let reads = database
+                .clone()
+                .named(NAME, query_api::STATEMENT_TIMEOUT)
+                .pool(query_api::CONNECTIONS)?;
             let pool = database.pool(FRONT_END_CONNECTIONS + writer.connections())?;
             // A server that is unavailable is waited for while the front end runs.
             if let Err(reason) = migrate::apply_with(&pool).await {
@@ -79,13 +84,20 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
                     .component(Component::Database)
                     .unready(reason);
             }
-            (pool, None)
+            (pool, Some(reads), None)
         }
         None => {
             let (embedded, pool) = open_embedded(&arguments).await?;
             // The embedded database has one connection.
             worker_config.writers = 1;
-            (pool, Some(embedded))
+            (pool, None, Some(embedded))
+        }
+    };
+    let more = match query_api::check_access(&front_end.listen, arguments.insecure_no_auth).await {
+        Ok(()) => ::query_api::routes(reads.unwrap_or_else(|| pool.clone())),
+        Err(error) => {
+            tracing::warn!("queries are not served: {error}");
+            Router::new()
         }
     };
     // Last, because the tasks of the queue have to be closed in order once they run.
@@ -108,6 +120,7 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
             config: front_end.config(arguments.unknown_devices, *grace, Confirms::Enqueued),
             listener,
             sink,
+            more,
         }),
         worker: Some(Worker {
             config: worker_config,

@@ -7,13 +7,14 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which crates of the workspace a crate may depend on, besides in tests and benchmarks.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("schema", &[]),
     ("service", &["schema"]),
     ("transport", &["schema", "service"]),
     ("store", &["schema", "service"]),
     ("ingest-api", &["schema", "service", "transport", "store"]),
     ("worker", &["schema", "service", "transport", "store"]),
+    ("query-api", &["schema", "service", "store"]),
     ("testbed", &["schema"]),
     ("loadtest", &["schema", "testbed"]),
     (
@@ -25,6 +26,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
             "store",
             "ingest-api",
             "worker",
+            "query-api",
             "loadtest",
         ],
     ),
@@ -41,7 +43,7 @@ const RESERVED: [(&str, &[&str]); 6] = [
     ("deadpool-postgres", &["store", "gridwatch"]),
     ("refinery", &["store"]),
     ("pglite-oxide", &["gridwatch"]),
-    ("axum", &["service", "ingest-api"]),
+    ("axum", &["service", "ingest-api", "query-api"]),
 ];
 
 /// Crates that do I/O, which `schema` must not depend on.

@@ -10,6 +10,7 @@ mod http_requests;
 mod load_test;
 mod negative_controls;
 mod readme;
+mod reads;
 mod registry;
 mod server_faults;
 mod settings;

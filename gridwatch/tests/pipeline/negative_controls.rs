@@ -99,6 +99,7 @@ async fn a_front_end_that_ignores_confirms_is_detected() {
         listener,
         sink,
         pool,
+        axum::Router::new(),
     ));
     until_async(
         "the front end reaches broker and database",
