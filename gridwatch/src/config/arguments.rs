@@ -18,10 +18,11 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// The end of the help.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done
-  1  failed while running: a server is unavailable, a disk failed, or another fatal error
-  2  a flag, a setting or a file is wrong
-  3  replay has finished, and some readings were rejected";
+  0    done
+  1    failed while running: a server is unavailable, a disk failed, or another fatal error
+  2    a flag, a setting or a file is wrong
+  3    replay has finished, and some readings were rejected
+  130  a second signal ended the process at once";
 
 /// Gridwatch: readings from devices over HTTP into PostgreSQL, exactly once, every stage timed.
 ///

@@ -1,4 +1,5 @@
-//! Standard output and standard error. A reader that closes its end, as `head` does, is not an error.
+//! Standard output and standard error. A reader that closes its end, as `head` does, is not an
+//! error.
 
 use std::io::{ErrorKind, Write as _};
 

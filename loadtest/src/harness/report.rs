@@ -1,8 +1,8 @@
 //! The report: the results of a run as JSON, with a published schema.
 //!
 //! In: the results of [`crate::harness::run`]. Out: `report.json` and the files beside it. A report
-//! of version 2 can be read, too; reading one of another version is an error. Units are in the names: milliseconds `_ms`, seconds
-//! `_seconds`, readings per second `_per_second`.
+//! of version 2 can be read, too; reading one of another version is an error. Units are in the
+//! names: milliseconds `_ms`, seconds `_seconds`, readings per second `_per_second`.
 
 use std::path::Path;
 
