@@ -11,6 +11,7 @@ mod lists;
 mod parameters;
 mod readings;
 mod resolution;
+mod resources;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -35,8 +36,9 @@ pub struct Config {
 }
 
 /// What the read side serves, for a request to another path.
-const PATHS: &str = "this port serves /v1/readings, /v1/daily, /v1/latest, /v1/devices, \
-                     /v1/latency, /v1/conflicts and /v1/dead-letters";
+const PATHS: &str = "this port serves /v1/readings, /v1/daily, /v1/latest, /v1/latency, \
+                     /v1/conflicts, /v1/dead-letters, /v1/devices, /v1/components, /v1/kinds, \
+                     /v1/types, /v1/customers and /v1/changes";
 
 /// The routes, without a fallback, so that they can be part of another port.
 ///
@@ -46,18 +48,19 @@ pub fn routes(pool: Pool) -> Router {
         .route("/v1/readings", get(readings::get))
         .route("/v1/daily", get(readings::get_daily))
         .route("/v1/latest", get(lists::latest))
-        .route("/v1/devices", get(lists::devices))
-        .route("/v1/devices/{device}", get(lists::device))
         .route("/v1/latency", get(lists::latency))
         .route("/v1/conflicts", get(lists::conflicts))
         .route("/v1/dead-letters", get(lists::dead_letters))
-        .with_state(Arc::new(pool))
+        .with_state(Arc::new(pool.clone()))
+        .merge(resources::routes(pool))
 }
 
 /// Serves until the stop signal, and then until the requests in flight are done or the grace period
 /// is over. The caller closes the pool afterwards.
 pub async fn run(context: Context, config: Config, listener: TcpListener, pool: Pool) {
-    let not_allowed = || async { ApiError::MethodNotAllowed("this port only responds to GET") };
+    let not_allowed = || async {
+        ApiError::MethodNotAllowed("this path does not support the method; see the header allow")
+    };
     let router = routes(pool)
         .method_not_allowed_fallback(not_allowed)
         .fallback(|| async { ApiError::NotFound(PATHS) });
