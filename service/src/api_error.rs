@@ -165,8 +165,13 @@ pub enum ApiError {
     },
     /// The resource has this version, and `If-Match` has another one.
     VersionMismatch(i64),
-    /// Other resources depend on one that is to be deleted. Holds the number of each.
-    HasDependents(Value),
+    /// Other resources depend on one that is to be deleted.
+    HasDependents {
+        /// The number of each.
+        dependents: Value,
+        /// Whether they can be deleted with it.
+        can_cascade: bool,
+    },
     /// The `Idempotency-Key` was used for another request.
     IdempotencyKeyReused,
 }
@@ -185,7 +190,7 @@ impl ApiError {
             | Self::UnknownDevice(_)
             | Self::UnknownSeries { .. }
             | Self::UnknownResource { .. } => StatusCode::NOT_FOUND,
-            Self::AlreadyExists { .. } | Self::HasDependents(_) => StatusCode::CONFLICT,
+            Self::AlreadyExists { .. } | Self::HasDependents { .. } => StatusCode::CONFLICT,
             Self::VersionMismatch(_) => StatusCode::PRECONDITION_FAILED,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -244,7 +249,7 @@ impl ApiError {
             Self::UnknownResource { .. } => "unknown_resource",
             Self::AlreadyExists { .. } => "already_exists",
             Self::VersionMismatch(_) => "version_mismatch",
-            Self::HasDependents(_) => "has_dependents",
+            Self::HasDependents { .. } => "has_dependents",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
         }
     }
@@ -321,9 +326,12 @@ impl ApiError {
                 "someone else changed it: the version is now \"{version}\"; \
                  read it again and repeat the change"
             ),
-            Self::HasDependents(_) => {
-                "it is in use, see 'dependents'; to delete those too, add ?cascade=true".into()
-            }
+            Self::HasDependents {
+                can_cascade: true, ..
+            } => "it is in use, see 'dependents'; to delete those too, add ?cascade=true".into(),
+            Self::HasDependents {
+                can_cascade: false, ..
+            } => "it is in use, see 'dependents'; delete or change those first".into(),
             Self::IdempotencyKeyReused => {
                 "this Idempotency-Key was used for another request; use a new key".into()
             }
@@ -350,7 +358,7 @@ impl ApiError {
                 members["error_count"] = errors.len().into();
                 members
             }
-            Self::HasDependents(counts) => json!({ "dependents": counts }),
+            Self::HasDependents { dependents, .. } => json!({ "dependents": dependents }),
             _ => Value::Null,
         };
         match members {
@@ -601,10 +609,22 @@ mod tests {
                 "now \"7\"",
             ),
             (
-                ApiError::HasDependents(json!({ "series": 1 })),
+                ApiError::HasDependents {
+                    dependents: json!({ "series": 1 }),
+                    can_cascade: true,
+                },
                 409,
                 "has_dependents",
                 "cascade=true",
+            ),
+            (
+                ApiError::HasDependents {
+                    dependents: json!({ "devices": 1 }),
+                    can_cascade: false,
+                },
+                409,
+                "has_dependents",
+                "change those first",
             ),
             (
                 ApiError::IdempotencyKeyReused,
@@ -650,7 +670,7 @@ mod tests {
             ApiError::UnknownResource { .. } => 28,
             ApiError::AlreadyExists { .. } => 29,
             ApiError::VersionMismatch(_) => 30,
-            ApiError::HasDependents(_) => 31,
+            ApiError::HasDependents { .. } => 31,
             ApiError::IdempotencyKeyReused => 32,
         }
     }

@@ -25,7 +25,13 @@ pub(crate) fn write_error(
         },
         WriteError::Invalid(errors) => ApiError::InvalidBody(errors),
         WriteError::VersionMismatch(version) => ApiError::VersionMismatch(version),
-        WriteError::HasDependents(counts) => ApiError::HasDependents(counts),
+        WriteError::HasDependents {
+            dependents,
+            can_cascade,
+        } => ApiError::HasDependents {
+            dependents,
+            can_cascade,
+        },
         WriteError::KeyReused => ApiError::IdempotencyKeyReused,
     }
 }

@@ -236,7 +236,7 @@ fn text(parameters: &mut Parameters<'_>, name: &'static str) -> Result<Option<St
     })
 }
 
-fn boolean(name: &str, text: &str) -> Result<bool, String> {
+pub(super) fn boolean(name: &str, text: &str) -> Result<bool, String> {
     text.parse()
         .map_err(|_| format!("{name}: '{text}' is not true or false"))
 }

@@ -1,11 +1,12 @@
 //! The model over HTTP: components, kinds, devices, series, targets, types and customers.
 //!
 //! In: documents. Out: documents with their version as `ETag`, lists in pages, and what changed.
-//! `POST` creates, `PUT` replaces, `PATCH` merges (RFC 7396). A write is one transaction, so that a
+//! `POST` creates, `PUT` replaces, `PATCH` merges (RFC 7396), `DELETE` deletes. A write is one transaction, so that a
 //! request that fails changes nothing. Until keys exist, `X-Actor` says who changes something.
 
 mod changes;
 mod definition;
+mod delete;
 mod error;
 mod fields;
 mod kinds;
@@ -61,6 +62,7 @@ pub(crate) fn routes(pool: Pool) -> Router {
             item(&TARGET),
         )
         .route("/v1/changes", get(changes::list))
+        .route("/v1/jobs/{id}", get(delete::job))
         .with_state(Arc::new(model))
 }
 
@@ -122,6 +124,14 @@ fn item(definition: &'static Definition) -> MethodRouter<Shared> {
               headers: HeaderMap,
               body: Body| async move {
             write::patch(&model, definition, path, &headers, body).await
+        },
+    )
+    .delete(
+        move |State(model): State<Shared>,
+              Path(path): Path<Vec<String>>,
+              RawQuery(query): RawQuery,
+              headers: HeaderMap| async move {
+            delete::delete(&model, definition, path, query.as_deref(), &headers).await
         },
     )
 }

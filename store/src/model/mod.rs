@@ -8,12 +8,15 @@
 
 pub mod changes;
 mod component;
+mod delete;
 pub mod health;
 mod idempotency;
+pub mod jobs;
 pub mod list;
 pub mod resource;
 mod write;
 
+pub use delete::{Deletion, delete};
 pub use idempotency::IdempotencyKey;
 pub use resource::Resource;
 pub use write::{change, create, get};
@@ -55,9 +58,14 @@ pub enum WriteError {
     /// The row has this version, which the client did not ask for.
     #[error("the row has version {0}")]
     VersionMismatch(i64),
-    /// Other rows depend on it. Holds the number of each.
-    #[error("other rows depend on it: {0}")]
-    HasDependents(Value),
+    /// Other rows depend on it.
+    #[error("other rows depend on it: {dependents}")]
+    HasDependents {
+        /// The number of rows of each table.
+        dependents: Value,
+        /// Whether they can be deleted too.
+        can_cascade: bool,
+    },
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,

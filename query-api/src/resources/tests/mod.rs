@@ -1,6 +1,7 @@
 //! The model over HTTP, on a real database.
 
 mod crud;
+mod deletion;
 mod lists;
 
 use axum::Router;
