@@ -4,6 +4,7 @@
 //! `POST` creates, `PUT` replaces, `PATCH` merges (RFC 7396), `DELETE` deletes. A write is one transaction, so that a
 //! request that fails changes nothing. Until keys exist, `X-Actor` says who changes something.
 
+mod bulk;
 mod changes;
 mod definition;
 mod delete;
@@ -21,12 +22,13 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Uri};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use service::ApiError;
 use store::Pool;
 use store::model::{self, Resource, health};
+use tokio::sync::Semaphore;
 
 use crate::error::api_error;
 use crate::parameters::Parameters;
@@ -36,6 +38,7 @@ use definition::{COMPONENT, CUSTOMER, DEVICE, Definition, KIND, SERIES, TARGET, 
 pub(crate) struct Model {
     pool: Pool,
     validators: kinds::Validators,
+    bulk: Semaphore,
 }
 
 type Shared = Arc<Model>;
@@ -45,6 +48,7 @@ pub(crate) fn routes(pool: Pool) -> Router {
     let model = Model {
         pool,
         validators: kinds::Validators::default(),
+        bulk: Semaphore::new(1),
     };
     let mut router = Router::new();
     for definition in [&KIND, &COMPONENT, &DEVICE, &TYPE, &CUSTOMER] {
@@ -61,6 +65,7 @@ pub(crate) fn routes(pool: Pool) -> Router {
             &format!("{series}/{{metric}}/targets/{{starts_at}}"),
             item(&TARGET),
         )
+        .route("/v1/devices:bulk", post(bulk::create))
         .route("/v1/changes", get(changes::list))
         .route("/v1/jobs/{id}", get(delete::job))
         .with_state(Arc::new(model))

@@ -6,6 +6,7 @@
 //! fields; this module decides what depends on other rows: whether a component may have a parent,
 //! whether a reference exists, whether a version is the current one.
 
+pub mod bulk;
 pub mod changes;
 mod component;
 mod delete;

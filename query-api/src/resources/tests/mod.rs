@@ -1,5 +1,6 @@
 //! The model over HTTP, on a real database.
 
+mod bulk;
 mod crud;
 mod deletion;
 mod lists;
