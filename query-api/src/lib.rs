@@ -11,6 +11,7 @@ mod lists;
 mod parameters;
 mod readings;
 mod resolution;
+mod resources;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -35,8 +36,9 @@ pub struct Config {
 }
 
 /// What the read side serves, for a request to another path.
-const PATHS: &str = "this port serves /v1/readings, /v1/daily, /v1/latest, /v1/devices, \
-                     /v1/latency, /v1/conflicts and /v1/dead-letters";
+const PATHS: &str = "this port serves /v1/readings, /v1/daily, /v1/latest, /v1/latency, \
+                     /v1/conflicts, /v1/dead-letters, /v1/devices, /v1/components, /v1/kinds, \
+                     /v1/types, /v1/customers, /v1/changes and /v1/jobs";
 
 /// The routes, without a fallback, so that they can be part of another port.
 ///
@@ -46,19 +48,43 @@ pub fn routes(pool: Pool) -> Router {
         .route("/v1/readings", get(readings::get))
         .route("/v1/daily", get(readings::get_daily))
         .route("/v1/latest", get(lists::latest))
-        .route("/v1/devices", get(lists::devices))
-        .route("/v1/devices/{device}", get(lists::device))
         .route("/v1/latency", get(lists::latency))
         .route("/v1/conflicts", get(lists::conflicts))
         .route("/v1/dead-letters", get(lists::dead_letters))
-        .with_state(Arc::new(pool))
+        .with_state(Arc::new(pool.clone()))
+        .merge(resources::routes(pool))
+}
+
+/// How long to wait before looking for a job again.
+const JOB_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between two slices of a job, in which others get a connection.
+const SLICE_PAUSE: Duration = Duration::from_millis(5);
+
+/// Works on jobs until the stop signal. A process that serves [`routes`] runs this too.
+pub async fn run_jobs(context: Context, pool: Pool) {
+    while !context.stop.is_cancelled() {
+        let pause = match store::model::jobs::run_slice(&pool).await {
+            Ok(true) => SLICE_PAUSE,
+            Ok(false) => JOB_INTERVAL,
+            Err(error) => {
+                tracing::warn!(%error, "a job cannot continue");
+                JOB_INTERVAL
+            }
+        };
+        context
+            .stop
+            .run_until_cancelled(tokio::time::sleep(pause))
+            .await;
+    }
 }
 
 /// Serves until the stop signal, and then until the requests in flight are done or the grace period
 /// is over. The caller closes the pool afterwards.
 pub async fn run(context: Context, config: Config, listener: TcpListener, pool: Pool) {
-    let not_allowed = || async { ApiError::MethodNotAllowed("this port only responds to GET") };
-    let router = routes(pool)
+    let not_allowed = || async {
+        ApiError::MethodNotAllowed("this path does not support the method; see the header allow")
+    };
+    let router = routes(pool.clone())
         .method_not_allowed_fallback(not_allowed)
         .fallback(|| async { ApiError::NotFound(PATHS) });
     if let Ok(address) = listener.local_addr() {
@@ -75,6 +101,7 @@ pub async fn run(context: Context, config: Config, listener: TcpListener, pool: 
     };
     tokio::join!(
         service::http::serve(server, listener, router, context.stop.clone()),
+        run_jobs(context.clone(), pool),
         drain
     );
 }

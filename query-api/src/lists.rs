@@ -1,4 +1,4 @@
-//! Lists: devices, latest points, conflicts and dead letters, and the latency of the stages.
+//! Lists: latest points, conflicts and dead letters, and the latency of the stages.
 //!
 //! Every list is paged: `{"…": […], "next": …}`, where `next` is the value of the parameter `next`
 //! for the page behind it, and null at the end.
@@ -6,11 +6,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use serde_json::{Value, json};
 use service::ApiError;
 use store::Pool;
-use store::reads::devices::{self, Device};
 use store::reads::incidents::{self, Incident};
 use store::reads::latest::{self, PAGE};
 use store::reads::{ReadError, latency};
@@ -33,39 +32,6 @@ fn failed(error: ReadError) -> ApiError {
 fn limit(parameters: &mut Parameters<'_>) -> Result<usize, ApiError> {
     let limit = parameters.count("limit", MAX_LIMIT)?;
     Ok(limit.unwrap_or(DEFAULT_LIMIT))
-}
-
-/// `GET /v1/devices`.
-pub(crate) async fn devices(State(pool): State<Arc<Pool>>, RawQuery(query): RawQuery) -> Reply {
-    let mut parameters = Parameters::new(query.as_deref());
-    let limit = limit(&mut parameters)?;
-    let after = parameters.one("next")?.unwrap_or_default();
-    parameters.finish()?;
-    let page = devices::page(&pool, &after, limit).await.map_err(failed)?;
-    let next = (page.len() == limit).then(|| page.last().map(|device| device.name.clone()));
-    let devices: Vec<Value> = page.iter().map(device_json).collect();
-    Ok(Json(json!({ "devices": devices, "next": next.flatten() })))
-}
-
-/// `GET /v1/devices/{device}`.
-pub(crate) async fn device(
-    State(pool): State<Arc<Pool>>,
-    Path(name): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Reply {
-    Parameters::new(query.as_deref()).finish()?;
-    match devices::get(&pool, &name).await.map_err(failed)? {
-        Some(device) => Ok(Json(device_json(&device))),
-        None => Err(ApiError::UnknownDevice(name)),
-    }
-}
-
-fn device_json(device: &Device) -> Value {
-    let series = device.series.iter();
-    let series: Vec<Value> = series
-        .map(|(metric, unit)| json!({ "metric": metric, "unit": unit }))
-        .collect();
-    json!({ "device": device.name, "active": device.active, "series": series })
 }
 
 /// `GET /v1/latest`: the latest point of each series that has one.

@@ -17,7 +17,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub struct ErrorCode(pub &'static str);
 
 /// Every [`ApiError::code`], so that its counter exists before the first error.
-pub const CODES: [&str; 29] = [
+pub const CODES: [&str; 36] = [
     "not_found",
     "method_not_allowed",
     "bad_query",
@@ -47,7 +47,25 @@ pub const CODES: [&str; 29] = [
     "uri_too_long",
     "head_too_large",
     "head_timeout",
+    "bad_header",
+    "invalid_body",
+    "unknown_resource",
+    "already_exists",
+    "version_mismatch",
+    "has_dependents",
+    "idempotency_key_reused",
 ];
+
+/// A field of a body that is not valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// Line of the body, from 1, when the body is a list.
+    pub line: Option<usize>,
+    /// JSON Pointer (RFC 6901) to the field.
+    pub pointer: String,
+    /// What is expected, for people.
+    pub reason: String,
+}
 
 /// An error as the client sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,6 +161,35 @@ pub enum ApiError {
     HeadTooLarge,
     /// The request line and the headers did not arrive within this many seconds.
     HeadTimeout(u64),
+    /// A header has a bad value. Holds the sentence for the client.
+    BadHeader(String),
+    /// Fields of the body are not valid. Holds at least one.
+    InvalidBody(Vec<FieldError>),
+    /// There is no such component, kind, type, customer, target or job.
+    UnknownResource {
+        /// What was looked for.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// The resource exists already.
+    AlreadyExists {
+        /// What was to be created.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// The resource has this version, and `If-Match` has another one.
+    VersionMismatch(i64),
+    /// Other resources depend on one that is to be deleted.
+    HasDependents {
+        /// The number of each.
+        dependents: Value,
+        /// Whether they can be deleted with it.
+        can_cascade: bool,
+    },
+    /// The `Idempotency-Key` was used for another request.
+    IdempotencyKeyReused,
 }
 
 impl ApiError {
@@ -155,10 +202,14 @@ impl ApiError {
             | Self::NotUtf8(_)
             | Self::WideText
             | Self::MalformedJson(_)
-            | Self::BadRequestHead(_) => StatusCode::BAD_REQUEST,
-            Self::NotFound(_) | Self::UnknownDevice(_) | Self::UnknownSeries { .. } => {
-                StatusCode::NOT_FOUND
-            }
+            | Self::BadRequestHead(_)
+            | Self::BadHeader(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_)
+            | Self::UnknownDevice(_)
+            | Self::UnknownSeries { .. }
+            | Self::UnknownResource { .. } => StatusCode::NOT_FOUND,
+            Self::AlreadyExists { .. } | Self::HasDependents { .. } => StatusCode::CONFLICT,
+            Self::VersionMismatch(_) => StatusCode::PRECONDITION_FAILED,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout(_) | Self::HeadTimeout(_) => StatusCode::REQUEST_TIMEOUT,
@@ -170,7 +221,10 @@ impl ApiError {
             Self::UnsupportedMediaType(_) | Self::UnsupportedEncoding(_) => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
-            Self::NoReadings | Self::NoReadingAccepted { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoReadings
+            | Self::NoReadingAccepted { .. }
+            | Self::InvalidBody(_)
+            | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooManyBodies
             | Self::TooManyPending
@@ -214,6 +268,13 @@ impl ApiError {
             Self::UriTooLong => "uri_too_long",
             Self::HeadTooLarge => "head_too_large",
             Self::HeadTimeout(_) => "head_timeout",
+            Self::BadHeader(_) => "bad_header",
+            Self::InvalidBody(_) => "invalid_body",
+            Self::UnknownResource { .. } => "unknown_resource",
+            Self::AlreadyExists { .. } => "already_exists",
+            Self::VersionMismatch(_) => "version_mismatch",
+            Self::HasDependents { .. } => "has_dependents",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
         }
     }
 
@@ -297,6 +358,25 @@ impl ApiError {
             Self::HeadTimeout(seconds) => {
                 format!("the request line and the headers did not arrive within {seconds} s")
             }
+            Self::BadHeader(reason) => reason.clone(),
+            Self::InvalidBody(errors) => invalid_body(errors),
+            Self::UnknownResource { what, id } => format!("there is no {what} '{id}'"),
+            Self::AlreadyExists { what, id } => {
+                format!("{what} '{id}' exists already; change it with PATCH or PUT")
+            }
+            Self::VersionMismatch(version) => format!(
+                "someone else changed it: the version is now \"{version}\"; \
+                 read it again and repeat the change"
+            ),
+            Self::HasDependents {
+                can_cascade: true, ..
+            } => "it is in use, see 'dependents'; to delete those too, add ?cascade=true".into(),
+            Self::HasDependents {
+                can_cascade: false, ..
+            } => "it is in use, see 'dependents'; delete or change those first".into(),
+            Self::IdempotencyKeyReused => {
+                "this Idempotency-Key was used for another request; use a new key".into()
+            }
         }
     }
 
@@ -322,6 +402,14 @@ impl ApiError {
             } => json!({
                 "accepted": accepted, "rejected": rejected, "unavailable": unavailable
             }),
+            Self::InvalidBody(errors) => {
+                let listed: Vec<Value> = errors.iter().take(MAX_LISTED).map(field_json).collect();
+                let mut members = errors.first().map_or(json!({}), field_json);
+                members["errors"] = listed.into();
+                members["error_count"] = errors.len().into();
+                members
+            }
+            Self::HasDependents { dependents, .. } => json!({ "dependents": dependents }),
             _ => Value::Null,
         };
         match members {
@@ -329,6 +417,32 @@ impl ApiError {
             _ => Map::new(),
         }
     }
+}
+
+/// Upper bound on the field errors that a response lists.
+const MAX_LISTED: usize = 100;
+
+fn field_json(error: &FieldError) -> Value {
+    let mut json = json!({ "pointer": error.pointer, "reason": error.reason });
+    if let Some(line) = error.line {
+        json["line"] = line.into();
+    }
+    json
+}
+
+fn invalid_body(errors: &[FieldError]) -> String {
+    let Some(first) = errors.first() else {
+        return "the body is not valid".into();
+    };
+    let line = first.line.map(|line| format!("line {line}: "));
+    let line = line.unwrap_or_default();
+    let name = first.pointer.trim_start_matches('/');
+    let name = if name.is_empty() { "the body" } else { name };
+    let others = match errors.len() {
+        1 => String::new(),
+        count => format!("; {} more, see 'errors'", count - 1),
+    };
+    format!("{line}{name}: {}{others}", first.reason)
 }
 
 impl IntoResponse for ApiError {
@@ -526,6 +640,65 @@ mod tests {
                 "head_timeout",
                 "within 75 s",
             ),
+            (ApiError::BadHeader(text()), 400, "bad_header", "cause"),
+            (
+                ApiError::InvalidBody(vec![FieldError {
+                    line: Some(3),
+                    pointer: "/name".into(),
+                    reason: text(),
+                }]),
+                422,
+                "invalid_body",
+                "line 3: name: cause",
+            ),
+            (
+                ApiError::UnknownResource {
+                    what: "kind",
+                    id: "x".into(),
+                },
+                404,
+                "unknown_resource",
+                "no kind 'x'",
+            ),
+            (
+                ApiError::AlreadyExists {
+                    what: "kind",
+                    id: "x".into(),
+                },
+                409,
+                "already_exists",
+                "kind 'x' exists",
+            ),
+            (
+                ApiError::VersionMismatch(7),
+                412,
+                "version_mismatch",
+                "now \"7\"",
+            ),
+            (
+                ApiError::HasDependents {
+                    dependents: json!({ "series": 1 }),
+                    can_cascade: true,
+                },
+                409,
+                "has_dependents",
+                "cascade=true",
+            ),
+            (
+                ApiError::HasDependents {
+                    dependents: json!({ "devices": 1 }),
+                    can_cascade: false,
+                },
+                409,
+                "has_dependents",
+                "change those first",
+            ),
+            (
+                ApiError::IdempotencyKeyReused,
+                422,
+                "idempotency_key_reused",
+                "use a new key",
+            ),
         ]
     }
 
@@ -564,9 +737,16 @@ mod tests {
             ApiError::NotAcceptable(_) => 28,
             ApiError::DatabaseUnavailable => 29,
             ApiError::QueryTimeout => 30,
+            ApiError::BadHeader(_) => 31,
+            ApiError::InvalidBody(_) => 32,
+            ApiError::UnknownResource { .. } => 33,
+            ApiError::AlreadyExists { .. } => 34,
+            ApiError::VersionMismatch(_) => 35,
+            ApiError::HasDependents { .. } => 36,
+            ApiError::IdempotencyKeyReused => 37,
         }
     }
-    const VARIANTS: usize = 31;
+    const VARIANTS: usize = 38;
 
     #[tokio::test]
     async fn every_error_has_its_status_its_code_and_a_sentence_that_helps() {

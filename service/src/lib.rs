@@ -21,6 +21,6 @@ pub mod poll;
 pub mod shutdown;
 pub mod telemetry;
 
-pub use api_error::ApiError;
+pub use api_error::{ApiError, FieldError};
 pub use context::Context;
 pub use error_chain::{error_chain, root_cause};

@@ -61,7 +61,7 @@ pub(crate) async fn copy_in(client: &Client, target: Target, rows: &[Row]) -> Re
     Ok(())
 }
 
-fn header(buffer: &mut BytesMut) {
+pub(crate) fn header(buffer: &mut BytesMut) {
     buffer.put_slice(SIGNATURE);
     buffer.put_i32(0); // Flags.
     buffer.put_i32(0); // Length of the header's extension.

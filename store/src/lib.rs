@@ -2,10 +2,10 @@
 //!
 //! [`Database`] knows the URL, TLS and timeouts, and hands out connections. [`migrations`] creates
 //! the tables, whose SQL files are in `schema/migrations`. [`registry`] reads and registers devices
-//! and series. [`partitions`] creates the partitions of the reading table. [`transaction`] stores
-//! batches: it inserts them into the [`ledger`], copies their [`rows`] into the table (`copy`),
-//! and resolves keys that exist already (`staging`). [`error`] tells transient failures from
-//! fatal ones.
+//! and series. [`model`] reads and writes components, devices and what belongs to them.
+//! [`partitions`] creates the partitions of the reading table. [`transaction`] stores batches: it
+//! inserts them into the [`ledger`], copies their [`rows`] into the table (`copy`), and resolves
+//! keys that exist already (`staging`). [`error`] tells transient failures from fatal ones.
 //!
 //! Nothing in this crate retries. Callers retry by the class of an error.
 
@@ -14,6 +14,7 @@ mod database;
 pub mod error;
 pub mod ledger;
 pub mod migrations;
+pub mod model;
 pub mod partitions;
 pub mod probe;
 pub mod reads;

@@ -86,6 +86,7 @@ const LIST: &str = "
            coalesce(string_agg(metric || coalesce(' [' || unit || ']', ''), ', ' ORDER BY metric),
                     '-')
     FROM device LEFT JOIN series ON device_id = device.id
+    WHERE deleted_at IS NULL
     GROUP BY device.id ORDER BY external_id";
 
 /// Registers series and their devices. Returns the devices with all of their series.

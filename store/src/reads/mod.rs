@@ -5,7 +5,6 @@
 //! a single connection, so that a long query would hold up the worker; a client that disconnects
 //! costs at most the slice that is running.
 
-pub mod devices;
 pub mod incidents;
 pub mod latency;
 pub mod latest;

@@ -26,7 +26,7 @@ const FIND: &str = "
 
 const UNKNOWN: &str = "
     SELECT name FROM unnest($1::text[]) AS wanted (name)
-    WHERE NOT EXISTS (SELECT FROM device WHERE external_id = name)";
+    WHERE NOT EXISTS (SELECT FROM device WHERE external_id = wanted.name)";
 
 /// The series of these devices, in the order of the devices and then of metrics; those of one
 /// metric only, if it is given.

@@ -1,0 +1,167 @@
+//! Many devices at once.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::{Api, Reply, column};
+
+const LINE: &str = "POST /v1/devices:bulk";
+
+async fn post(api: &Api, content_type: &str, body: impl Into<String>) -> Reply {
+    let headers = [("content-type", content_type)];
+    api.send(LINE, &headers, Value::String(body.into())).await
+}
+
+#[tokio::test]
+async fn the_same_devices_are_created_from_json_ndjson_and_csv() {
+    let mut found = Vec::new();
+    for format in ["application/json", "application/x-ndjson", "text/csv"] {
+        let api = Api::new().await;
+        let station = api.component("station", "S", None).await;
+        let first = json!({
+            "device": "m1", "component": station, "specs": { "a": 1 }, "active": false,
+            "latitude": 1.5, "longitude": 2, "activation_date": "2026-01-01",
+            "expected_interval": 60,
+            "series": [{ "metric": "p", "unit": "W" }, { "metric": "q" }]
+        });
+        let second = json!({ "device": "m,2", "name": "meter \"2\"" });
+        let body = match format {
+            "application/json" => json!([first, second]).to_string(),
+            "text/csv" => format!(
+                "device,component,specs,active,latitude,longitude,activation_date,\
+                 expected_interval,series,name\n\
+                 m1,{station},\"{{\"\"a\"\": 1}}\",false,1.5,2,2026-01-01,60,p:W; q,\n\
+                 \"m,2\",,,,,,,,,\"meter \"\"2\"\"\"\n"
+            ),
+            _ => format!("{first}\n\n{second}\n"),
+        };
+        let reply = post(&api, format, body).await;
+        assert_eq!(reply.status, 201, "{format}: {}", reply.body);
+        let created = json!({ "created": { "devices": 2, "series": 2 } });
+        assert_eq!(reply.body, created, "{format}");
+        let mut devices = Vec::new();
+        for name in ["m1", "m%2C2"] {
+            let mut device = api.get(&format!("/v1/devices/{name}")).await;
+            assert_eq!(device["version"], 1);
+            if name == "m1" {
+                assert_eq!(device["component"], json!(station));
+            }
+            for computed in ["created_at", "updated_at", "component"] {
+                device[computed] = Value::Null;
+            }
+            devices.push(device);
+        }
+        let within = api
+            .get(&format!("/v1/devices?within={station}&at=2001-01-01"))
+            .await;
+        assert_eq!(column(&within["devices"], "device"), ["m1"], "{format}");
+        let changes = api.get("/v1/changes?entity=device").await;
+        assert_eq!(
+            column(&changes["changes"], "entity_id"),
+            ["m1", "m,2"],
+            "{format}"
+        );
+        found.push(devices);
+    }
+    assert_eq!(found[0], found[1]);
+    assert_eq!(found[0], found[2]);
+    assert_eq!(found[0][0]["series"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn one_bad_line_leaves_nothing_behind_and_every_bad_line_is_reported() {
+    let api = Api::new().await;
+    api.ok("POST /v1/devices", json!({ "device": "old" })).await;
+    let id = "0198c7a4-5b0e-7c3a-9d6e-3f2a1b4c5d6e";
+    let good = "{\"device\": \"new\"}\n";
+    for (body, expected) in [
+        (
+            format!("{good}{{\n{{\"device\": \"a\", \"x\": 1}}\n[]\n"),
+            vec![(2, ""), (3, "/x"), (4, "")],
+        ),
+        (
+            format!(
+                "{good}{{\"device\": \"old\"}}\n{{\"device\": \"new\"}}\n\
+                 {{\"device\": \"b\", \"component\": \"{id}\"}}\n\
+                 {{\"device\": \"c\", \"type\": \"{id}\"}}\n"
+            ),
+            vec![
+                (2, "/device"),
+                (3, "/device"),
+                (4, "/component"),
+                (5, "/type"),
+            ],
+        ),
+        (
+            format!(
+                "{good}{}\n",
+                json!({ "device": "d", "series": [{ "metric": "p" }, { "metric": "p" }, {}] })
+            ),
+            vec![(2, "/series/1/metric"), (2, "/series/2/metric")],
+        ),
+        ("\n".into(), vec![(0, "")]),
+    ] {
+        let reply = post(&api, "application/x-ndjson", body.clone()).await;
+        assert_eq!(reply.body["code"], "invalid_body", "{body}: {}", reply.body);
+        let errors = reply.body["errors"].as_array().unwrap();
+        let found: Vec<_> = errors
+            .iter()
+            .map(|error| {
+                let line = error["line"].as_u64().unwrap_or(0);
+                (line, error["pointer"].as_str().unwrap())
+            })
+            .collect();
+        assert_eq!(found, expected, "{body}: {}", reply.body);
+    }
+    let reply = post(
+        &api,
+        "application/json",
+        "[{\"device\": \"new\"}, {\"device\": \"old\"}]",
+    );
+    assert_eq!(reply.await.body["pointer"], "/1/device");
+    let reply = post(&api, "text/csv", "device,colour\nnew,red\n").await;
+    assert_eq!(
+        (&reply.body["line"], &reply.body["pointer"]),
+        (&json!(1), &json!("/colour"))
+    );
+    let reply = post(&api, "text/csv", "device,active\nnew,yes\nx\n").await;
+    assert_eq!(column(&reply.body["errors"], "pointer"), ["/active", ""]);
+    let reply = post(&api, "text/plain", "x").await;
+    assert_eq!(reply.status, 415);
+    let devices = api.get("/v1/devices").await;
+    assert_eq!(column(&devices["devices"], "device"), ["old"]);
+}
+
+#[tokio::test]
+async fn a_bulk_that_is_retried_with_its_key_returns_the_first_response() {
+    let api = Api::new().await;
+    let headers = [("idempotency-key", "k")];
+    let body = json!([{ "device": "m" }]);
+    for _ in 0..2 {
+        let reply = api.send(LINE, &headers, body.clone()).await;
+        assert_eq!(
+            (reply.status.as_u16(), &reply.body["created"]["devices"]),
+            (201, &json!(1))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_devices_are_one_request() {
+    let api = Api::new().await;
+    let mut body = String::from("device,name,expected_interval,series\n");
+    for n in 0..100_000 {
+        let _ = writeln!(body, "meter-{n},Meter {n},60,current:A;voltage:V");
+    }
+    let started = std::time::Instant::now();
+    let reply = post(&api, "text/csv", body).await;
+    println!(
+        "100,000 devices and 200,000 series: {:?}",
+        started.elapsed()
+    );
+    let created = json!({ "created": { "devices": 100_000, "series": 200_000 } });
+    assert_eq!(reply.body, created);
+    let devices = api.get("/v1/devices?total=true&limit=5000").await;
+    assert_eq!(devices["total"], 100_000);
+}

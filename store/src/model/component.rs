@@ -1,0 +1,131 @@
+//! The rules of the tree of components, which kinds define.
+//!
+//! A kind says which kinds of parents its components may have, and how many of them a parent may
+//! have. The row of the parent is locked while its children are counted, so that two requests
+//! cannot both create the last one. That a parent has at least `min` children cannot be required
+//! when it is created; [`missing_children`] reports it.
+
+use deadpool_postgres::{GenericClient, Transaction};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{WriteError, invalid, parse};
+use crate::reads::ReadError;
+
+/// Upper bound on the depth of the tree.
+const MAX_DEPTH: i64 = 32;
+
+/// The kind of a component, its depth, and whether it is below another one.
+const PARENT: &str = "
+    WITH RECURSIVE path (id, parent, depth) AS (
+        SELECT id, parent, 1 FROM component WHERE id = $1
+        UNION ALL
+        SELECT c.id, c.parent, depth + 1 FROM path JOIN component c ON c.id = path.parent
+        WHERE depth < 64)
+    SELECT (SELECT kind FROM component WHERE id = $1), max(depth)::bigint,
+           coalesce(bool_or(id = $2), false)
+    FROM path";
+
+const SIBLINGS: &str = "
+    SELECT count(*) FROM component WHERE parent = $1 AND kind = $2 AND id <> $3";
+
+const MISSING: &str = "
+    SELECT child.name, (rule ->> 'min')::bigint,
+           (SELECT count(*) FROM component c WHERE c.parent = $2 AND c.kind = child.name)
+    FROM kind child CROSS JOIN LATERAL jsonb_array_elements(child.parents) AS rule
+    WHERE rule ->> 'kind' = $1 AND (rule ->> 'min')::bigint > 0
+    ORDER BY child.name";
+
+fn uuid(value: &Value) -> Option<Uuid> {
+    value.as_str().and_then(|text| text.parse().ok())
+}
+
+/// Checks that the kind of a component allows its parent.
+pub(super) async fn check_parent(
+    transaction: &Transaction<'_>,
+    key: &[String],
+    before: Option<&Value>,
+    value: &Value,
+) -> Result<(), WriteError> {
+    if before.is_some_and(|before| before["parent"] == value["parent"]) {
+        return Ok(());
+    }
+    if before.is_some() {
+        // Two moves at the same time could make each component the parent of the other.
+        let lock = "SELECT pg_advisory_xact_lock(hashtext('gridwatch.tree'))";
+        transaction.execute(lock, &[]).await?;
+    }
+    let id = key.first().and_then(|id| id.parse::<Uuid>().ok());
+    let id = id.unwrap_or_default();
+    let kind = value["kind"].as_str().unwrap_or_default();
+    let sql = "SELECT parents::text FROM kind WHERE name = $1 FOR KEY SHARE";
+    let Some(row) = transaction.query_opt(sql, &[&kind]).await? else {
+        return Err(invalid("/kind", format!("no kind '{kind}' exists")));
+    };
+    let rules = parse(row.get(0))?;
+    let rules = rules.as_array().map_or(&[][..], Vec::as_slice);
+    let kinds = rules.iter().filter_map(|rule| rule["kind"].as_str());
+    let kinds = kinds.collect::<Vec<_>>().join(" or ");
+    let wrong = |reason: String| Err(invalid("/parent", reason));
+    let parent = match (uuid(&value["parent"]), rules.is_empty()) {
+        (None, true) => return Ok(()),
+        (None, false) => {
+            return wrong(format!(
+                "a component of kind {kind} needs a parent: a {kinds}"
+            ));
+        }
+        (Some(_), true) => {
+            return wrong(format!(
+                "a component of kind {kind} is a root: it has no parent"
+            ));
+        }
+        (Some(parent), false) => parent,
+    };
+    let lock = "SELECT FROM component WHERE id = $1 FOR NO KEY UPDATE";
+    if transaction.query_opt(lock, &[&parent]).await?.is_none() {
+        return wrong(format!("no component '{parent}' exists"));
+    }
+    let row = transaction.query_one(PARENT, &[&parent, &id]).await?;
+    let (parent_kind, depth, is_below): (String, i64, bool) = (row.get(0), row.get(1), row.get(2));
+    let Some(rule) = rules.iter().find(|rule| rule["kind"] == parent_kind) else {
+        return wrong(format!(
+            "the parent of a component of kind {kind} is a {kinds}, and '{parent}' is of kind \
+             {parent_kind}"
+        ));
+    };
+    if is_below {
+        return wrong(format!(
+            "'{parent}' is this component, or a component below it"
+        ));
+    }
+    if depth >= MAX_DEPTH {
+        return wrong(format!(
+            "'{parent}' is at depth {depth}, and the limit is {MAX_DEPTH}"
+        ));
+    }
+    let siblings = transaction
+        .query_one(SIBLINGS, &[&parent, &kind, &id])
+        .await?;
+    match rule["max"].as_i64() {
+        Some(max) if siblings.get::<_, i64>(0) >= max => wrong(format!(
+            "'{parent}' already has {max} components of kind {kind}, the most that it may have"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Kinds of which a component has fewer children than it needs.
+pub(super) async fn missing_children(
+    client: &impl GenericClient,
+    component: &Value,
+) -> Result<Value, ReadError> {
+    let kind = component["kind"].as_str().unwrap_or_default();
+    let id = uuid(&component["id"]).unwrap_or_default();
+    let statement = client.prepare_cached(MISSING).await?;
+    let rows = client.query(&statement, &[&kind, &id]).await?;
+    let missing = rows.iter().filter_map(|row| {
+        let (kind, min, count): (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        (count < min).then(|| json!({ "kind": kind, "min": min, "count": count }))
+    });
+    Ok(missing.collect())
+}
