@@ -111,7 +111,9 @@ pub async fn serve(config: Config, listener: TcpListener, router: Router, stop: 
 const FIRST_STATUS: usize = 100;
 /// The statuses that Gridwatch responds with. Their counters exist from the start, so that a rate
 /// includes the first response.
-const STATUSES: [u16; 12] = [200, 201, 202, 400, 404, 405, 408, 413, 415, 422, 500, 503];
+const STATUSES: [u16; 14] = [
+    200, 201, 202, 400, 404, 405, 408, 409, 412, 413, 415, 422, 500, 503,
+];
 /// The code of a request head that is not valid HTTP. hyper responds to it and closes the
 /// connection.
 const BAD_REQUEST_HEAD: &str = "bad_request_head";

@@ -14,7 +14,7 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::write::{check_version, locked, record_change, touch_device};
-use super::{Request, Resource, WriteError};
+use super::{Request, Resource, WriteError, component};
 use crate::Pool;
 use crate::reads::{ReadError, connection};
 
@@ -73,6 +73,9 @@ pub async fn delete(
 ) -> Result<Deletion, WriteError> {
     let mut client = connection(pool).await?;
     let transaction = client.transaction().await?;
+    if resource == Resource::Component {
+        component::lock_tree(&transaction).await?;
+    }
     let before = locked(&transaction, resource, key).await?;
     let before = before.ok_or(WriteError::NotFound)?;
     check_version(&before, request)?;

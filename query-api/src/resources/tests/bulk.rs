@@ -162,6 +162,17 @@ async fn a_hundred_thousand_devices_are_one_request() {
     );
     let created = json!({ "created": { "devices": 100_000, "series": 200_000 } });
     assert_eq!(reply.body, created);
-    let devices = api.get("/v1/devices?total=true&limit=5000").await;
-    assert_eq!(devices["total"], 100_000);
+    let started = std::time::Instant::now();
+    let (mut path, mut devices) = ("/v1/devices?total=true&limit=5000".to_owned(), 0);
+    loop {
+        let page = api.get(&path).await;
+        assert_eq!(page["total"].as_i64().unwrap_or(100_000), 100_000);
+        devices += page["devices"].as_array().unwrap().len();
+        match page["next"].as_str() {
+            Some(next) => path = format!("/v1/devices?limit=5000&next={next}"),
+            None => break,
+        }
+    }
+    println!("all pages: {:?}", started.elapsed());
+    assert_eq!(devices, 100_000);
 }

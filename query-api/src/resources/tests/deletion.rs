@@ -180,6 +180,9 @@ async fn front_ends_notice_that_a_device_or_a_series_is_deleted() {
         (id, false, 0)
     );
     assert_ne!(found[0].name, "m");
+    // A front end that starts later does not need to know it.
+    let (_, found) = changes(&store::registry::Position::default()).await;
+    assert_eq!(found, []);
 }
 
 #[tokio::test]
