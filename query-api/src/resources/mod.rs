@@ -13,6 +13,7 @@ mod fields;
 mod kinds;
 mod list;
 mod request;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -60,7 +61,10 @@ pub(crate) fn routes(pool: Pool) -> Router {
     router
         .route(series, nested(&SERIES))
         .route(&format!("{series}/{{metric}}"), item(&SERIES))
-        .route(&format!("{series}/{{metric}}/targets"), nested(&TARGET))
+        .route(
+            &format!("{series}/{{metric}}/targets"),
+            nested(&TARGET).put(targets::replace),
+        )
         .route(
             &format!("{series}/{{metric}}/targets/{{starts_at}}"),
             item(&TARGET),

@@ -15,6 +15,7 @@ mod idempotency;
 pub mod jobs;
 pub mod list;
 pub mod resource;
+pub mod targets;
 mod write;
 
 pub use delete::{Deletion, delete};

@@ -240,7 +240,7 @@ async fn missing_tables_are_reported_with_what_to_do() {
     let url = create_database().await;
     connect(&url)
         .await
-        .batch_execute("DROP TABLE device, series")
+        .batch_execute("DROP TABLE device, series CASCADE")
         .await
         .unwrap();
     let client = connect(&url).await;

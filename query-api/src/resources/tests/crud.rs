@@ -515,3 +515,44 @@ async fn front_ends_see_what_was_created_over_http() {
         .unwrap();
     assert_eq!((found[0].name.as_str(), found[0].active), ("n", true));
 }
+
+#[tokio::test]
+async fn all_targets_of_a_series_are_replaced_at_once() {
+    let api = Api::new().await;
+    api.ok("POST /v1/devices", json!({ "device": "m" })).await;
+    api.ok("POST /v1/devices/m/series", json!({ "metric": "p" }))
+        .await;
+    let path = "/v1/devices/m/series/p/targets";
+    let target = |hour: u32, value: u32| json!({ "starts_at": format!("2026-11-21T{hour:02}:00:00Z"), "value": value });
+    let first = json!({ "targets": [target(0, 1), target(1, 2), target(2, 3)] });
+    let reply = api.ok(&format!("PUT {path}"), first).await;
+    assert_eq!(reply, json!({ "deleted": 0, "created": 3 }));
+    let second = json!({ "targets": [target(5, 4)] });
+    let reply = api.ok(&format!("PUT {path}"), second).await;
+    assert_eq!(reply, json!({ "deleted": 3, "created": 1 }));
+    let list = api.get(path).await;
+    assert_eq!(
+        super::column(&list["targets"], "starts_at"),
+        ["2026-11-21T05:00:00.000000Z"]
+    );
+    for (body, pointer) in [
+        (
+            json!({ "targets": [target(1, 1), target(1, 2)] }),
+            "/targets/1/starts_at",
+        ),
+        (
+            json!({ "targets": [{ "value": 1 }] }),
+            "/targets/0/starts_at",
+        ),
+        (json!({ "targets": [], "x": 1 }), "/x"),
+        (json!({ "targets": {} }), "/targets"),
+    ] {
+        let error = api
+            .fails(&format!("PUT {path}"), body, 422, "invalid_body")
+            .await;
+        assert_eq!(error["pointer"], pointer, "{error}");
+    }
+    let path = "PUT /v1/devices/m/series/q/targets";
+    api.fails(path, json!({ "targets": [] }), 404, "unknown_series")
+        .await;
+}
