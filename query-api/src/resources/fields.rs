@@ -175,6 +175,9 @@ impl Absent {
     }
 }
 
+/// Upper bound on an object of a document. It bounds what a page of a list needs in memory.
+const MAX_OBJECT_BYTES: usize = 64 * 1024;
+
 impl Rule {
     /// The value in its normal form, which is how the database returns it.
     fn read(self, value: Value, pointer: &str, errors: &mut Vec<FieldError>) -> Value {
@@ -182,7 +185,13 @@ impl Rule {
             check_texts(&value, pointer, errors);
         }
         let normal = match self {
-            Self::Object if value.is_object() => return value,
+            Self::Object if value.is_object() => {
+                if value.to_string().len() > MAX_OBJECT_BYTES {
+                    let reason = format!("an object has at most {MAX_OBJECT_BYTES} bytes");
+                    errors.push(error(pointer, reason));
+                }
+                return value;
+            }
             Self::Schema if value.is_object() => {
                 if let Err(reason) = kinds::compile(&value) {
                     errors.push(error(pointer, reason));
