@@ -16,6 +16,8 @@ pub mod jobs;
 pub mod list;
 pub mod resource;
 pub mod targets;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use delete::{Deletion, delete};
