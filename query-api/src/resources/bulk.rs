@@ -72,10 +72,14 @@ pub(crate) async fn create(
     })??;
     let created = bulk::create(&model.pool, devices, &request).await;
     drop(permit);
-    let created = created.map_err(|error| match write_error(&DEVICE, &[], &[], error) {
+    let created = created.map_err(|cause| match write_error(&DEVICE, &[], &[], cause) {
         ApiError::InvalidBody(errors) => {
             let located = errors.into_iter().map(|error| located(format, error));
             ApiError::InvalidBody(located.collect())
+        }
+        ApiError::AlreadyExists { .. } => {
+            let reason = "a device of the list was registered at the same time; send it again";
+            ApiError::InvalidBody(vec![error("", reason)])
         }
         other => other,
     })?;

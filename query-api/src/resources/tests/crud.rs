@@ -556,3 +556,35 @@ async fn all_targets_of_a_series_are_replaced_at_once() {
     api.fails(path, json!({ "targets": [] }), 404, "unknown_series")
         .await;
 }
+
+#[tokio::test]
+async fn a_device_is_not_renamed_to_a_name_that_exists() {
+    let api = Api::new().await;
+    for name in ["a", "b"] {
+        api.ok("POST /v1/devices", json!({ "device": name })).await;
+    }
+    let patch = json!({ "device": "b" });
+    let error = api
+        .fails("PATCH /v1/devices/a", patch, 409, "already_exists")
+        .await;
+    assert!(error["detail"].as_str().unwrap().contains("'b'"), "{error}");
+}
+
+#[tokio::test]
+async fn headers_that_cannot_be_used_are_refused() {
+    let api = Api::new().await;
+    let long = "x".repeat(129);
+    for (name, value, status) in [
+        ("x-actor", "", 400),
+        ("x-actor", long.as_str(), 400),
+        ("idempotency-key", long.as_str(), 400),
+        ("content-encoding", "gzip", 415),
+        ("x-actor", "alice", 201),
+    ] {
+        let headers = [(name, value)];
+        let reply = api
+            .send("POST /v1/devices", &headers, json!({ "device": "m" }))
+            .await;
+        assert_eq!(reply.status, status, "{name}: {}", reply.body);
+    }
+}

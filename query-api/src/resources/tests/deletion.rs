@@ -262,3 +262,40 @@ async fn a_large_subtree_is_deleted_by_a_job() {
     assert_eq!(column(&devices["devices"], "device"), ["rest"]);
     assert_eq!(count(&api, "reading").await, 3);
 }
+
+#[tokio::test]
+async fn a_job_that_cannot_continue_is_marked_as_failed_and_does_not_hold_up_the_next_one() {
+    let api = Api::new().await;
+    for name in ["broken", "m"] {
+        device(&api, name, None).await;
+    }
+    store_readings(&api, 2_000).await;
+    let mut jobs = Vec::new();
+    for name in ["broken", "m"] {
+        let line = format!("DELETE /v1/devices/{name}?cascade=true");
+        let reply = api.send(&line, &[], Value::Null).await;
+        jobs.push(reply.headers["location"].to_str().unwrap().to_owned());
+    }
+    let first = jobs[0].rsplit('/').next().unwrap();
+    let sql = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN RAISE EXCEPTION 'broken'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON job FOR EACH ROW
+         WHEN (NEW.id = '{first}' AND NEW.state = 'running') EXECUTE FUNCTION refuse()"
+    );
+    api.client().await.batch_execute(&sql).await.unwrap();
+    let pool = pool(&api.url, 1);
+    run_slice(&pool).await.unwrap_err();
+    while run_slice(&pool).await.unwrap() {}
+    let states = [
+        api.get(&jobs[0]).await["state"].clone(),
+        api.get(&jobs[1]).await["state"].clone(),
+    ];
+    assert_eq!(states, ["failed", "done"]);
+    assert!(
+        api.get(&jobs[0]).await["error"]
+            .as_str()
+            .unwrap()
+            .contains("log")
+    );
+}
