@@ -198,7 +198,9 @@ impl Rule {
                 }
                 return value;
             }
-            Self::Parents if value.is_array() => return read_parents(value, pointer, errors),
+            Self::Parents if value.is_array() => {
+                return kinds::read_parents(value, pointer, errors);
+            }
             Self::Boolean if value.is_boolean() => return value,
             Self::Number(..) | Self::Positive(_) => self.number(&value),
             _ => value.as_str().and_then(|text| self.text(text)),
@@ -313,57 +315,4 @@ fn check_texts(value: &Value, at: &str, errors: &mut Vec<FieldError>) {
         }
         _ => {}
     }
-}
-
-/// Upper bound on the kinds of parents of a kind.
-const MAX_PARENTS: usize = 32;
-
-const PARENT: [Field; 3] = [
-    Field::new("kind", Rule::Slug, Absent::Refused),
-    Field::new("min", Rule::Number(0.0, 1e9), Absent::Null),
-    Field::new("max", Rule::Number(1.0, 1e9), Absent::Null),
-];
-
-fn read_parents(value: Value, at: &str, errors: &mut Vec<FieldError>) -> Value {
-    let Value::Array(items) = value else {
-        return Value::Null;
-    };
-    if items.len() > MAX_PARENTS {
-        let reason = format!("a kind has at most {MAX_PARENTS} kinds of parents");
-        errors.push(error(at, reason));
-        return Value::Null;
-    }
-    let mut rules: Vec<Value> = Vec::with_capacity(items.len());
-    for (index, item) in items.into_iter().enumerate() {
-        let at = format!("{at}/{index}");
-        let rule = object(item).and_then(|map| read(&PARENT, &[], map));
-        let mut rule = match rule {
-            Ok(rule) => rule,
-            Err(own) => {
-                errors.extend(own.into_iter().map(|own| FieldError {
-                    pointer: format!("{at}{}", own.pointer),
-                    ..own
-                }));
-                continue;
-            }
-        };
-        let is_whole = |name: &str| rule[name].is_null() || rule[name].is_i64();
-        if !is_whole("min") || !is_whole("max") {
-            errors.push(error(&at, "min and max are whole numbers"));
-        }
-        if rule["min"].is_null() {
-            rule.insert("min".into(), 0.into());
-        }
-        if rule["max"]
-            .as_i64()
-            .is_some_and(|max| rule["min"].as_i64() > Some(max))
-        {
-            errors.push(error(&at, "min is greater than max"));
-        }
-        if rules.iter().any(|other| other["kind"] == rule["kind"]) {
-            errors.push(error(format!("{at}/kind"), "this kind is listed twice"));
-        }
-        rules.push(Value::Object(rule));
-    }
-    Value::Array(rules)
 }

@@ -1,8 +1,9 @@
 //! The model over HTTP: components, kinds, devices, series, targets, types and customers.
 //!
 //! In: documents. Out: documents with their version as `ETag`, lists in pages, and what changed.
-//! `POST` creates, `PUT` replaces, `PATCH` merges (RFC 7396), `DELETE` deletes. A write is one transaction, so that a
-//! request that fails changes nothing. Until keys exist, `X-Actor` says who changes something.
+//! `POST` creates, `PUT` replaces, `PATCH` merges (RFC 7396), `DELETE` deletes. A write is one
+//! transaction, so that a request that fails changes nothing. Until keys exist, `X-Actor` says who
+//! changes something.
 
 mod bulk;
 mod changes;

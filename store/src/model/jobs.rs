@@ -10,7 +10,7 @@ use deadpool_postgres::Transaction;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::delete::{Counts, add_counts, column, remove_components, remove_devices};
+use super::remove::{Counts, add_counts, column, remove_components, remove_devices};
 use super::{WriteError, component, parse};
 use crate::Pool;
 use crate::reads::{ReadError, connection};

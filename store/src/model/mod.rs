@@ -14,6 +14,7 @@ pub mod health;
 mod idempotency;
 pub mod jobs;
 pub mod list;
+mod remove;
 pub mod resource;
 pub mod targets;
 #[cfg(test)]

@@ -523,7 +523,10 @@ async fn all_targets_of_a_series_are_replaced_at_once() {
     api.ok("POST /v1/devices/m/series", json!({ "metric": "p" }))
         .await;
     let path = "/v1/devices/m/series/p/targets";
-    let target = |hour: u32, value: u32| json!({ "starts_at": format!("2026-11-21T{hour:02}:00:00Z"), "value": value });
+    let target = |hour: u32, value: u32| {
+        let starts_at = format!("2026-11-21T{hour:02}:00:00Z");
+        json!({ "starts_at": starts_at, "value": value })
+    };
     let first = json!({ "targets": [target(0, 1), target(1, 2), target(2, 3)] });
     let reply = api.ok(&format!("PUT {path}"), first).await;
     assert_eq!(reply, json!({ "deleted": 0, "created": 3 }));

@@ -9,9 +9,10 @@ use super::{Api, column};
 /// Stores readings of every series, some in each of three days.
 async fn store_readings(api: &Api, readings_of_a_day: u32) {
     let sql = format!(
-        "SELECT gridwatch_create_reading_day(('2026-11-01'::date + n)) FROM generate_series(0, 2) n;
+        "SELECT gridwatch_create_reading_day('2026-11-01'::date + n) FROM generate_series(0, 2) n;
          INSERT INTO reading
-         SELECT s.id, '2026-11-01'::timestamptz + day * interval '1 day' + n * interval '1 second', n
+         SELECT s.id,
+                '2026-11-01'::timestamptz + day * interval '1 day' + n * interval '1 second', n
          FROM series s, generate_series(0, 2) day, generate_series(1, {readings_of_a_day}) n"
     );
     api.client().await.batch_execute(&sql).await.unwrap();
