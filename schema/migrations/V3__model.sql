@@ -236,13 +236,14 @@ CREATE TABLE job (
 );
 CREATE INDEX job_running ON job (id) WHERE state = 'running';
 
--- Series that were deleted. The job deletes their readings; the rows stay, because readings of them
--- may still be in the queue.
+-- Series that were deleted. A job deletes their readings. The rows stay, because the queue may have
+-- readings of them: the worker makes those dead letters.
 CREATE TABLE deleted_series (
     series_id  integer PRIMARY KEY,
     job        uuid,
     deleted_at timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX deleted_series_deleted_at ON deleted_series (deleted_at);
 CREATE INDEX deleted_series_job ON deleted_series (job, series_id) WHERE job IS NOT NULL;
 
 INSERT INTO kind (name, parents, attributes) VALUES

@@ -27,7 +27,8 @@ const INSERT: &str = "
                   enqueued_at, dequeued_at)
     ORDER BY id
     ON CONFLICT (id) DO NOTHING
-    RETURNING id";
+    RETURNING id, EXISTS (SELECT FROM deleted_series
+                          WHERE deleted_at > now() - interval '1 day')";
 
 const UPDATE: &str = "
     UPDATE batch SET stored = entry.stored, duplicates = entry.duplicates,
@@ -40,15 +41,16 @@ const UPDATE: &str = "
 const SELECT: &str = "
     SELECT id, stored, duplicates, conflicts, dead_letters FROM batch WHERE id = ANY($1)";
 
-/// Inserts the batches into the ledger and returns the ids of those that are new. Waits for another
-/// worker that is storing the same batch.
+/// Inserts the batches into the ledger. Returns the ids of those that are new, and whether any
+/// series was deleted so recently that the queue may have readings of it. Waits for another worker
+/// that is storing the same batch.
 ///
 /// # Errors
 /// PostgreSQL's error.
 pub(crate) async fn insert(
     client: &ClientWrapper,
     received: &[ReceivedBatch],
-) -> Result<HashSet<Uuid>, Error> {
+) -> Result<(HashSet<Uuid>, bool), Error> {
     let mut ids = Vec::with_capacity(received.len());
     let mut readings = Vec::with_capacity(received.len());
     let mut times: [Vec<SystemTime>; 6] = Default::default();
@@ -74,7 +76,8 @@ pub(crate) async fn insert(
     let rows = client
         .query(&statement, &[&ids, &readings, a, b, c, d, e, f])
         .await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    let any_deleted = rows.first().is_some_and(|row| row.get(1));
+    Ok((rows.iter().map(|row| row.get(0)).collect(), any_deleted))
 }
 
 /// Updates the counts of the batches and sets `persisted_at`.

@@ -77,7 +77,8 @@ const CHANGED: &str = "
            array_remove(array_agg(s.metric ORDER BY s.id), NULL),
            array_remove(array_agg(s.id ORDER BY s.id), NULL)
     FROM device d LEFT JOIN series s ON s.device_id = d.id
-    WHERE d.id IN (SELECT id FROM device WHERE changed_in >= $1::text::xid8
+    WHERE ($1 <> '0' OR d.deleted_at IS NULL)
+      AND d.id IN (SELECT id FROM device WHERE changed_in >= $1::text::xid8
                    UNION SELECT device_id FROM series WHERE changed_in >= $1::text::xid8)
     GROUP BY d.id";
 

@@ -5,6 +5,8 @@
 //! readings that the table cannot hold. There is no I/O and no failure: every reading is counted
 //! exactly once.
 
+use std::collections::HashSet;
+
 use schema::Batch;
 use schema::Rejection;
 use schema::reading::{Micros, SeriesId, check_calendar, check_value};
@@ -44,7 +46,8 @@ pub struct Conflict {
 pub struct DeadLetter {
     /// The reading.
     pub row: Row,
-    /// Stable code: a [`Rejection::code`], or `sqlstate_` with PostgreSQL's error code.
+    /// Stable code: a [`Rejection::code`], `deleted_series`, or `sqlstate_` with PostgreSQL's error
+    /// code.
     pub code: String,
     /// The reason, for people.
     pub detail: String,
@@ -112,6 +115,25 @@ impl AssembledRows {
         self.counts[row.batch as usize].dead_letters += 1;
         let (code, detail) = (rejection.code().to_owned(), rejection.to_string());
         self.dead_letters.push(DeadLetter { row, code, detail });
+    }
+
+    /// Records that the rows of these series are not stored, because the series were deleted.
+    pub(crate) fn reject_deleted(&mut self, deleted: &HashSet<SeriesId>) {
+        let (counts, dead_letters) = (&mut self.counts, &mut self.dead_letters);
+        self.rows.retain(|row| {
+            let is_stored = !deleted.contains(&row.series_id);
+            if !is_stored {
+                let counts = &mut counts[row.batch as usize];
+                counts.stored -= 1;
+                counts.dead_letters += 1;
+                dead_letters.push(DeadLetter {
+                    row: *row,
+                    code: "deleted_series".into(),
+                    detail: "the device or the series was deleted".into(),
+                });
+            }
+            is_stored
+        });
     }
 
     /// Records that the key of a row existed, with this value.

@@ -2,15 +2,16 @@
 //!
 //! In: batches and poison messages. Out: all of them are committed and counted, or nothing is, and
 //! PostgreSQL's error is returned. The transaction inserts each batch into the ledger and skips
-//! those that are there already. It copies the rows straight into the reading table. If a key
+//! those that are there already. Readings of deleted series become dead letters. It copies the rows straight into the reading table. If a key
 //! exists already, the rows go through the staging table. If a row is refused, the rows are
 //! bisected until the bad one is alone and becomes a dead letter.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use deadpool_postgres::ClientWrapper;
 use schema::Batch;
-use schema::reading::Micros;
+use schema::reading::{Micros, SeriesId};
 use tokio_postgres::Error;
 use uuid::Uuid;
 
@@ -65,13 +66,16 @@ pub async fn store_batches(
     committing: &mut Vec<usize>,
 ) -> Result<StoredBatches, Error> {
     client.batch_execute("BEGIN").await?;
-    let mut new_ids = ledger::insert(client, received).await?;
+    let (mut new_ids, any_deleted) = ledger::insert(client, received).await?;
     // An id that occurs twice among the batches is new once.
     let new: Vec<usize> = (0..received.len())
         .filter(|&index| new_ids.remove(&received[index].batch.id))
         .collect();
     let batches = new.iter().map(|&index| &*received[index].batch);
     let mut assembled = assemble(batches);
+    if any_deleted {
+        reject_deleted(client, &mut assembled).await?;
+    }
     let staged = store_rows(client, &mut assembled, final_attempt).await?;
     let ids: Vec<Uuid> = new.iter().map(|&index| received[index].batch.id).collect();
     rejects::insert_conflicts(client, &assembled.conflicts, &ids).await?;
@@ -84,6 +88,24 @@ pub async fn store_batches(
         new: new.into_iter().zip(assembled.counts).collect(),
         staged,
     })
+}
+
+/// Makes dead letters of the readings whose series was deleted while they were in the queue.
+async fn reject_deleted(
+    client: &ClientWrapper,
+    assembled: &mut AssembledRows,
+) -> Result<(), Error> {
+    // Rows are sorted by series.
+    let mut series: Vec<SeriesId> = assembled.rows.iter().map(|row| row.series_id).collect();
+    series.dedup();
+    let sql = "SELECT series_id FROM deleted_series WHERE series_id = ANY($1)";
+    let statement = client.prepare_cached(sql).await?;
+    let deleted = client.query(&statement, &[&series]).await?;
+    let deleted: HashSet<SeriesId> = deleted.iter().map(|row| row.get(0)).collect();
+    if !deleted.is_empty() {
+        assembled.reject_deleted(&deleted);
+    }
+    Ok(())
 }
 
 /// Stores the rows, and records in `assembled` which of them existed already or were refused.

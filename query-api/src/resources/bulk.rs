@@ -19,7 +19,7 @@ use super::Model;
 use super::definition::{DEVICE, SERIES};
 use super::error::write_error;
 use super::fields::{self, Rule, error};
-use super::request::{malformed, media_type, parse, post_conditions, receive};
+use super::request::{media_type, parse, post_conditions, receive};
 
 /// Upper bound on the body.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -63,7 +63,7 @@ pub(crate) async fn create(
         .bulk
         .try_acquire()
         .map_err(|_| ApiError::TooManyBodies)?;
-    let bytes = receive(body, MAX_BYTES).await?;
+    let bytes = receive(&headers, body, MAX_BYTES).await?;
     let request = post_conditions(&headers, uri.path(), &bytes)?;
     let reading = tokio::task::spawn_blocking(move || read(format, &bytes));
     let devices = reading.await.map_err(|error| {
@@ -72,10 +72,14 @@ pub(crate) async fn create(
     })??;
     let created = bulk::create(&model.pool, devices, &request).await;
     drop(permit);
-    let created = created.map_err(|error| match write_error(&DEVICE, &[], &[], error) {
+    let created = created.map_err(|cause| match write_error(&DEVICE, &[], &[], cause) {
         ApiError::InvalidBody(errors) => {
             let located = errors.into_iter().map(|error| located(format, error));
             ApiError::InvalidBody(located.collect())
+        }
+        ApiError::AlreadyExists { .. } => {
+            let reason = "a device of the list was registered at the same time; send it again";
+            ApiError::InvalidBody(vec![error("", reason)])
         }
         other => other,
     })?;
@@ -155,7 +159,10 @@ fn read_ndjson(bytes: &[u8], rows: &mut Rows) -> Result<(), ApiError> {
             continue;
         }
         let row = serde_json::from_str(line);
-        let row = row.map_err(|cause| vec![error("", malformed(&cause))]);
+        let row = row.map_err(|cause| {
+            let reason = format!("the line is not valid JSON at column {}", cause.column());
+            vec![error("", reason)]
+        });
         rows.push(Format::Ndjson, index + 1, row);
         if rows.is_full() {
             break;

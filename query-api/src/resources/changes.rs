@@ -17,8 +17,12 @@ use crate::time;
 
 /// Entries of a page, unless the request has a `limit`.
 const DEFAULT_LIMIT: usize = 100;
-/// Upper bound on the entries of a page. Each has two whole documents.
-const MAX_LIMIT: usize = 1_000;
+/// Upper bound on the entries of a page.
+const MAX_LIMIT: usize = 5_000;
+/// Entries of one query. Each has two whole documents.
+const SLICE: usize = 100;
+/// A page that is longer than this ends, with a `next`.
+const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Lists changes. The oldest is first, unless `order=desc`.
 pub(crate) async fn list(
@@ -34,7 +38,7 @@ pub(crate) async fn list(
             false => Ok(text.to_owned()),
         }
     };
-    let wanted = Query {
+    let mut wanted = Query {
         entity: parameters.parsed("entity", printable("entity"))?,
         entity_id: parameters.parsed("id", printable("id"))?,
         actor: parameters.parsed("actor", printable("actor"))?,
@@ -48,9 +52,22 @@ pub(crate) async fn list(
         limit: limit.unwrap_or(DEFAULT_LIMIT),
     };
     parameters.finish()?;
-    let page = changes::page(&model.pool, &wanted).await;
-    let page = page.map_err(|error| api_error(&error))?;
-    let last = page.last().filter(|_| page.len() == wanted.limit);
+    let (limit, mut listed, mut bytes) = (wanted.limit, Vec::new(), 0);
+    let is_complete = loop {
+        wanted.limit = SLICE.min(limit - listed.len());
+        let slice = changes::page(&model.pool, &wanted).await;
+        let slice = slice.map_err(|error| api_error(&error))?;
+        let is_last = slice.len() < wanted.limit;
+        for (change, length) in slice {
+            wanted.after = change["id"].as_i64();
+            listed.push(change);
+            bytes += length;
+        }
+        if is_last || listed.len() == limit || bytes > MAX_PAGE_BYTES {
+            break is_last;
+        }
+    };
+    let last = listed.last().filter(|_| !is_complete);
     let next = last.map(|change| change["id"].to_string());
-    Ok(Json(json!({ "changes": page, "next": next })))
+    Ok(Json(json!({ "changes": listed, "next": next })))
 }

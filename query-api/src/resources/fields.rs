@@ -175,6 +175,9 @@ impl Absent {
     }
 }
 
+/// Upper bound on an object of a document. It bounds what a page of a list needs in memory.
+const MAX_OBJECT_BYTES: usize = 64 * 1024;
+
 impl Rule {
     /// The value in its normal form, which is how the database returns it.
     fn read(self, value: Value, pointer: &str, errors: &mut Vec<FieldError>) -> Value {
@@ -182,14 +185,22 @@ impl Rule {
             check_texts(&value, pointer, errors);
         }
         let normal = match self {
-            Self::Object if value.is_object() => return value,
+            Self::Object if value.is_object() => {
+                if value.to_string().len() > MAX_OBJECT_BYTES {
+                    let reason = format!("an object has at most {MAX_OBJECT_BYTES} bytes");
+                    errors.push(error(pointer, reason));
+                }
+                return value;
+            }
             Self::Schema if value.is_object() => {
                 if let Err(reason) = kinds::compile(&value) {
                     errors.push(error(pointer, reason));
                 }
                 return value;
             }
-            Self::Parents if value.is_array() => return read_parents(value, pointer, errors),
+            Self::Parents if value.is_array() => {
+                return kinds::read_parents(value, pointer, errors);
+            }
             Self::Boolean if value.is_boolean() => return value,
             Self::Number(..) | Self::Positive(_) => self.number(&value),
             _ => value.as_str().and_then(|text| self.text(text)),
@@ -304,57 +315,4 @@ fn check_texts(value: &Value, at: &str, errors: &mut Vec<FieldError>) {
         }
         _ => {}
     }
-}
-
-/// Upper bound on the kinds of parents of a kind.
-const MAX_PARENTS: usize = 32;
-
-const PARENT: [Field; 3] = [
-    Field::new("kind", Rule::Slug, Absent::Refused),
-    Field::new("min", Rule::Number(0.0, 1e9), Absent::Null),
-    Field::new("max", Rule::Number(1.0, 1e9), Absent::Null),
-];
-
-fn read_parents(value: Value, at: &str, errors: &mut Vec<FieldError>) -> Value {
-    let Value::Array(items) = value else {
-        return Value::Null;
-    };
-    if items.len() > MAX_PARENTS {
-        let reason = format!("a kind has at most {MAX_PARENTS} kinds of parents");
-        errors.push(error(at, reason));
-        return Value::Null;
-    }
-    let mut rules: Vec<Value> = Vec::with_capacity(items.len());
-    for (index, item) in items.into_iter().enumerate() {
-        let at = format!("{at}/{index}");
-        let rule = object(item).and_then(|map| read(&PARENT, &[], map));
-        let mut rule = match rule {
-            Ok(rule) => rule,
-            Err(own) => {
-                errors.extend(own.into_iter().map(|own| FieldError {
-                    pointer: format!("{at}{}", own.pointer),
-                    ..own
-                }));
-                continue;
-            }
-        };
-        let is_whole = |name: &str| rule[name].is_null() || rule[name].is_i64();
-        if !is_whole("min") || !is_whole("max") {
-            errors.push(error(&at, "min and max are whole numbers"));
-        }
-        if rule["min"].is_null() {
-            rule.insert("min".into(), 0.into());
-        }
-        if rule["max"]
-            .as_i64()
-            .is_some_and(|max| rule["min"].as_i64() > Some(max))
-        {
-            errors.push(error(&at, "min is greater than max"));
-        }
-        if rules.iter().any(|other| other["kind"] == rule["kind"]) {
-            errors.push(error(format!("{at}/kind"), "this kind is listed twice"));
-        }
-        rules.push(Value::Object(rule));
-    }
-    Value::Array(rules)
 }

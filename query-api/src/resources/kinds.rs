@@ -1,7 +1,8 @@
-//! JSON Schemas of kinds: the attributes of a component are those that its kind describes.
+//! What a kind says of its components: their parents, and their attributes as a JSON Schema.
 //!
-//! In: a schema that a client wrote. Out: a validator, compiled once for each version of a kind. A
-//! schema cannot refer to other documents, and its patterns are matched in linear time.
+//! In: rules and a schema that a client wrote. Out: the rules in their normal form, and a
+//! validator, compiled once for each version of a kind. A schema cannot refer to other documents,
+//! and its patterns are matched in linear time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,7 @@ use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 use service::FieldError;
 
-use super::fields::{error, shorten};
+use super::fields::{Absent, Field, Rule, error, object, read, shorten};
 
 /// Upper bound on the bytes of a schema.
 const MAX_SCHEMA_BYTES: usize = 64 * 1024;
@@ -86,4 +87,58 @@ impl Validators {
         compiled.insert(name.to_owned(), (version, validator.clone()));
         Ok(validator)
     }
+}
+
+/// Upper bound on the kinds of parents of a kind.
+const MAX_PARENTS: usize = 32;
+
+const PARENT: [Field; 3] = [
+    Field::new("kind", Rule::Slug, Absent::Refused),
+    Field::new("min", Rule::Number(0.0, 1e9), Absent::Null),
+    Field::new("max", Rule::Number(1.0, 1e9), Absent::Null),
+];
+
+/// The rules for the parents of a kind.
+pub(super) fn read_parents(value: Value, at: &str, errors: &mut Vec<FieldError>) -> Value {
+    let Value::Array(items) = value else {
+        return Value::Null;
+    };
+    if items.len() > MAX_PARENTS {
+        let reason = format!("a kind has at most {MAX_PARENTS} kinds of parents");
+        errors.push(error(at, reason));
+        return Value::Null;
+    }
+    let mut rules: Vec<Value> = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let at = format!("{at}/{index}");
+        let rule = object(item).and_then(|map| read(&PARENT, &[], map));
+        let mut rule = match rule {
+            Ok(rule) => rule,
+            Err(own) => {
+                errors.extend(own.into_iter().map(|own| FieldError {
+                    pointer: format!("{at}{}", own.pointer),
+                    ..own
+                }));
+                continue;
+            }
+        };
+        let is_whole = |name: &str| rule[name].is_null() || rule[name].is_i64();
+        if !is_whole("min") || !is_whole("max") {
+            errors.push(error(&at, "min and max are whole numbers"));
+        }
+        if rule["min"].is_null() {
+            rule.insert("min".into(), 0.into());
+        }
+        if rule["max"]
+            .as_i64()
+            .is_some_and(|max| rule["min"].as_i64() > Some(max))
+        {
+            errors.push(error(&at, "min is greater than max"));
+        }
+        if rules.iter().any(|other| other["kind"] == rule["kind"]) {
+            errors.push(error(format!("{at}/kind"), "this kind is listed twice"));
+        }
+        rules.push(Value::Object(rule));
+    }
+    Value::Array(rules)
 }

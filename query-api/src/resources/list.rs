@@ -24,9 +24,12 @@ use crate::time;
 const DEFAULT_LIMIT: usize = 100;
 /// Upper bound on the entries of a page.
 const MAX_LIMIT: usize = 5_000;
-/// Devices that are read at a time, and how often, to fill a page of devices with one health.
-const HEALTH_SLICE: usize = 500;
-const HEALTH_SLICES: usize = 20;
+/// Rows of one query: the embedded database has one connection, so that each is short.
+const SLICE: usize = 500;
+/// Upper bound on the queries of one page: the devices of one health may be far apart.
+const MAX_SLICES: usize = 20;
+/// A page that is longer than this ends, with a `next`.
+const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Separates the parts of a position. No name can have it.
 const SEPARATOR: char = '\u{1f}';
 /// Upper bound on a radius: half of the Earth's circumference.
@@ -119,29 +122,29 @@ async fn page(
     health: Option<Health>,
 ) -> Result<(Vec<Value>, Option<String>), ApiError> {
     let limit = list.limit;
-    let mut documents = Vec::new();
-    if health.is_some() {
-        list.limit = limit.max(HEALTH_SLICE);
-    }
-    for _ in 0..HEALTH_SLICES {
+    let (mut documents, mut bytes) = (Vec::new(), 0);
+    for _ in 0..MAX_SLICES {
+        list.limit = match health {
+            Some(_) => SLICE,
+            None => SLICE.min(limit - documents.len()),
+        };
         let rows = list::page(&model.pool, &list).await;
-        let rows = rows.map_err(|error| api_error(&error))?;
+        let mut rows = rows.map_err(|error| api_error(&error))?;
         let is_last = rows.len() < list.limit;
-        let (mut values, positions): (Vec<Value>, Vec<Vec<String>>) = rows.into_iter().unzip();
         if list.resource == Resource::Device {
-            add_health(&model.pool, &mut values).await?;
+            add_health(&model.pool, &mut rows).await?;
         }
-        let wanted = |value: &Value| health.is_none_or(|own| value["health"] == own.name());
-        let last = positions.len().saturating_sub(1);
-        for (index, (value, position)) in values.into_iter().zip(positions).enumerate() {
-            if wanted(&value) {
-                documents.push(value);
+        let count = rows.len();
+        for (index, row) in rows.into_iter().enumerate() {
+            if health.is_none_or(|own| row.document["health"] == own.name()) {
+                bytes += row.bytes;
+                documents.push(row.document);
             }
-            let is_end = is_last && index == last;
-            if documents.len() == limit && !is_end {
-                return Ok((documents, Some(position.join(&SEPARATOR.to_string()))));
+            let is_end = is_last && index + 1 == count;
+            if !is_end && (documents.len() == limit || bytes > MAX_PAGE_BYTES) {
+                return Ok((documents, Some(row.position.join(&SEPARATOR.to_string()))));
             }
-            list.after = Some(position);
+            list.after = Some(row.position);
         }
         if is_last {
             return Ok((documents, None));

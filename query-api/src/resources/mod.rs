@@ -1,8 +1,9 @@
 //! The model over HTTP: components, kinds, devices, series, targets, types and customers.
 //!
 //! In: documents. Out: documents with their version as `ETag`, lists in pages, and what changed.
-//! `POST` creates, `PUT` replaces, `PATCH` merges (RFC 7396), `DELETE` deletes. A write is one transaction, so that a
-//! request that fails changes nothing. Until keys exist, `X-Actor` says who changes something.
+//! `POST` creates, `PUT` replaces, `PATCH` merges (RFC 7396), `DELETE` deletes. A write is one
+//! transaction, so that a request that fails changes nothing. Until keys exist, `X-Actor` says who
+//! changes something.
 
 mod bulk;
 mod changes;
@@ -13,10 +14,12 @@ mod fields;
 mod kinds;
 mod list;
 mod request;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod write;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -24,10 +27,12 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Uri};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde_json::Value;
 use service::ApiError;
 use store::Pool;
-use store::model::{self, Resource, health};
+use store::model::health::{self, Health};
+use store::model::list::Row;
+use store::model::{self, Resource};
 use tokio::sync::Semaphore;
 
 use crate::error::api_error;
@@ -60,7 +65,10 @@ pub(crate) fn routes(pool: Pool) -> Router {
     router
         .route(series, nested(&SERIES))
         .route(&format!("{series}/{{metric}}"), item(&SERIES))
-        .route(&format!("{series}/{{metric}}/targets"), nested(&TARGET))
+        .route(
+            &format!("{series}/{{metric}}/targets"),
+            nested(&TARGET).put(targets::replace),
+        )
         .route(
             &format!("{series}/{{metric}}/targets/{{starts_at}}"),
             item(&TARGET),
@@ -162,23 +170,32 @@ async fn read(
         return Err(definition.not_found(&key));
     };
     if definition.resource == Resource::Device {
-        add_health(&model.pool, std::slice::from_mut(&mut value)).await?;
+        let name = key.concat();
+        let health = health_of(&model.pool, &[&name]).await?;
+        value["health"] = health
+            .get(&name)
+            .copied()
+            .unwrap_or(Health::Unknown)
+            .name()
+            .into();
     }
     Ok(document(value))
 }
 
-/// Adds `health` to documents of devices.
-async fn add_health(pool: &Pool, devices: &mut [Value]) -> Result<(), ApiError> {
-    let names: Vec<&str> = devices
-        .iter()
-        .filter_map(|device| device["device"].as_str())
-        .collect();
-    let health = health::of_devices(pool, &names).await;
-    let health = health.map_err(|error| api_error(&error))?;
+/// Adds `health` to the documents of devices.
+async fn add_health(pool: &Pool, devices: &mut [Row]) -> Result<(), ApiError> {
+    let name = |device: &Row| device.document["device"].as_str().map(str::to_owned);
+    let names: Vec<String> = devices.iter().filter_map(name).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let health = health_of(pool, &names).await?;
     for device in devices {
-        let own = device["device"].as_str().and_then(|name| health.get(name));
-        let own = own.copied().unwrap_or(health::Health::Unknown);
-        device["health"] = json!(own.name());
+        let own = name(device).and_then(|name| health.get(&name).copied());
+        device.document["health"] = own.unwrap_or(Health::Unknown).name().into();
     }
     Ok(())
+}
+
+async fn health_of(pool: &Pool, names: &[&str]) -> Result<HashMap<String, Health>, ApiError> {
+    let health = health::of_devices(pool, names).await;
+    health.map_err(|error| api_error(&error))
 }

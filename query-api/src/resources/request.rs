@@ -24,7 +24,15 @@ const MAX_HEADER_BYTES: usize = 128;
 const ANONYMOUS: &str = "anonymous";
 
 /// Receives a body of at most this many bytes.
-pub(crate) async fn receive(mut body: Body, max_bytes: usize) -> Result<Bytes, ApiError> {
+pub(crate) async fn receive(
+    headers: &HeaderMap,
+    mut body: Body,
+    max_bytes: usize,
+) -> Result<Bytes, ApiError> {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        let reason = "a body of this path is not compressed; leave out content-encoding";
+        return Err(ApiError::UnsupportedMediaType(reason.into()));
+    }
     let collect = async {
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
@@ -63,11 +71,7 @@ pub(crate) async fn receive_json(
         let reason = format!("content-type must be {accepted}, and it is '{own}'");
         return Err(ApiError::UnsupportedMediaType(reason));
     }
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        let reason = "a body of this path is not compressed; leave out content-encoding";
-        return Err(ApiError::UnsupportedMediaType(reason.into()));
-    }
-    let bytes = receive(body, MAX_BYTES).await?;
+    let bytes = receive(headers, body, MAX_BYTES).await?;
     let value = parse(&bytes)?;
     Ok((bytes, value))
 }
@@ -76,12 +80,8 @@ pub(crate) async fn receive_json(
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     let text =
         std::str::from_utf8(bytes).map_err(|error| ApiError::NotUtf8(error.valid_up_to()))?;
-    serde_json::from_str(text).map_err(|error| ApiError::MalformedJson(malformed(&error)))
-}
-
-/// What is wrong with a text that is not JSON.
-pub(crate) fn malformed(error: &serde_json::Error) -> String {
-    format!("the body is not valid JSON: {error}")
+    let parsed = serde_json::from_str(text);
+    parsed.map_err(|error| ApiError::MalformedJson(format!("the body is not valid JSON: {error}")))
 }
 
 /// Who writes, and under which conditions.

@@ -114,8 +114,12 @@ async fn change(
         }
         _ => None,
     };
+    let mut new_key = key.clone();
     let apply = |before: &Value| {
         let values = Value::Object(values(before)?);
+        if let (Resource::Device, Some(name)) = (definition.resource, values["device"].as_str()) {
+            new_key = vec![name.to_owned()];
+        }
         for field in definition.fields.iter().filter(|field| field.fixed) {
             if values[field.name] != before[field.name] {
                 let reason = format!("this field is fixed: it is {}", before[field.name]);
@@ -128,7 +132,7 @@ async fn change(
         Ok(values)
     };
     let changed = model::change(&model.pool, definition.resource, &key, &request, apply).await;
-    let changed = changed.map_err(|error| write_error(definition, &key, &key, error))?;
+    let changed = changed.map_err(|error| write_error(definition, &key, &new_key, error))?;
     Ok(document(changed))
 }
 

@@ -22,7 +22,9 @@ const MAX_ERRORS: i64 = 100;
 /// Bytes that are written to the connection at a time.
 const CHUNK: usize = 128 * 1024;
 
+/// The statements may take longer than those of other requests.
 const CREATE: &str = "
+    SET LOCAL statement_timeout = '60s';
     CREATE TEMPORARY TABLE bulk (line integer, device text, document jsonb) ON COMMIT DROP";
 
 const COPY: &str = "COPY bulk (line, device, document) FROM STDIN (FORMAT binary)";

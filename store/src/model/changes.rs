@@ -28,11 +28,11 @@ pub struct Query {
     pub limit: usize,
 }
 
-/// Changes, in the order in which they were made.
+/// Changes, in the order in which they were made, each with its length as text.
 ///
 /// # Errors
 /// [`ReadError`].
-pub async fn page(pool: &Pool, query: &Query) -> Result<Vec<Value>, ReadError> {
+pub async fn page(pool: &Pool, query: &Query) -> Result<Vec<(Value, usize)>, ReadError> {
     let (operator, direction) = if query.descending {
         ("<", "DESC")
     } else {
@@ -68,5 +68,9 @@ pub async fn page(pool: &Pool, query: &Query) -> Result<Vec<Value>, ReadError> {
             ],
         )
         .await?;
-    rows.iter().map(|row| parse(row.get(0))).collect()
+    let change = |row: &tokio_postgres::Row| {
+        let text: &str = row.get(0);
+        Ok((parse(text)?, text.len()))
+    };
+    rows.iter().map(change).collect()
 }

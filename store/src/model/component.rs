@@ -7,6 +7,7 @@
 
 use deadpool_postgres::{GenericClient, Transaction};
 use serde_json::{Value, json};
+use tokio_postgres::Error;
 use uuid::Uuid;
 
 use super::{WriteError, invalid, parse};
@@ -40,6 +41,14 @@ fn uuid(value: &Value) -> Option<Uuid> {
     value.as_str().and_then(|text| text.parse().ok())
 }
 
+/// Makes changes of the tree take turns: two moves at the same time could make each component the
+/// parent of the other. The lock comes before those of rows, so that two changes cannot deadlock.
+pub(super) async fn lock_tree(transaction: &Transaction<'_>) -> Result<(), Error> {
+    let lock = "SELECT pg_advisory_xact_lock(hashtext('gridwatch.tree'))";
+    transaction.execute(lock, &[]).await?;
+    Ok(())
+}
+
 /// Checks that the kind of a component allows its parent.
 pub(super) async fn check_parent(
     transaction: &Transaction<'_>,
@@ -49,11 +58,6 @@ pub(super) async fn check_parent(
 ) -> Result<(), WriteError> {
     if before.is_some_and(|before| before["parent"] == value["parent"]) {
         return Ok(());
-    }
-    if before.is_some() {
-        // Two moves at the same time could make each component the parent of the other.
-        let lock = "SELECT pg_advisory_xact_lock(hashtext('gridwatch.tree'))";
-        transaction.execute(lock, &[]).await?;
     }
     let id = key.first().and_then(|id| id.parse::<Uuid>().ok());
     let id = id.unwrap_or_default();

@@ -10,8 +10,8 @@ use deadpool_postgres::Transaction;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::delete::{Counts, add_counts, column, remove_components, remove_devices};
-use super::{WriteError, parse};
+use super::remove::{Counts, add_counts, column, remove_components, remove_devices};
+use super::{WriteError, component, parse};
 use crate::Pool;
 use crate::reads::{ReadError, connection};
 
@@ -102,6 +102,7 @@ async fn delete_rows(
         let counts = remove_devices(transaction, &devices, actor, Some(job)).await?;
         return Ok(add_counts(transaction, job, counts).await?);
     }
+    component::lock_tree(transaction).await?;
     let sql = "SELECT id FROM component c
                WHERE id IN (SELECT component FROM gridwatch_subtree($1))
                  AND NOT EXISTS (SELECT FROM component child WHERE child.parent = c.id)

@@ -242,11 +242,22 @@ pub fn is_position(list: &List, position: &[String]) -> bool {
             })
 }
 
-/// The documents of a page, each with its position.
+/// A row of a page.
+#[derive(Debug)]
+pub struct Row {
+    /// The document.
+    pub document: Value,
+    /// Where the next page starts if this is the last row of its page.
+    pub position: Vec<String>,
+    /// Length of the document as text.
+    pub bytes: usize,
+}
+
+/// The rows of a page.
 ///
 /// # Errors
 /// [`ReadError`].
-pub async fn page(pool: &Pool, list: &List) -> Result<Vec<(Value, Vec<String>)>, ReadError> {
+pub async fn page(pool: &Pool, list: &List) -> Result<Vec<Row>, ReadError> {
     let mut sql = start(list);
     let columns = list.sort.columns(list.resource);
     if let Some(after) = &list.after {
@@ -285,9 +296,15 @@ pub async fn page(pool: &Pool, list: &List) -> Result<Vec<(Value, Vec<String>)>,
     );
     let client = connection(pool).await?;
     let rows = client.query(&text, &references(&sql.parameters)).await?;
-    rows.iter()
-        .map(|row| Ok((parse(row.get(0))?, row.get(1))))
-        .collect()
+    let row = |row: &tokio_postgres::Row| {
+        let text: &str = row.get(0);
+        Ok(Row {
+            document: parse(text)?,
+            position: row.get(1),
+            bytes: text.len(),
+        })
+    };
+    rows.iter().map(row).collect()
 }
 
 /// The number of rows of all pages.

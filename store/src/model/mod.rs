@@ -14,7 +14,11 @@ pub mod health;
 mod idempotency;
 pub mod jobs;
 pub mod list;
+mod remove;
 pub mod resource;
+pub mod targets;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use delete::{Deletion, delete};

@@ -101,7 +101,8 @@ const DEVICE_ID: &str =
     "(SELECT id FROM device WHERE external_id = ($1::text[])[1] AND deleted_at IS NULL)";
 /// The id of the series of a key.
 const SERIES_ID: &str = "(SELECT s.id FROM series s JOIN device d ON d.id = s.device_id
-     WHERE d.external_id = ($1::text[])[1] AND d.deleted_at IS NULL AND s.metric = ($1::text[])[2])";
+     WHERE d.external_id = ($1::text[])[1] AND d.deleted_at IS NULL
+       AND s.metric = ($1::text[])[2])";
 
 /// What every document ends with.
 const META: &str = "'version', e.version, 'created_at', gridwatch_time(e.created_at),

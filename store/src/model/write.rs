@@ -130,6 +130,9 @@ pub async fn change(
 ) -> Result<Value, WriteError> {
     let mut client = connection(pool).await?;
     let transaction = client.transaction().await?;
+    if resource == Resource::Component {
+        component::lock_tree(&transaction).await?;
+    }
     let before = locked(&transaction, resource, key).await?;
     let before = before.ok_or(WriteError::NotFound)?;
     check_version(&before, request)?;

@@ -515,3 +515,79 @@ async fn front_ends_see_what_was_created_over_http() {
         .unwrap();
     assert_eq!((found[0].name.as_str(), found[0].active), ("n", true));
 }
+
+#[tokio::test]
+async fn all_targets_of_a_series_are_replaced_at_once() {
+    let api = Api::new().await;
+    api.ok("POST /v1/devices", json!({ "device": "m" })).await;
+    api.ok("POST /v1/devices/m/series", json!({ "metric": "p" }))
+        .await;
+    let path = "/v1/devices/m/series/p/targets";
+    let target = |hour: u32, value: u32| {
+        let starts_at = format!("2026-11-21T{hour:02}:00:00Z");
+        json!({ "starts_at": starts_at, "value": value })
+    };
+    let first = json!({ "targets": [target(0, 1), target(1, 2), target(2, 3)] });
+    let reply = api.ok(&format!("PUT {path}"), first).await;
+    assert_eq!(reply, json!({ "deleted": 0, "created": 3 }));
+    let second = json!({ "targets": [target(5, 4)] });
+    let reply = api.ok(&format!("PUT {path}"), second).await;
+    assert_eq!(reply, json!({ "deleted": 3, "created": 1 }));
+    let list = api.get(path).await;
+    assert_eq!(
+        super::column(&list["targets"], "starts_at"),
+        ["2026-11-21T05:00:00.000000Z"]
+    );
+    for (body, pointer) in [
+        (
+            json!({ "targets": [target(1, 1), target(1, 2)] }),
+            "/targets/1/starts_at",
+        ),
+        (
+            json!({ "targets": [{ "value": 1 }] }),
+            "/targets/0/starts_at",
+        ),
+        (json!({ "targets": [], "x": 1 }), "/x"),
+        (json!({ "targets": {} }), "/targets"),
+    ] {
+        let error = api
+            .fails(&format!("PUT {path}"), body, 422, "invalid_body")
+            .await;
+        assert_eq!(error["pointer"], pointer, "{error}");
+    }
+    let path = "PUT /v1/devices/m/series/q/targets";
+    api.fails(path, json!({ "targets": [] }), 404, "unknown_series")
+        .await;
+}
+
+#[tokio::test]
+async fn a_device_is_not_renamed_to_a_name_that_exists() {
+    let api = Api::new().await;
+    for name in ["a", "b"] {
+        api.ok("POST /v1/devices", json!({ "device": name })).await;
+    }
+    let patch = json!({ "device": "b" });
+    let error = api
+        .fails("PATCH /v1/devices/a", patch, 409, "already_exists")
+        .await;
+    assert!(error["detail"].as_str().unwrap().contains("'b'"), "{error}");
+}
+
+#[tokio::test]
+async fn headers_that_cannot_be_used_are_refused() {
+    let api = Api::new().await;
+    let long = "x".repeat(129);
+    for (name, value, status) in [
+        ("x-actor", "", 400),
+        ("x-actor", long.as_str(), 400),
+        ("idempotency-key", long.as_str(), 400),
+        ("content-encoding", "gzip", 415),
+        ("x-actor", "alice", 201),
+    ] {
+        let headers = [(name, value)];
+        let reply = api
+            .send("POST /v1/devices", &headers, json!({ "device": "m" }))
+            .await;
+        assert_eq!(reply.status, status, "{name}: {}", reply.body);
+    }
+}

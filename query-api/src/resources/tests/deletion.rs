@@ -9,9 +9,10 @@ use super::{Api, column};
 /// Stores readings of every series, some in each of three days.
 async fn store_readings(api: &Api, readings_of_a_day: u32) {
     let sql = format!(
-        "SELECT gridwatch_create_reading_day(('2026-11-01'::date + n)) FROM generate_series(0, 2) n;
+        "SELECT gridwatch_create_reading_day('2026-11-01'::date + n) FROM generate_series(0, 2) n;
          INSERT INTO reading
-         SELECT s.id, '2026-11-01'::timestamptz + day * interval '1 day' + n * interval '1 second', n
+         SELECT s.id,
+                '2026-11-01'::timestamptz + day * interval '1 day' + n * interval '1 second', n
          FROM series s, generate_series(0, 2) day, generate_series(1, {readings_of_a_day}) n"
     );
     api.client().await.batch_execute(&sql).await.unwrap();
@@ -180,6 +181,9 @@ async fn front_ends_notice_that_a_device_or_a_series_is_deleted() {
         (id, false, 0)
     );
     assert_ne!(found[0].name, "m");
+    // A front end that starts later does not need to know it.
+    let (_, found) = changes(&store::registry::Position::default()).await;
+    assert_eq!(found, []);
 }
 
 #[tokio::test]
@@ -258,4 +262,41 @@ async fn a_large_subtree_is_deleted_by_a_job() {
     let devices = api.get("/v1/devices").await;
     assert_eq!(column(&devices["devices"], "device"), ["rest"]);
     assert_eq!(count(&api, "reading").await, 3);
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_continue_is_marked_as_failed_and_does_not_hold_up_the_next_one() {
+    let api = Api::new().await;
+    for name in ["broken", "m"] {
+        device(&api, name, None).await;
+    }
+    store_readings(&api, 2_000).await;
+    let mut jobs = Vec::new();
+    for name in ["broken", "m"] {
+        let line = format!("DELETE /v1/devices/{name}?cascade=true");
+        let reply = api.send(&line, &[], Value::Null).await;
+        jobs.push(reply.headers["location"].to_str().unwrap().to_owned());
+    }
+    let first = jobs[0].rsplit('/').next().unwrap();
+    let sql = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN RAISE EXCEPTION 'broken'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON job FOR EACH ROW
+         WHEN (NEW.id = '{first}' AND NEW.state = 'running') EXECUTE FUNCTION refuse()"
+    );
+    api.client().await.batch_execute(&sql).await.unwrap();
+    let pool = pool(&api.url, 1);
+    run_slice(&pool).await.unwrap_err();
+    while run_slice(&pool).await.unwrap() {}
+    let states = [
+        api.get(&jobs[0]).await["state"].clone(),
+        api.get(&jobs[1]).await["state"].clone(),
+    ];
+    assert_eq!(states, ["failed", "done"]);
+    assert!(
+        api.get(&jobs[0]).await["error"]
+            .as_str()
+            .unwrap()
+            .contains("log")
+    );
 }

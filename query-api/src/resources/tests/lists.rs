@@ -266,3 +266,34 @@ async fn mistakes_in_a_query_are_refused_with_a_sentence_that_names_them() {
         assert!(detail.contains(text), "{path}: {detail}");
     }
 }
+
+#[tokio::test]
+async fn a_page_of_large_documents_ends_early_and_the_next_one_continues() {
+    let api = Api::new().await;
+    let large = "x".repeat(60_000);
+    for n in 0..300 {
+        let customer = json!({ "name": n.to_string(), "attributes": { "note": large } });
+        api.ok("POST /v1/customers", customer).await;
+    }
+    let body = api.get("/v1/customers?limit=5000").await;
+    let first = body["customers"].as_array().unwrap().len();
+    assert!((100..300).contains(&first), "{first}");
+    let names = pages(&api, "/v1/customers?limit=5000", "customers", "name").await;
+    let expected: Vec<String> = (0..300).map(|n: u32| n.to_string()).collect();
+    assert_eq!(names, expected);
+    let (mut path, mut found) = ("/v1/changes?limit=5000".to_owned(), Vec::new());
+    loop {
+        let body = api.get(&path).await;
+        found.extend(column(&body["changes"], "entity_id"));
+        match body["next"].as_str() {
+            Some(next) => path = format!("/v1/changes?limit=5000&next={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(found.len(), 300);
+    let huge = json!({ "name": "x", "attributes": { "note": "x".repeat(70_000) } });
+    let error = api
+        .fails("POST /v1/customers", huge, 422, "invalid_body")
+        .await;
+    assert_eq!(error["pointer"], "/attributes");
+}

@@ -1,6 +1,7 @@
 //! The model over HTTP, on a real database.
 
 mod bulk;
+mod concurrent;
 mod crud;
 mod deletion;
 mod lists;
