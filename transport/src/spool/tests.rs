@@ -324,7 +324,12 @@ fn a_full_spool_refuses_until_records_are_acknowledged() {
                 Err(AppendError::Full)
             );
             assert!(count >= 20, "round {round}: only {count} fit");
+            assert_eq!(spool.shared.lock().refusal, Some("full"));
             received.extend(receive(&mut source, count).await);
+            source.acknowledge(u64::MAX).await;
+            spool.append(payload(round, 1), 1).await.unwrap();
+            assert_eq!(spool.shared.lock().refusal, None);
+            assert_eq!(receive(&mut source, 1).await, [round]);
             source.acknowledge(u64::MAX).await;
         }
         assert_eq!(received, (0..50).collect());
@@ -335,6 +340,9 @@ fn a_full_spool_refuses_until_records_are_acknowledged() {
         segment::list(directory.path()).unwrap().1.len() < 12,
         "segments were not deleted"
     );
+    // The segments that are gone were acknowledged, which the others remember.
+    drop((spool, source));
+    assert_eq!(missing_after(directory.path()), 0);
 }
 
 #[test]
