@@ -129,7 +129,7 @@ pub async fn run(
     let refreshing = tokio::spawn(refresh::run(
         registry.clone(),
         pool.clone(),
-        context.health.component(Component::Database),
+        context.health.component(Component::Registry),
         refresh_stop.clone(),
     ));
     let tasks = TaskTracker::new();

@@ -36,7 +36,7 @@ async fn queued(arguments: IngestApi) -> anyhow::Result<()> {
         .parse(NAME, FRONT_END_STATEMENT_TIMEOUT)?;
     let config = front_end.config(arguments.unknown_devices, *grace, Confirms::Enqueued);
     let listener = bind("--listen", &front_end.listen).await?;
-    let mut components = vec![Component::Broker, Component::Database];
+    let mut components = vec![Component::Broker, Component::Registry];
     components.extend(arguments.spool.as_ref().map(|_| Component::Spool));
     let process = Process::start(&arguments.admin, &components).await?;
     let context = process.context();
@@ -81,7 +81,8 @@ async fn direct(arguments: IngestApi) -> anyhow::Result<()> {
     let database = arguments.database.parse(NAME, WORKER_STATEMENT_TIMEOUT)?;
     let config = front_end.config(arguments.unknown_devices, *grace, Confirms::Committed);
     let listener = bind("--listen", &front_end.listen).await?;
-    let process = Process::start(&arguments.admin, &[Component::Database]).await?;
+    let components = [Component::Database, Component::Registry];
+    let process = Process::start(&arguments.admin, &components).await?;
     let pool = database.pool(FRONT_END_CONNECTIONS + writer.connections())?;
     let (sink, source) = direct::pair(config.coalesce.max_in_flight);
     let deployment = Deployment {

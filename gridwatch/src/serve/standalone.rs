@@ -50,7 +50,7 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
         Some(url) => Some(database(url, NAME, WORKER_STATEMENT_TIMEOUT)?),
     };
     let listener = bind("--listen", &front_end.listen).await?;
-    let mut components = vec![Component::Database, Component::Spool];
+    let mut components = vec![Component::Database, Component::Registry, Component::Spool];
     components.extend(broker.as_ref().map(|_| Component::Broker));
     let process = Process::start(&arguments.admin, &components).await?;
     let context = process.context();
@@ -70,14 +70,16 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
     let (pool, embedded) = match server {
         Some(database) => {
             let pool = database.pool(FRONT_END_CONNECTIONS + writer.connections())?;
-            // A server that is unavailable is waited for while the front end runs.
+            // A server that is unavailable, or refuses, is retried while the front end runs.
             if let Err(reason) = migrate::apply_with(&pool).await {
                 has_tables = false;
-                tracing::warn!(%database, "waiting for PostgreSQL; retrying until it is available");
-                context
-                    .health
-                    .component(Component::Database)
-                    .unready(reason);
+                tracing::warn!(
+                    %database,
+                    reason,
+                    "cannot create or update the tables yet; retrying until it succeeds"
+                );
+                let health = context.health.component(Component::Database);
+                health.unready(reason);
             }
             (pool, None)
         }
