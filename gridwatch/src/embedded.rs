@@ -9,7 +9,6 @@
 //! Nothing is written outside the data directory. The settings for memory and disk, and their
 //! figures, are in docs/decisions/0014.
 
-use std::ffi::OsStr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,8 +20,8 @@ use deadpool_postgres::{Connect, Manager, ManagerConfig, Pool, RecyclingMethod};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use pglite_oxide::PgliteServer;
-use service::error_chain;
 use store::Object;
+use store::error::cause;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, NoTls};
@@ -40,6 +39,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CACHE_VARIABLE: &str = "XDG_CACHE_HOME";
 /// The directory for them in the data directory.
 const CACHE: &str = "cache";
+/// The directory of [`confine_to`]. It is of this program alone; the user may have set the others.
+const CONFINED_VARIABLE: &str = "_GRIDWATCH_CONFINED_TO";
 /// Settings of the allocator of this process: no huge pages, and free memory is returned at once.
 const ALLOCATOR_SETTINGS: [(&str, &str); 2] =
     [("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "0")];
@@ -85,7 +86,7 @@ pub(crate) struct Embedded {
 ///
 /// Only environment variables can configure that, and a process cannot change its own safely. So
 /// this replaces the process by itself with other variables, once. Call it before there is
-/// anything to lose: it returns if the variables are set already, or on failure.
+/// anything to lose: it returns if this process has been replaced already, or on failure.
 ///
 /// # Errors
 /// The program cannot be started again.
@@ -98,6 +99,7 @@ pub(crate) fn confine_to(directory: &Path) -> anyhow::Result<()> {
     command
         .arg0(arguments.next().unwrap_or_default())
         .args(arguments)
+        .env(CONFINED_VARIABLE, directory)
         .env("HOME", directory)
         .env(CACHE_VARIABLE, directory.join(CACHE));
     for (name, value) in ALLOCATOR_SETTINGS {
@@ -112,9 +114,7 @@ pub(crate) fn confine_to(directory: &Path) -> anyhow::Result<()> {
 
 /// The directory of [`confine_to`], if this process has been confined.
 pub(crate) fn confined_to() -> Option<PathBuf> {
-    let cache = PathBuf::from(env::var_os(CACHE_VARIABLE)?);
-    let is_ours = cache.file_name() == Some(OsStr::new(CACHE));
-    cache.parent().filter(|_| is_ours).map(Path::to_owned)
+    env::var_os(CONFINED_VARIABLE).map(PathBuf::from)
 }
 
 impl Embedded {
@@ -173,7 +173,7 @@ impl Embedded {
             Ok(client) => Ok(client),
             Err(error) => {
                 let failure = self.server.lock().await.failure.take();
-                let reason = failure.unwrap_or_else(|| error_chain(&error));
+                let reason = failure.unwrap_or_else(|| cause(&error));
                 anyhow::bail!("cannot start the embedded PostgreSQL: {reason}")
             }
         }
@@ -227,7 +227,8 @@ impl Connect for Connector {
             let (client, connection) = config.connect(NoTls).await?;
             let task = tokio::spawn(async move {
                 if let Err(error) = connection.await {
-                    tracing::warn!(%error, "connection to the embedded PostgreSQL lost");
+                    let error = cause(&error);
+                    tracing::warn!(error, "connection to the embedded PostgreSQL lost");
                 }
             });
             Ok((client, task))
@@ -258,7 +259,7 @@ async fn make_checkpoints(pool: Pool, stop: CancellationToken) {
             && !failing
             && !pool.is_closed()
         {
-            let error = error_chain(error.as_ref());
+            let error = cause(error.as_ref());
             tracing::warn!(error, "cannot make a checkpoint; the write-ahead log grows");
         }
         failing = result.is_err();

@@ -4,7 +4,6 @@
 //! process that goes on running waits for it.
 
 use std::fmt::Display;
-use std::time::Duration;
 
 use service::Context;
 use service::health::Component;
@@ -13,16 +12,11 @@ use store::{Client, Database, Pool, migrations};
 
 use crate::config::Migrate;
 
-/// Upper bound on the time of a statement: a migration may rewrite a table.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3_600);
-/// First and longest pause between two attempts.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
-
 /// Applies the missing migrations and prints their names.
 pub(crate) async fn run(arguments: Migrate) -> anyhow::Result<()> {
     let database = arguments
         .database
-        .parse("gridwatch migrate", STATEMENT_TIMEOUT)?;
+        .parse("gridwatch migrate", migrations::STATEMENT_TIMEOUT)?;
     let mut client = connect(&database).await?;
     let applied = apply(&mut client, &database).await?;
     if applied.is_empty() {
@@ -58,24 +52,15 @@ pub(crate) async fn apply_with(pool: &Pool) -> Result<(), String> {
     applied.map(drop).map_err(|error| error.to_string())
 }
 
-/// Retries [`apply_with`] until it succeeds or the process stops. Reports each failure as the
-/// health of the database. Returns whether the tables are up to date.
+/// Retries [`apply_with`] until it succeeds or the process stops. Returns whether the tables are up
+/// to date.
 pub(crate) async fn wait(context: &Context, pool: &Pool) -> bool {
     let health = context.health.component(Component::Database);
-    let mut pause = BACKOFF.0;
-    loop {
-        match context.stop.run_until_cancelled(apply_with(pool)).await {
-            None => return false,
-            Some(Ok(())) => {
-                tracing::info!("the tables are up to date");
-                return true;
-            }
-            Some(Err(reason)) => health.unready(reason),
-        }
-        let pausing = tokio::time::sleep(pause);
-        context.stop.run_until_cancelled(pausing).await;
-        pause = (pause * 2).min(BACKOFF.1);
+    let applied = migrations::wait(&health, &context.stop, || apply_with(pool)).await;
+    if applied {
+        tracing::info!("the tables are up to date");
     }
+    applied
 }
 
 /// A connection for a command that does one thing and exits.

@@ -23,6 +23,7 @@ use schema::metric;
 use schema::partition::{Days, MAX_DAYS};
 use schema::reading::{Micros, Reading};
 use service::histogram::LocalHistogram;
+use service::log_limit::LogLimit;
 use service::metrics::Histograms;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -247,6 +248,28 @@ async fn run(mut queue: mpsc::Receiver<Submission>, max_in_flight: usize, delive
     deliveries.wait().await;
 }
 
+/// When there is a line about the sink: when batches fail after they succeeded, or the other way
+/// round. A queue that is nearly full alternates, so that the lines are limited; the counters have
+/// each failure.
+#[derive(Default)]
+struct OutcomeLog {
+    /// What the last line says.
+    failing: AtomicBool,
+    limit: LogLimit,
+}
+
+impl OutcomeLog {
+    /// Whether a line is due after a batch that failed or did not.
+    fn is_due(&self, failing: bool) -> bool {
+        let is_new = self.failing.load(Relaxed) != failing;
+        let is_due = is_new && self.limit.count().is_some();
+        if is_due {
+            self.failing.store(failing, Relaxed);
+        }
+        is_due
+    }
+}
+
 /// Delivers batches to the sink and counts the outcomes.
 struct Delivery {
     timeout: Duration,
@@ -257,8 +280,7 @@ struct Delivery {
     not_sent: Counter,
     unconfirmed: Counter,
     batches: Counter,
-    /// Whether the last batch failed. Logged when it changes; each failure is counted.
-    failing: AtomicBool,
+    outcome_log: OutcomeLog,
 }
 
 impl Delivery {
@@ -281,7 +303,7 @@ impl Delivery {
             not_sent: unavailable("not_sent"),
             unconfirmed: unavailable("unconfirmed"),
             batches: metrics::counter!(metric::SINK_BATCHES.name),
-            failing: AtomicBool::new(false),
+            outcome_log: OutcomeLog::default(),
         }
     }
 
@@ -307,7 +329,7 @@ impl Delivery {
         let outcome = self.sink.deliver(batch.clone(), begin + self.timeout).await;
         in_flight.decrement(1.0);
 
-        if self.failing.swap(outcome.is_err(), Relaxed) != outcome.is_err() {
+        if self.outcome_log.is_due(outcome.is_err()) {
             match &outcome {
                 Ok(()) => tracing::info!("the sink accepts batches again"),
                 Err(reason) => tracing::warn!(%reason, "the sink does not accept batches"),

@@ -13,7 +13,6 @@ mod body;
 pub mod coalesce;
 pub mod format;
 mod query;
-mod quote;
 mod readings;
 pub mod registry;
 #[cfg(test)]
@@ -131,7 +130,7 @@ pub async fn run(
     let refreshing = tokio::spawn(refresh::run(
         registry.clone(),
         pool.clone(),
-        context.health.component(Component::Database),
+        context.health.component(Component::Registry),
         refresh_stop.clone(),
     ));
     let tasks = TaskTracker::new();

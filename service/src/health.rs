@@ -1,6 +1,8 @@
 //! Health: which components of the process are ready, and why the others are not.
 //!
 //! In: each component reports that it works, or why it does not. Out: `/readyz`, and two gauges.
+//! Each component has one task that reports at a time. Components with the same name are one line
+//! in `/readyz` and in the logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub enum Component {
     /// The connection to RabbitMQ.
     Broker,
-    /// The connection to PostgreSQL, and the tables there.
+    /// The connection to PostgreSQL, and the tables there: reported by the worker.
     Database,
+    /// The devices and series there: reported by the front end.
+    Registry,
     /// The queue on disk.
     Spool,
 }
@@ -21,7 +25,7 @@ impl Component {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Broker => "broker",
-            Self::Database => "database",
+            Self::Database | Self::Registry => "database",
             Self::Spool => "spool",
         }
     }
@@ -105,10 +109,10 @@ impl Health {
         self.update(|state| {
             let mut reasons: BTreeMap<_, _> = state
                 .components
-                .iter()
-                .map(|(component, reason)| {
-                    let reason = reason.clone().unwrap_or_else(|| "ready".into());
-                    (component.name(), reason)
+                .keys()
+                .map(|component| {
+                    let reason = state.reason(component.name());
+                    (component.name(), reason.unwrap_or_else(|| "ready".into()))
                 })
                 .collect();
             if state.draining {
@@ -130,6 +134,13 @@ impl Health {
 }
 
 impl State {
+    /// Why the components of this name are not ready: the reason of the first that is not.
+    fn reason(&self, name: &str) -> Option<String> {
+        let named = |component: &Component| component.name() == name;
+        let mut components = self.components.iter();
+        components.find_map(|(component, reason)| reason.clone().filter(|_| named(component)))
+    }
+
     fn evaluate(&self) -> HealthState {
         let mut down = self
             .components
@@ -152,26 +163,27 @@ impl State {
 impl ComponentHealth {
     /// Reports that the component works. Logged when it did not before.
     pub fn ready(&self) {
-        let before = self
-            .health
-            .update(|state| state.components.insert(self.component, None));
-        if before != Some(None) {
-            tracing::info!(component = self.component.name(), "ready");
-        }
+        self.report(None);
     }
 
     /// Reports that the component does not work, and why. Logged when the reason is new.
     pub fn unready(&self, reason: impl Into<String>) {
-        let reason = Some(reason.into());
-        let before = self
-            .health
-            .update(|state| state.components.insert(self.component, reason.clone()));
-        if before.is_some_and(|before| before != reason) {
-            tracing::warn!(
-                component = self.component.name(),
-                reason = reason.as_deref(),
-                "not ready"
-            );
+        self.report(Some(reason.into()));
+    }
+
+    fn report(&self, reason: Option<String>) {
+        let component = self.component.name();
+        let (before, now) = self.health.update(|state| {
+            let before = state.reason(component);
+            state.components.insert(self.component, reason);
+            (before, state.reason(component))
+        });
+        if before == now {
+            return;
+        }
+        match now {
+            None => tracing::info!(component, "ready"),
+            Some(reason) => tracing::warn!(component, reason, "not ready"),
         }
     }
 }
@@ -209,5 +221,35 @@ mod tests {
         assert_eq!(health.report().0, HealthState::Ready);
         health.component(Component::Database).unready("down");
         assert_eq!(health.report().0, HealthState::Unready);
+    }
+
+    #[test]
+    fn components_of_one_name_are_ready_when_each_is_and_one_report_does_not_hide_another() {
+        let health = Health::new(&[Component::Database, Component::Registry]);
+        let database = health.component(Component::Database);
+        let registry = health.component(Component::Registry);
+        let reason = || health.report().1["database"].clone();
+        registry.ready();
+        assert_eq!(reason(), "starting");
+        // Both report every second, in any order.
+        for _ in 0..2 {
+            database.unready("permission denied");
+            registry.unready("the tables are missing");
+            assert_eq!(reason(), "permission denied");
+            registry.ready();
+            assert_eq!(reason(), "permission denied");
+            assert_eq!(health.report().0, HealthState::Unready);
+        }
+        database.ready();
+        assert_eq!(
+            (health.report().0, reason()),
+            (HealthState::Ready, "ready".into())
+        );
+        registry.unready("no response");
+        database.ready();
+        assert_eq!(
+            (health.report().0, reason()),
+            (HealthState::Unready, "no response".into())
+        );
     }
 }

@@ -13,26 +13,13 @@ const INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct LogLimit(Mutex<State>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     last_line: Option<Instant>,
     events: u64,
 }
 
-impl Default for State {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl State {
-    const fn new() -> Self {
-        Self {
-            last_line: None,
-            events: 0,
-        }
-    }
-
     fn count(&mut self, now: Instant) -> Option<u64> {
         self.events += 1;
         if self.last_line.is_some_and(|last| now < last + INTERVAL) {
@@ -46,7 +33,10 @@ impl State {
 impl LogLimit {
     /// A limit that no event has reached yet.
     pub const fn new() -> Self {
-        Self(Mutex::new(State::new()))
+        Self(Mutex::new(State {
+            last_line: None,
+            events: 0,
+        }))
     }
 
     /// Counts an event. Returns how many there were since the last line, this one included, if
@@ -64,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_first_event_is_logged_at_once_and_the_others_are_counted_for_the_next_line() {
-        let mut state = State::new();
+        let mut state = State::default();
         let begin = Instant::now();
         assert_eq!(state.count(begin), Some(1));
         assert_eq!(state.count(begin), None);

@@ -1,7 +1,7 @@
 //! Errors of PostgreSQL, classified by what to do about them, and as one sentence for people.
 //!
-//! In: an error of the driver. Out: its class, and its cause. Classes are determined by SQLSTATE (Appendix A of
-//! the PostgreSQL manual), never by message texts.
+//! In: an error of the driver. Out: its class, and its cause. Classes are determined by SQLSTATE
+//! (Appendix A of the PostgreSQL manual), never by message texts.
 
 use service::root_cause;
 use tokio_postgres::Error;

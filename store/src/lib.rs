@@ -7,7 +7,7 @@
 //! inserts them into the [`ledger`], copies their [`rows`] into the table (`copy`), and resolves
 //! keys that exist already (`staging`). [`error`] tells transient failures from fatal ones.
 //!
-//! Nothing in this crate retries. Callers retry by the class of an error.
+//! Callers retry by the class of an error. Only [`migrations::wait`] retries here.
 
 mod copy;
 mod database;

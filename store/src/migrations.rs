@@ -1,9 +1,14 @@
 //! Creating and updating the tables.
 //!
 //! In: the numbered SQL files in `schema/migrations`. Out: a database that has all of them, applied
-//! in order under an advisory lock. Each migration is a transaction.
+//! in order under an advisory lock. Each migration is a transaction. A process that goes on running
+//! waits for them.
 
+use std::time::Duration;
+
+use service::health::ComponentHealth;
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 
 use crate::Pool;
 use crate::error::cause;
@@ -15,6 +20,11 @@ mod embedded {
 /// Key of the advisory lock: `gridwatc` in ASCII. The migration tool takes no lock, and two
 /// processes that start at the same time would both create the tables.
 const LOCK: i64 = 0x6772_6964_7761_7463;
+
+/// Upper bound on the time of a statement: a migration may rewrite a table.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// Pause between two attempts of [`wait`].
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What to do about missing tables.
 const HINT: &str = "the tables are missing or out of date; run 'gridwatch migrate'";
@@ -36,6 +46,18 @@ pub enum MigrateError {
 /// [`MigrateError`]; migrations before the failed one remain applied, and the next run continues
 /// from there.
 pub async fn run(client: &mut Client) -> Result<Vec<String>, MigrateError> {
+    let timeout = STATEMENT_TIMEOUT.as_millis();
+    let longer = format!("SET statement_timeout = {timeout}");
+    client.batch_execute(&longer).await?;
+    let result = run_locked(client).await;
+    // The connection may be of a pool.
+    let reset = client.batch_execute("RESET statement_timeout").await;
+    let applied = result?;
+    reset?;
+    Ok(applied)
+}
+
+async fn run_locked(client: &mut Client) -> Result<Vec<String>, MigrateError> {
     client
         .execute("SELECT pg_advisory_lock($1)", &[&LOCK])
         .await?;
@@ -83,6 +105,26 @@ pub async fn check(pool: &Pool) -> Result<(), String> {
     }
 }
 
+/// Retries an attempt to check the tables, or to create them, until it succeeds or the process
+/// stops. Reports each failure as the health of the database. Returns whether it succeeded.
+pub async fn wait<F>(
+    health: &ComponentHealth,
+    stop: &CancellationToken,
+    mut attempt: impl FnMut() -> F,
+) -> bool
+where
+    F: Future<Output = Result<(), String>>,
+{
+    while let Some(result) = stop.run_until_cancelled(attempt()).await {
+        match result {
+            Ok(()) => return true,
+            Err(reason) => health.unready(reason),
+        }
+        stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+    }
+    false
+}
+
 /// Adds what to do to an error of PostgreSQL when the cause is that tables are missing.
 pub(crate) async fn explain(client: &Client, error: &tokio_postgres::Error) -> String {
     if are_current(client).await.unwrap_or(true) {
@@ -97,17 +139,25 @@ mod tests {
     use refinery::Target;
 
     use super::*;
-    use crate::testing::{connect, create_database, create_empty_database};
+    use service::health::{Component, Health, HealthState};
+    use testbed::wait::until_async;
+
+    use crate::Database;
+    use crate::testing::{LIMIT, connect, create_database, create_empty_database, pool};
+
+    async fn create_first_version(client: &mut Client) {
+        embedded::migrations::runner()
+            .set_target(Target::Version(1))
+            .run_async(client)
+            .await
+            .unwrap();
+    }
 
     #[tokio::test]
     async fn tables_of_the_first_version_are_out_of_date_until_they_are_migrated() {
         let mut client = connect(&create_empty_database().await).await;
         assert!(!are_current(&client).await.unwrap());
-        embedded::migrations::runner()
-            .set_target(Target::Version(1))
-            .run_async(&mut client)
-            .await
-            .unwrap();
+        create_first_version(&mut client).await;
         assert!(!are_current(&client).await.unwrap());
         let reading = "INSERT INTO device (external_id) VALUES ('meter-1');
              INSERT INTO series (device_id, metric, unit) SELECT id, 'power', 'W' FROM device;
@@ -121,6 +171,47 @@ mod tests {
                  = ('meter-1', 'power', 'W', '2026-11-20 10:00:00Z', 1.5)";
         assert_eq!(client.query(readings, &[]).await.unwrap().len(), 1);
         assert_eq!(run(&mut client).await.unwrap(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_process_waits_while_the_tables_are_of_the_first_version() {
+        let url = create_empty_database().await;
+        let mut client = connect(&url).await;
+        create_first_version(&mut client).await;
+        let (pool, stop) = (pool(&url, 1), CancellationToken::new());
+        let health = Health::new(&[Component::Database]);
+        let database = health.component(Component::Database);
+        let waiting = wait(&database, &stop, || check(&pool));
+        let migrating = async {
+            until_async("the hint is reported", LIMIT, async || {
+                health.report().1["database"] == HINT
+            })
+            .await;
+            run(&mut client).await.unwrap();
+        };
+        assert!(tokio::join!(waiting, migrating).0);
+        // The caller has more to do before it is ready.
+        assert_eq!(health.report().0, HealthState::Unready);
+        stop.cancel();
+        assert!(!wait(&database, &stop, || check(&pool)).await);
+    }
+
+    #[tokio::test]
+    async fn a_migration_may_take_longer_than_the_other_statements_of_a_connection() {
+        let url = create_empty_database().await;
+        let other = connect(&url).await;
+        let lock = format!("SELECT pg_advisory_lock({LOCK})");
+        other.batch_execute(&lock).await.unwrap();
+        let database: Database = url.parse().unwrap();
+        let database = database.named("test", Duration::from_secs(1));
+        let mut client = database.connect().await.unwrap();
+        // On the connection that has the lock, so that the other one waits longer than a second.
+        let unlock = format!("SELECT pg_sleep(1.5); SELECT pg_advisory_unlock({LOCK})");
+        let (applied, unlocked) = tokio::join!(run(&mut client), other.batch_execute(&unlock));
+        unlocked.unwrap();
+        assert_eq!(applied.unwrap().len(), 2);
+        let row = client.query_one("SHOW statement_timeout", &[]).await;
+        assert_eq!(row.unwrap().get::<_, &str>(0), "1s");
     }
 
     #[tokio::test]

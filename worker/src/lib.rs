@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use service::Context;
-use service::health::{Component, ComponentHealth};
+use service::health::Component;
 use store::partitions::{self, Partitions};
 use store::{Pool, migrations, probe};
 use tokio_util::sync::CancellationToken;
@@ -57,9 +57,14 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let database = context.health.component(Component::Database);
     let partitions = Arc::new(Partitions::default());
-    if !wait_for_tables(&pool, &partitions, &database, &context.stop).await {
+    let check = async || {
+        migrations::check(&pool).await?;
+        partitions::load(&partitions, &pool).await
+    };
+    if !migrations::wait(&database, &context.stop, check).await {
         return Ok(());
     }
+    database.ready();
     let background_stop = CancellationToken::new();
     let probing = tokio::spawn(probe::run(pool.clone(), database, background_stop.clone()));
     let creating = tokio::spawn(create_ahead(
@@ -75,32 +80,6 @@ pub async fn run(
         let _ = task.await;
     }
     Ok(result?)
-}
-
-/// Waits until PostgreSQL responds and has every table. Returns false if `stop` came first.
-async fn wait_for_tables(
-    pool: &Pool,
-    partitions: &Partitions,
-    database: &ComponentHealth,
-    stop: &CancellationToken,
-) -> bool {
-    while !stop.is_cancelled() {
-        let check = async {
-            migrations::check(pool).await?;
-            partitions::load(partitions, pool).await
-        };
-        match stop.run_until_cancelled(check).await {
-            Some(Ok(())) => {
-                database.ready();
-                return true;
-            }
-            Some(Err(reason)) => database.unready(reason),
-            None => return false,
-        }
-        let pause = tokio::time::sleep(probe::PROBE.pause);
-        stop.run_until_cancelled(pause).await;
-    }
-    false
 }
 
 /// Creates the partitions of the next days, now and every hour, until `stop`. A failure is logged:

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use ::ingest_api::Confirms;
 use service::health::Component;
-use service::http::Router;
 use transport::{direct, failover};
 
 use super::parts::{
@@ -37,7 +36,7 @@ async fn queued(arguments: IngestApi) -> anyhow::Result<()> {
         .parse(NAME, FRONT_END_STATEMENT_TIMEOUT)?;
     let config = front_end.config(arguments.unknown_devices, *grace, Confirms::Enqueued);
     let listener = bind("--listen", &front_end.listen).await?;
-    let mut components = vec![Component::Broker, Component::Database];
+    let mut components = vec![Component::Broker, Component::Registry];
     components.extend(arguments.spool.as_ref().map(|_| Component::Spool));
     let process = Process::start(&arguments.admin, &components).await?;
     let context = process.context();
@@ -58,12 +57,12 @@ async fn queued(arguments: IngestApi) -> anyhow::Result<()> {
             config,
             listener,
             sink: queue.sink(),
-            more: Router::new(),
         }),
         worker: None,
         queue: Some(queue),
         spool,
         pool,
+        queries: None,
         embedded: None,
     };
     deployment.run(process).await
@@ -83,7 +82,8 @@ async fn direct(arguments: IngestApi) -> anyhow::Result<()> {
     let database = arguments.database.parse(NAME, WORKER_STATEMENT_TIMEOUT)?;
     let config = front_end.config(arguments.unknown_devices, *grace, Confirms::Committed);
     let listener = bind("--listen", &front_end.listen).await?;
-    let process = Process::start(&arguments.admin, &[Component::Database]).await?;
+    let components = [Component::Database, Component::Registry];
+    let process = Process::start(&arguments.admin, &components).await?;
     let pool = database.pool(FRONT_END_CONNECTIONS + writer.connections())?;
     let (sink, source) = direct::pair(config.coalesce.max_in_flight);
     let deployment = Deployment {
@@ -91,7 +91,6 @@ async fn direct(arguments: IngestApi) -> anyhow::Result<()> {
             config,
             listener,
             sink: Arc::new(sink),
-            more: Router::new(),
         }),
         worker: Some(Worker {
             config: writer.config(*grace),
@@ -101,6 +100,7 @@ async fn direct(arguments: IngestApi) -> anyhow::Result<()> {
         queue: None,
         spool: None,
         pool,
+        queries: None,
         embedded: None,
     };
     deployment.run(process).await

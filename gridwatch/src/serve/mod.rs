@@ -30,8 +30,6 @@ pub(crate) struct FrontEnd {
     config: front_end::Config,
     listener: TcpListener,
     sink: Arc<dyn Sink>,
-    /// Further routes of the same port: the read side, in standalone.
-    more: Router,
 }
 
 /// A worker and what it needs.
@@ -49,6 +47,8 @@ pub(crate) struct Deployment {
     queue: Option<Queue>,
     spool: Option<OpenSpool>,
     pool: Pool,
+    /// Connections of the read side, if it is on the port of the front end.
+    queries: Option<Pool>,
     embedded: Option<Embedded>,
 }
 
@@ -89,11 +89,22 @@ impl Deployment {
             config,
             listener,
             sink,
-            more,
         }) = self.front_end
         {
             let pool = self.pool.clone();
-            front_end::run(context.clone(), config, listener, sink, pool, more).await;
+            match self.queries.clone() {
+                None => {
+                    let more = Router::new();
+                    front_end::run(context.clone(), config, listener, sink, pool, more).await;
+                }
+                Some(queries) => {
+                    let more = ::query_api::routes(queries.clone());
+                    tokio::join!(
+                        front_end::run(context.clone(), config, listener, sink, pool, more),
+                        ::query_api::run_jobs(context.clone(), queries)
+                    );
+                }
+            }
             worker_stop.cancel();
         }
         let worked = match working {
@@ -107,6 +118,9 @@ impl Deployment {
             None => Ok(()),
             Some(spool) => spool.close().await,
         };
+        if let Some(queries) = self.queries {
+            queries.close();
+        }
         self.pool.close();
         if let Some(embedded) = self.embedded {
             embedded.stop().await;

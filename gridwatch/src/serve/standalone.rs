@@ -8,7 +8,6 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use ingest_api::Confirms;
 use service::health::Component;
-use service::http::Router;
 use store::Pool;
 use tokio_util::sync::CancellationToken;
 use transport::amqp::AmqpSource;
@@ -51,7 +50,7 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
         Some(url) => Some(database(url, NAME, WORKER_STATEMENT_TIMEOUT)?),
     };
     let listener = bind("--listen", &front_end.listen).await?;
-    let mut components = vec![Component::Database, Component::Spool];
+    let mut components = vec![Component::Database, Component::Registry, Component::Spool];
     components.extend(broker.as_ref().map(|_| Component::Broker));
     let process = Process::start(&arguments.admin, &components).await?;
     let context = process.context();
@@ -75,14 +74,16 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
                 .named(NAME, query_api::STATEMENT_TIMEOUT)
                 .pool(query_api::CONNECTIONS)?;
             let pool = database.pool(FRONT_END_CONNECTIONS + writer.connections())?;
-            // A server that is unavailable is waited for while the front end runs.
+            // A server that is unavailable, or refuses, is retried while the front end runs.
             if let Err(reason) = migrate::apply_with(&pool).await {
                 has_tables = false;
-                tracing::warn!(%database, "waiting for PostgreSQL; retrying until it is available");
-                context
-                    .health
-                    .component(Component::Database)
-                    .unready(reason);
+                tracing::warn!(
+                    %database,
+                    reason,
+                    "cannot create or update the tables yet; retrying until it succeeds"
+                );
+                let health = context.health.component(Component::Database);
+                health.unready(reason);
             }
             (pool, Some(reads), None)
         }
@@ -93,11 +94,12 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
             (pool, None, Some(embedded))
         }
     };
-    let more = match query_api::check_access(&front_end.listen, arguments.insecure_no_auth).await {
-        Ok(()) => ::query_api::routes(reads.unwrap_or_else(|| pool.clone())),
+    let queries = match query_api::check_access(&front_end.listen, arguments.insecure_no_auth).await
+    {
+        Ok(()) => Some(reads.unwrap_or_else(|| pool.clone())),
         Err(error) => {
             tracing::warn!("queries are not served: {error}");
-            Router::new()
+            None
         }
     };
     // Last, because the tasks of the queue have to be closed in order once they run.
@@ -120,7 +122,6 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
             config: front_end.config(arguments.unknown_devices, *grace, Confirms::Enqueued),
             listener,
             sink,
-            more,
         }),
         worker: Some(Worker {
             config: worker_config,
@@ -130,6 +131,7 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
         queue,
         spool: Some(open),
         pool,
+        queries,
         embedded,
     };
     Ok((deployment, process))

@@ -30,6 +30,7 @@ pub(crate) async fn run(arguments: config::Worker) -> anyhow::Result<()> {
         queue: None,
         spool: None,
         pool,
+        queries: None,
         embedded: None,
     };
     deployment.run(process).await

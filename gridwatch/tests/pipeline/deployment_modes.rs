@@ -415,6 +415,26 @@ async fn standalone_needs_no_home_and_keeps_all_of_its_files_in_its_data_directo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_directory_of_the_user_does_not_keep_standalone_from_its_settings() {
+    let parent = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
+    let (directory, script) = without_home(parent.path(), "one");
+    let data = directory.join("data");
+    let own = format!("export XDG_CACHE_HOME='{}/cache'", data.display());
+    let text = std::fs::read_to_string(&script).unwrap();
+    std::fs::write(&script, text.replace("unset XDG_CACHE_HOME", &own)).unwrap();
+    let (mut process, _) = standalone_of(&script, &directory, &[]);
+    let variables = std::fs::read(format!("/proc/{}/environ", process.pid())).unwrap();
+    let variables = String::from_utf8_lossy(&variables).into_owned();
+    let home = format!("HOME={}", data.display());
+    for expected in [home.as_str(), "MIMALLOC_ALLOW_THP=0"] {
+        let is_set = variables.split('\0').any(|variable| variable == expected);
+        assert!(is_set, "{expected} is not set");
+    }
+    assert!(process.terminate().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_standalone_on_the_same_directory_exits_with_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let (_process, _) = standalone(directory.path(), &[]);

@@ -62,7 +62,7 @@ async fn a_front_end_that_ignores_confirms_is_detected() {
     site.start_worker(&[]);
     let url = site.amqp_url_for(Role::FrontEnd);
     let stop = CancellationToken::new();
-    let health = Health::new(&[Component::Broker, Component::Database]);
+    let health = Health::new(&[Component::Broker, Component::Registry]);
     let (sink, _) = AmqpSink::start(
         url.parse::<Broker>().unwrap(),
         health.component(Component::Broker),

@@ -1,5 +1,6 @@
 //! Settings from the environment, and servers that are unavailable at the start.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use testbed::process::Process;
@@ -136,7 +137,7 @@ async fn standalone_waits_for_its_database_server_and_then_creates_the_tables() 
     .await;
     let log = process.log();
     assert!(!log.contains("os error"), "{log}");
-    assert!(log.contains("waiting for PostgreSQL"), "{log}");
+    assert!(log.contains("retrying until it succeeds"), "{log}");
 
     servers.postgres.restart().unwrap();
     process.wait_ready();
@@ -167,4 +168,112 @@ async fn standalone_waits_for_its_database_server_and_then_creates_the_tables() 
     .await;
     assert!(waiting.terminate().unwrap().success());
     servers.postgres.restart().unwrap();
+}
+
+/// Creates tables of the first version. Returns the URL and a connection.
+async fn old_tables() -> (String, tokio_postgres::Client) {
+    let url = SHARED.migrated_database();
+    let sql = connect(&url).await;
+    let first_version = "DROP VIEW readings_by_name;
+         DELETE FROM refinery_schema_history WHERE version > 1";
+    sql.batch_execute(first_version).await.unwrap();
+    (url, sql)
+}
+
+/// Starts a front end and a worker in one process on these tables, which the front end can use and
+/// the worker cannot. Waits until both have seen them.
+async fn start_on_old_tables(
+    command: &[&str],
+    url: &str,
+    directory: &Path,
+    reason: &str,
+) -> Process {
+    let (listen, admin) = (free_address(), free_address());
+    let flags = ["--listen", &listen, "--admin", &admin, "--database-url"];
+    let arguments = [command, &flags, &[url]].concat();
+    let process = Process::start(program(), &arguments, &admin, directory).unwrap();
+    let client = http_client();
+    let unknown = reading("unknown", "p", 1, 1.0).to_string();
+    until_async("the registry is loaded", LIMIT, async || {
+        let response = post_readings(&client, &listen, "", &[JSON], unknown.clone()).await;
+        response.is_ok_and(|response| response.status == 422)
+    })
+    .await;
+    until_async("the reason is reported", LIMIT, async || {
+        process
+            .admin("/readyz")
+            .is_ok_and(|response| response.contains(reason))
+    })
+    .await;
+    process
+}
+
+/// Asserts that the process was unready for one reason, and then ready.
+fn assert_ready_once(process: &Process, reason: &str) {
+    let log = process.log();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("component=\"database\""));
+    let lines: Vec<&str> = lines.collect();
+    let [first, last] = lines[..] else {
+        panic!("two lines: {log}")
+    };
+    assert!(
+        first.contains("not ready") && first.contains(reason),
+        "{log}"
+    );
+    assert!(
+        last.contains(" ready") && !last.contains("not ready"),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_on_tables_of_the_first_version_is_unready_until_they_are_migrated() {
+    let directory = tempfile::tempdir().unwrap();
+    let (url, _) = old_tables().await;
+    let reason = "run 'gridwatch migrate'";
+    let command = [
+        "ingest-api",
+        "--unknown-devices",
+        "reject",
+        "--sink",
+        "direct",
+    ];
+    let mut process = start_on_old_tables(&command, &url, directory.path(), reason).await;
+    assert!(!process.ready());
+    let migrated = with_variables(&["migrate", "--database-url", &url], &[]);
+    assert!(migrated.status.success(), "{migrated:?}");
+    process.wait_ready();
+    assert_ready_once(&process, reason);
+    assert!(process.terminate().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standalone_whose_migration_is_refused_reports_the_refusal_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let (url, sql) = old_tables().await;
+    // It may use the tables, but not create any.
+    let setup = "CREATE ROLE reader LOGIN; GRANT pg_read_all_data, pg_write_all_data TO reader";
+    sql.batch_execute(setup).await.unwrap();
+    let (_, host) = url.split_once('@').unwrap();
+    let url_of_role = format!("postgres://reader@{host}");
+    let data = directory.path().join("data");
+    let data = data.to_str().unwrap();
+    let command = ["standalone", "--unknown-devices", "reject", "--data", data];
+    let reason = "permission denied";
+    let mut process = start_on_old_tables(&command, &url_of_role, directory.path(), reason).await;
+    assert!(
+        process
+            .log()
+            .contains("cannot create or update the tables yet")
+    );
+    sql.batch_execute("ALTER ROLE reader SUPERUSER")
+        .await
+        .unwrap();
+    process.wait_ready();
+    assert_ready_once(&process, reason);
+    assert!(process.terminate().unwrap().success());
+    let remove = "REASSIGN OWNED BY reader TO CURRENT_USER; DROP OWNED BY reader; DROP ROLE reader";
+    sql.batch_execute(remove).await.unwrap();
 }

@@ -408,3 +408,12 @@ async fn the_gauge_of_pending_readings_is_zero_after_the_last_client_has_disconn
     setup.assert_nothing_is_sent().await;
     assert_eq!((setup.pending(), setup.counted()), (0, [1, 7, 0]));
 }
+
+#[test]
+fn a_sink_that_alternates_does_not_get_a_line_for_each_batch() {
+    let log = OutcomeLog::default();
+    assert!(!log.is_due(false));
+    assert!(log.is_due(true));
+    let lines = (0..1_000).filter(|batch| log.is_due(batch % 2 == 1));
+    assert_eq!(lines.count(), 0);
+}

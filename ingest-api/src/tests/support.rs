@@ -92,7 +92,7 @@ impl Setup {
             grace: Duration::ZERO,
         };
         let context = Context {
-            health: Health::new(&[Component::Database]),
+            health: Health::new(&[Component::Registry]),
             histograms: Arc::default(),
             stop: CancellationToken::new(),
         };

@@ -61,6 +61,15 @@ const ADD_SERIES: &str = "
     ORDER BY wanted.device, wanted.metric
     ON CONFLICT (device_id, metric) DO NOTHING";
 
+/// Locks the rows that `ADD_UNITS` changes, in the order of names too: an update has no order.
+const LOCK_UNITS: &str = "
+    SELECT FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted (device, metric, unit)
+    JOIN device ON external_id = wanted.device
+    JOIN series ON device_id = device.id AND series.metric = wanted.metric
+    WHERE series.unit IS NULL AND wanted.unit IS NOT NULL
+    ORDER BY wanted.device, wanted.metric
+    FOR NO KEY UPDATE OF series";
+
 const ADD_UNITS: &str = "
     UPDATE series SET unit = wanted.unit
     FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted (device, metric, unit)
@@ -107,14 +116,20 @@ async fn insert(
     let names: Vec<&str> = series.iter().map(|new| new.device).collect();
     let metrics: Vec<&str> = series.iter().map(|new| new.metric).collect();
     let units: Vec<Option<&str>> = series.iter().map(|new| new.unit).collect();
+    let devices = transaction.execute(ADD_DEVICES, &[&names]).await?;
+    let series = transaction
+        .execute(ADD_SERIES, &[&names, &metrics, &units])
+        .await?;
+    transaction
+        .execute(LOCK_UNITS, &[&names, &metrics, &units])
+        .await?;
+    let units_added = transaction
+        .execute(ADD_UNITS, &[&names, &metrics, &units])
+        .await?;
     let added = Added {
-        devices: transaction.execute(ADD_DEVICES, &[&names]).await?,
-        series: transaction
-            .execute(ADD_SERIES, &[&names, &metrics, &units])
-            .await?,
-        units: transaction
-            .execute(ADD_UNITS, &[&names, &metrics, &units])
-            .await?,
+        devices,
+        series,
+        units: units_added,
     };
     let rows = transaction
         .query(DIFFERENT_UNITS, &[&names, &metrics, &units])

@@ -177,6 +177,48 @@ async fn adding_waits_for_a_registration_of_the_same_names_and_counts_none_of_th
 }
 
 #[tokio::test]
+async fn two_processes_that_add_units_in_other_orders_do_not_deadlock() {
+    let url = create_database().await;
+    let (blocker, observer) = (connect(&url).await, connect(&url).await);
+    let (mut first, mut second) = (connect(&url).await, connect(&url).await);
+    for (device, reversed) in [("a", false), ("b", true)] {
+        let without = [new("a", "p", None), new("b", "p", None)];
+        register(&blocker, &without).await.unwrap();
+        // Both have to wait, so that they go on at the same time.
+        let block = format!(
+            "UPDATE series SET unit = NULL; BEGIN;
+             SELECT FROM series JOIN device ON device.id = device_id
+             WHERE external_id = '{device}' FOR NO KEY UPDATE OF series"
+        );
+        blocker.batch_execute(&block).await.unwrap();
+        let mut series = [new("a", "p", Some("W")), new("b", "p", Some("W"))];
+        if reversed {
+            series.reverse();
+        }
+        let mut other = series;
+        other.reverse();
+        let wait_for = async |waiting| {
+            until_async("the processes wait", LIMIT, async || {
+                let waits = "pg_stat_activity WHERE wait_event_type = 'Lock'
+                             AND datname = current_database()";
+                count(&observer, waits).await == waiting
+            })
+            .await;
+        };
+        let second_add = async {
+            wait_for(1).await;
+            add(&mut second, &other).await
+        };
+        let commit = async {
+            wait_for(2).await;
+            blocker.batch_execute("COMMIT").await.unwrap();
+        };
+        let (added, also, ()) = tokio::join!(add(&mut first, &series), second_add, commit);
+        assert_eq!(added.unwrap().units + also.unwrap().units, 2);
+    }
+}
+
+#[tokio::test]
 async fn a_renamed_device_keeps_its_id_and_its_old_name_is_free() {
     let client = connect(&create_database().await).await;
     let before = register(&client, &[new("old", "p", None)]).await.unwrap();

@@ -84,6 +84,8 @@ pub(super) struct Writer {
     write_failed: bool,
     /// Limits the line about failed writes: on a full disk every group fails.
     write_log: LogLimit,
+    /// Limits the line about segments that cannot be created: every group tries again.
+    segment_log: LogLimit,
     spooled: Counter,
     delivered: Counter,
 }
@@ -128,6 +130,7 @@ impl Writer {
             cursor: recovered.acknowledged,
             write_failed: false,
             write_log: LogLimit::new(),
+            segment_log: LogLimit::new(),
             spooled: metrics::counter!(metric::SPOOLED.name),
             delivered: metrics::counter!(metric::SPOOL_DELIVERED.name),
         };
@@ -195,7 +198,8 @@ impl Writer {
     /// # Errors
     /// Fatal. Every append has received its reply.
     fn commit(&mut self, appends: Vec<Append>) -> io::Result<()> {
-        let bytes: usize = appends.iter().map(Append::size).sum();
+        // With the cursor that may precede them.
+        let bytes = HEADER + appends.iter().map(Append::size).sum::<usize>();
         // If there is no room and everything is acknowledged, another segment makes room, because
         // the current one can then be deleted.
         let all_acknowledged = self.acknowledged + 1 >= self.next_sequence;
@@ -229,8 +233,10 @@ impl Writer {
             Err(error) => {
                 // The writer continues with the current segment, because a segment that is too long
                 // is better than a refused append.
-                let path = path.display();
-                tracing::warn!(%error, %path, "cannot create a segment of the spool");
+                if let Some(attempts) = self.segment_log.count() {
+                    let path = path.display();
+                    tracing::warn!(%error, %path, attempts, "cannot create a segment of the spool");
+                }
             }
         }
         Ok(())
@@ -281,7 +287,12 @@ impl Writer {
         };
         if let Some(groups) = self.write_log.count() {
             let directory = self.config.directory.display();
-            tracing::warn!(%error, %directory, groups, "cannot write to the spool; refusing readings");
+            tracing::warn!(
+                %error,
+                %directory,
+                groups,
+                "cannot write to the spool; refusing readings"
+            );
         }
         self.write_failed = true;
         self.shared.lock().refusal = Some("its disk cannot be written");

@@ -26,7 +26,7 @@ async fn the_registry_is_stale_while_postgresql_is_unavailable_and_then_reads_wh
     let proxy = FaultyProxy::start(server().address()).await.unwrap();
     let proxied = url.replace(&server().address(), &proxy.address().to_string());
     let registry = Arc::new(Registry::default());
-    let health = Health::new(&[Component::Database]).component(Component::Database);
+    let health = Health::new(&[Component::Registry]).component(Component::Registry);
     let stop = CancellationToken::new();
     let pool = pool(&proxied, 1);
     let refreshing = tokio::spawn(run(registry.clone(), pool, health, stop.clone()));
