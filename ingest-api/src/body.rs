@@ -7,12 +7,13 @@
 //! unread bytes is reset, and the client would not see the response. Receiving and discarding
 //! together have one time limit.
 
-use std::io::Read;
+use std::error::Error;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use service::ApiError;
@@ -35,6 +36,10 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 /// Compressed bodies above this many bytes are decompressed in `block_in_place`, so that other
 /// tasks of this thread move to another one.
 const LARGE: usize = 16 * 1024;
+/// The beginning of a gzip stream.
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+/// The beginning of a zstd frame.
+const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// How long the rest of a refused body is received before the response is sent.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that are decompressed between two checks of the budget.
@@ -71,8 +76,6 @@ pub(crate) struct BodyHeaders {
     encoding: Result<Encoding, String>,
     /// In bytes; 0 if it is not stated.
     length: usize,
-    /// The text is UTF-16 or UTF-32.
-    is_wide: bool,
     /// The client sends the body only after a `100 Continue`.
     expects_continue: bool,
 }
@@ -86,9 +89,6 @@ impl BodyHeaders {
         Self {
             encoding: Encoding::of(headers),
             length: length.unwrap_or(0),
-            is_wide: headers
-                .get(header::CONTENT_TYPE)
-                .is_some_and(has_wide_charset),
             expects_continue: headers.contains_key(header::EXPECT),
         }
     }
@@ -149,9 +149,6 @@ impl Bodies {
         deadline: Instant,
     ) -> Result<BodyBytes, ApiError> {
         let encoding = headers.encoding.map_err(ApiError::UnsupportedEncoding)?;
-        if headers.is_wide {
-            return Err(ApiError::WideText);
-        }
         if headers.length > self.max_bytes {
             return Err(ApiError::BodyTooLarge(self.max_bytes));
         }
@@ -166,6 +163,9 @@ impl Bodies {
             }
             _ => self.decompress(encoding, bytes, &mut permit)?,
         };
+        if let Some(name) = compression(&bytes) {
+            return Err(still_compressed(encoding, name));
+        }
         if is_wide(&bytes) {
             return Err(ApiError::WideText);
         }
@@ -186,7 +186,7 @@ impl Bodies {
         let mut permit = self.acquire(0)?;
         let mut whole = BytesMut::with_capacity(expected_length.min(CHUNK));
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| ApiError::BodyIncomplete(error.to_string()))?;
+            let frame = frame.map_err(|error| not_received(&error))?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
@@ -205,35 +205,55 @@ impl Bodies {
         bytes: Bytes,
         permit: &mut OwnedSemaphorePermit,
     ) -> Result<Bytes, ApiError> {
+        let mut whole = Vec::new();
         match encoding {
-            Encoding::Identity => Ok(bytes),
-            Encoding::Gzip => self.inflate(flate2::read::MultiGzDecoder::new(&bytes[..]), permit),
+            Encoding::Identity => return Ok(bytes),
+            Encoding::Gzip => {
+                let mut rest = &bytes[..];
+                loop {
+                    let mut decoder = flate2::bufread::GzDecoder::new(rest);
+                    self.inflate(&mut decoder, &mut whole, permit)?;
+                    rest = decoder.into_inner();
+                    if rest.is_empty() {
+                        break;
+                    }
+                    if !rest.starts_with(GZIP_MAGIC) {
+                        return Err(ApiError::BadCompression(format!(
+                            "there are {} bytes after the end of the gzip stream; send the stream \
+                             only",
+                            rest.len()
+                        )));
+                    }
+                }
+            }
             Encoding::Zstd => {
                 let mut decoder =
                     zstd::stream::read::Decoder::with_buffer(&bytes[..]).map_err(|e| broken(&e))?;
                 decoder
                     .window_log_max(ZSTD_WINDOW_LOG)
                     .map_err(|e| broken(&e))?;
-                self.inflate(decoder, permit)
+                self.inflate(decoder, &mut whole, permit)?;
             }
         }
+        Ok(whole.into())
     }
 
+    /// Appends the output of a decoder.
     fn inflate(
         &self,
         mut decoder: impl Read,
+        whole: &mut Vec<u8>,
         permit: &mut OwnedSemaphorePermit,
-    ) -> Result<Bytes, ApiError> {
-        let mut whole = Vec::new();
+    ) -> Result<(), ApiError> {
         loop {
             let before = whole.len();
             let read = decoder
                 .by_ref()
                 .take(CHUNK as u64)
-                .read_to_end(&mut whole)
+                .read_to_end(whole)
                 .map_err(|error| broken(&error))?;
             if read == 0 {
-                return Ok(whole.into());
+                return Ok(());
             }
             if whole.len() > self.max_bytes {
                 return Err(ApiError::BodyTooLarge(self.max_bytes));
@@ -251,8 +271,42 @@ impl Bodies {
     }
 }
 
-fn broken(error: &std::io::Error) -> ApiError {
-    ApiError::BadCompression(error.to_string())
+fn broken(error: &io::Error) -> ApiError {
+    ApiError::BadCompression(format!(
+        "{error}; check that content-encoding names the compression of the body, and that the \
+         body is complete"
+    ))
+}
+
+/// The error of a body that did not arrive. Only its chunks can be invalid: everything else ends
+/// early.
+fn not_received(error: &axum::Error) -> ApiError {
+    let mut source: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<io::Error>()
+            && matches!(
+                cause.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+            )
+        {
+            return ApiError::BadChunks;
+        }
+        source = cause.source();
+    }
+    ApiError::BodyIncomplete(error.to_string())
+}
+
+/// The error of a body that is compressed with `name` although it has been decompressed as its
+/// `Content-Encoding` says.
+fn still_compressed(encoding: Encoding, name: &str) -> ApiError {
+    ApiError::BadCompression(match encoding {
+        Encoding::Identity => {
+            format!("the body is compressed with {name}; send the header content-encoding: {name}")
+        }
+        Encoding::Gzip | Encoding::Zstd => {
+            "the body is compressed twice; compress it once".to_owned()
+        }
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,35 +340,34 @@ impl Encoding {
     }
 }
 
-/// Whether a `Content-Type` states UTF-16 or UTF-32.
-fn has_wide_charset(content_type: &HeaderValue) -> bool {
-    let content_type = content_type.as_bytes();
-    let Some(at) = content_type.iter().position(|&byte| byte == b';') else {
-        return false;
-    };
-    let parameters = &content_type[at..];
-    ["utf-16", "utf16", "utf-32", "utf32", "ucs-2"]
-        .iter()
-        .any(|charset| {
-            parameters
-                .windows(charset.len())
-                .any(|part| part.eq_ignore_ascii_case(charset.as_bytes()))
-        })
+/// The compression of bytes, which are not UTF-8 then.
+fn compression(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.starts_with(GZIP_MAGIC) {
+        Some("gzip")
+    } else if bytes.starts_with(ZSTD_MAGIC) {
+        Some("zstd")
+    } else {
+        None
+    }
 }
 
-/// Whether a body is UTF-16 or UTF-32: it begins with a byte order mark, or one of its first two
-/// bytes is zero, which no text in UTF-8 has.
+/// Whether a body is UTF-16 or UTF-32: it begins with a byte order mark, or with two ASCII
+/// characters as JSON does, each with its zero bytes.
 fn is_wide(bytes: &[u8]) -> bool {
-    matches!(
-        bytes,
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..]
-    )
+    let is_ascii = |byte: u8| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~');
+    match *bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 0, 0xfe, 0xff, ..] => true,
+        [0, 0, 0, a, ..] | [a, 0, 0, 0, ..] | [0, a] | [a, 0] => is_ascii(a),
+        [0, a, 0, b, ..] | [a, 0, b, 0, ..] => is_ascii(a) && is_ascii(b),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
 
+    use axum::http::HeaderValue;
     use transport::testing::within_limit;
 
     use super::*;

@@ -2,9 +2,9 @@
 
 use axum::Router;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Json};
+use axum::response::IntoResponse;
 use axum::routing::get;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::ApiError;
 use crate::health::{Health, HealthState};
@@ -29,12 +29,43 @@ pub fn router(metrics: Metrics, health: Health) -> Router {
             StatusCode::SERVICE_UNAVAILABLE
         };
         let body = json!({ "ready": ready, "state": state.label(), "parts": parts });
-        async move { (status, Json(body)).into_response() }
+        async move { (status, document(&body)).into_response() }
     };
     Router::new()
         .route("/metrics", get(render))
-        .route("/healthz", get(|| async { Json(json!({ "alive": true })) }))
+        .route(
+            "/healthz",
+            get(|| async { document(&json!({ "alive": true })) }),
+        )
         .route("/readyz", get(ready))
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed(PATHS) })
         .fallback(|| async { ApiError::NotFound(PATHS) })
+}
+
+/// A JSON document. The newline is for terminals.
+fn document(value: &Value) -> impl IntoResponse + use<> {
+    let content_type = "application/json";
+    ([(header::CONTENT_TYPE, content_type)], format!("{value}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_json_response_ends_with_a_newline() {
+        for (response, content_type) in [
+            (document(&json!({})).into_response(), "application/json"),
+            (
+                ApiError::NotFound(PATHS).into_response(),
+                "application/problem+json",
+            ),
+        ] {
+            assert_eq!(response.headers()[header::CONTENT_TYPE], content_type);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(body.ends_with(b"}\n"), "{body:?}");
+        }
+    }
 }

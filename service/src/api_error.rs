@@ -86,9 +86,11 @@ pub enum ApiError {
     BodyTimeout(u64),
     /// The connection broke in the middle of the body.
     BodyIncomplete(String),
+    /// The `Transfer-Encoding: chunked` of the body is not valid.
+    BadChunks,
     /// The body cannot be decompressed.
     BadCompression(String),
-    /// The body is not UTF-8 from this byte on.
+    /// The body is not UTF-8 from this offset on.
     NotUtf8(usize),
     /// The body is UTF-16 or UTF-32.
     WideText,
@@ -198,6 +200,7 @@ impl ApiError {
         match self {
             Self::BadQuery(_)
             | Self::BodyIncomplete(_)
+            | Self::BadChunks
             | Self::BadCompression(_)
             | Self::NotUtf8(_)
             | Self::WideText
@@ -246,7 +249,7 @@ impl ApiError {
             Self::UnsupportedEncoding(_) => "unsupported_encoding",
             Self::BodyTooLarge(_) => "body_too_large",
             Self::BodyTimeout(_) => "body_timeout",
-            Self::BodyIncomplete(_) => "body_incomplete",
+            Self::BodyIncomplete(_) | Self::BadChunks => "body_incomplete",
             Self::BadCompression(_) => "bad_compression",
             Self::NotUtf8(_) | Self::WideText => "not_utf8",
             Self::MalformedJson(_) => "malformed_json",
@@ -289,20 +292,33 @@ impl ApiError {
                 "content-encoding {value} is not supported; compress the body once, with gzip or \
                  zstd, or send it as it is, without content-encoding"
             ),
-            Self::BodyTooLarge(max_bytes) => {
-                format!("the body exceeds {max_bytes} bytes, before or after decompression")
-            }
+            Self::BodyTooLarge(max_bytes) => format!(
+                "the body exceeds {max_bytes} bytes, before or after decompression; split it into \
+                 several requests"
+            ),
             Self::BodyTimeout(seconds) => format!("the body did not arrive within {seconds} s"),
-            Self::BodyIncomplete(reason) => format!("the body ended early: {reason}"),
+            Self::BodyIncomplete(reason) => format!("the body ended early: {reason}; retry"),
+            Self::BadChunks => {
+                "the chunked encoding of the body is not valid; correct the client".into()
+            }
             Self::BadCompression(reason) => {
                 format!("the body cannot be decompressed: {reason}")
             }
-            Self::NotUtf8(byte) => format!("the body is not valid UTF-8 at byte {byte}"),
+            Self::NotUtf8(offset) => {
+                format!(
+                    "the body is not valid UTF-8 at byte {}; encode it as UTF-8",
+                    offset + 1
+                )
+            }
             Self::WideText => "the body is UTF-16 or UTF-32; encode it as UTF-8".into(),
             Self::TooManyReadings(max) => {
                 format!("the request has more than {max} readings; split it into several requests")
             }
-            Self::NoReadings => "the request has no readings".into(),
+            Self::NoReadings => {
+                "the request has no readings; send at least one, as a JSON object, or in an array \
+                 of them"
+                    .into()
+            }
             Self::NoReadingAccepted { .. } => {
                 "none of the readings was accepted; do not retry them unchanged".into()
             }
@@ -312,7 +328,7 @@ impl ApiError {
             } => {
                 format!(
                     "an atomic request may have at most {max_readings} readings from at most \
-                     {max_days} days"
+                     {max_days} days; split it, or send it without atomic"
                 )
             }
             Self::TooManyBodies => "too many request bodies are in flight; retry later".into(),
@@ -353,7 +369,8 @@ impl ApiError {
                     .into()
             }
             Self::HeadTooLarge => {
-                "the request has more than 100 headers, or more than 400 kB of them".into()
+                "the request has more than 100 headers, or its head has more than 400,000 bytes"
+                    .into()
             }
             Self::HeadTimeout(seconds) => {
                 format!("the request line and the headers did not arrive within {seconds} s")
@@ -457,7 +474,7 @@ impl IntoResponse for ApiError {
         body.insert("detail".into(), self.detail().into());
         let content_type = HeaderValue::from_static("application/problem+json");
         let headers = [(header::CONTENT_TYPE, content_type)];
-        let mut response = (status, headers, Value::Object(body).to_string()).into_response();
+        let mut response = (status, headers, format!("{}\n", Value::Object(body))).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
@@ -502,7 +519,7 @@ mod tests {
                 ApiError::BodyTooLarge(16),
                 413,
                 "body_too_large",
-                "exceeds 16 bytes",
+                "; split it",
             ),
             (
                 ApiError::BodyTimeout(30),
@@ -514,7 +531,13 @@ mod tests {
                 ApiError::BodyIncomplete(text()),
                 400,
                 "body_incomplete",
-                "cause",
+                "cause; retry",
+            ),
+            (
+                ApiError::BadChunks,
+                400,
+                "body_incomplete",
+                "correct the client",
             ),
             (
                 ApiError::BadCompression(text()),
@@ -522,7 +545,7 @@ mod tests {
                 "bad_compression",
                 "cause",
             ),
-            (ApiError::NotUtf8(7), 400, "not_utf8", "byte 7"),
+            (ApiError::NotUtf8(7), 400, "not_utf8", "byte 8"),
             (ApiError::WideText, 400, "not_utf8", "as UTF-8"),
             (
                 ApiError::MalformedJson(text()),
@@ -536,7 +559,12 @@ mod tests {
                 "too_many_readings",
                 "more than 9 readings",
             ),
-            (ApiError::NoReadings, 422, "no_readings", "no readings"),
+            (
+                ApiError::NoReadings,
+                422,
+                "no_readings",
+                "send at least one",
+            ),
             (
                 ApiError::NoReadingAccepted {
                     rejected: 1,
@@ -554,7 +582,7 @@ mod tests {
                 },
                 413,
                 "atomic_too_large",
-                "4 readings from at most 2 days",
+                "4 readings from at most 2 days; split it",
             ),
             (ApiError::TooManyBodies, 503, "overloaded", "retry later"),
             (ApiError::TooManyPending, 503, "overloaded", "retry later"),
@@ -633,7 +661,12 @@ mod tests {
                 "cause",
             ),
             (ApiError::UriTooLong, 414, "uri_too_long", "65,534 bytes"),
-            (ApiError::HeadTooLarge, 431, "head_too_large", "100 headers"),
+            (
+                ApiError::HeadTooLarge,
+                431,
+                "head_too_large",
+                "400,000 bytes",
+            ),
             (
                 ApiError::HeadTimeout(75),
                 408,
@@ -744,9 +777,10 @@ mod tests {
             ApiError::VersionMismatch(_) => 35,
             ApiError::HasDependents { .. } => 36,
             ApiError::IdempotencyKeyReused => 37,
+            ApiError::BadChunks => 38,
         }
     }
-    const VARIANTS: usize = 38;
+    const VARIANTS: usize = 39;
 
     #[tokio::test]
     async fn every_error_has_its_status_its_code_and_a_sentence_that_helps() {

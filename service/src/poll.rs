@@ -39,7 +39,10 @@ pub async fn poll<T, F>(
             None => break,
             Some(Err(_)) => {
                 let seconds = interval.timeout.as_secs();
-                report(Err(format!("no response within {seconds} s")));
+                report(Err(format!(
+                    "PostgreSQL does not respond within {seconds} s; waiting; check that the \
+                     server is running"
+                )));
             }
             Some(Ok(joined)) => {
                 running = None;

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -139,7 +140,52 @@ impl Database {
             recycling_method: RecyclingMethod::Fast,
         };
         let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
-        Ok(Pool::builder(manager).max_size(size).build()?)
+        Ok(Pool {
+            connections: deadpool_postgres::Pool::builder(manager)
+                .max_size(size)
+                .build()?,
+            server: Some(Arc::new(self.clone())),
+        })
+    }
+
+    /// A text without the name of the user.
+    fn without_user(&self, text: &str) -> String {
+        let user = self.config.get_user().unwrap_or_default();
+        let quoted = format!(" \"{user}\"");
+        text.replace(&format!(" for user{quoted}"), "")
+            .replace(&quoted, "")
+    }
+}
+
+/// A pool of connections, which knows its server for error messages. Clones share everything.
+#[derive(Clone)]
+pub struct Pool {
+    connections: deadpool_postgres::Pool,
+    /// `None` for the embedded PostgreSQL.
+    server: Option<Arc<Database>>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool({:?})", self.server)
+    }
+}
+
+/// A pool of connections to the embedded PostgreSQL.
+impl From<deadpool_postgres::Pool> for Pool {
+    fn from(connections: deadpool_postgres::Pool) -> Self {
+        Self {
+            connections,
+            server: None,
+        }
+    }
+}
+
+impl std::ops::Deref for Pool {
+    type Target = deadpool_postgres::Pool;
+
+    fn deref(&self) -> &deadpool_postgres::Pool {
+        &self.connections
     }
 }
 
@@ -175,7 +221,16 @@ pub async fn is_reachable(pool: &Pool) -> Result<(), String> {
 /// A sentence with the cause.
 pub async fn get(pool: &Pool) -> Result<deadpool_postgres::Object, String> {
     let connection = pool.get().await;
-    connection.map_err(|error| format!("cannot connect to PostgreSQL: {}", cause(&error)))
+    connection.map_err(|error| {
+        let cause = cause(&error);
+        match &pool.server {
+            None => format!("cannot connect to the embedded PostgreSQL: {cause}"),
+            Some(server) => format!(
+                "cannot connect to PostgreSQL at {server}: {}; retrying; check --database-url",
+                server.without_user(&cause)
+            ),
+        }
+    })
 }
 
 /// The two parameters of a URL that the driver does not know in full.

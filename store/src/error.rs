@@ -139,7 +139,17 @@ mod tests {
         let database: Database = url.parse().unwrap();
         let pool = database.pool(1).unwrap();
         let error = crate::database::get(&pool).await.unwrap_err();
-        assert_eq!(error, "cannot connect to PostgreSQL: Connection refused");
+        let expected = format!(
+            "cannot connect to PostgreSQL at {address}/readings: Connection refused; retrying; \
+             check --database-url"
+        );
+        assert_eq!(error, expected);
+        let url = testing::create_database().await;
+        let (_, server) = url.split_once('@').unwrap();
+        let other: Database = format!("postgres://hunter2@{server}").parse().unwrap();
+        let error = crate::database::get(&other.pool(1).unwrap()).await;
+        let error = error.unwrap_err();
+        assert!(error.contains("role does not exist; retrying"), "{error}");
         let error = database.connect().await.unwrap_err();
         assert_eq!(cause(&PoolError::Backend(error)), "Connection refused");
     }

@@ -27,6 +27,6 @@ pub mod testing;
 mod tls;
 pub mod transaction;
 
-pub use database::{Database, get, is_reachable};
-pub use deadpool_postgres::{Object, Pool};
+pub use database::{Database, Pool, get, is_reachable};
+pub use deadpool_postgres::Object;
 pub use tokio_postgres::{Client, Error};

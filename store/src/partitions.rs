@@ -7,11 +7,11 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use deadpool_postgres::Pool;
 use schema::clock;
 use schema::partition::{DAY, Day, Days};
 use tokio_postgres::{Client, Error};
 
+use crate::Pool;
 use crate::error::cause;
 
 /// Number of days after today that get their partitions early.

@@ -143,7 +143,7 @@ async fn open_embedded(arguments: &Standalone) -> anyhow::Result<(Embedded, Pool
     let mut client = embedded.connect(&pool).await?;
     migrate::apply(&mut client, &"the embedded PostgreSQL").await?;
     drop(client);
-    Ok((embedded, pool))
+    Ok((embedded, pool.into()))
 }
 
 /// Makes the acknowledgements of a source wait for the disk of the embedded database, if there is

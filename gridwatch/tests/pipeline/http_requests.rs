@@ -266,7 +266,7 @@ async fn hostile_bodies_are_refused_with_a_code_and_harm_no_other_request() {
             vec![JSON],
             good.as_bytes()[..30].to_vec(),
         ),
-        (400, "malformed_json", "", vec![JSON], Vec::new()),
+        (422, "no_readings", "", vec![JSON], Vec::new()),
         (
             400,
             "malformed_json",

@@ -124,7 +124,7 @@ async fn standalone_waits_for_its_database_server_and_then_creates_the_tables() 
         &database_url,
     ];
     let mut process = Process::start(program(), &arguments, &admin, directory.path()).unwrap();
-    let reason = "\"database\":\"cannot connect to PostgreSQL: Connection refused\"";
+    let reason = "Connection refused; retrying; check --database-url\"";
     until_async(
         "standalone reports why it is not ready",
         LIMIT,

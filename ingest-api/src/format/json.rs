@@ -9,12 +9,12 @@ use std::marker::PhantomData;
 use serde::de::{IgnoredAny, SeqAccess};
 use serde::{Deserialize, Deserializer, de};
 use service::ApiError;
-use service::quote::quote;
+use service::quote::{quote, shorten};
 
 use super::element::{Elements, JsonReading};
 use super::fault::{Fault, not_json};
 use super::position::Positions;
-use super::split::{Parts, SplitError, skip_blanks};
+use super::split::{Parts, SplitError, skip_blanks, string_end};
 use super::{Entries, Format, FormatError, MAX_READINGS};
 
 pub(super) const FORMAT: Format = Format {
@@ -90,10 +90,7 @@ fn read_separately(body: &[u8]) -> Result<Entries<'_>, FormatError> {
                  not {found}"
             )))
         }
-        None => {
-            let detail = "the body is empty; send a reading as a JSON object, or an array of them";
-            Err(FormatError::Malformed(detail.into()))
-        }
+        None => Ok(Entries::new()),
     }
 }
 
@@ -131,7 +128,7 @@ fn read_envelope(body: &[u8], at: usize) -> Result<Entries<'_>, FormatError> {
     let close = skip_blanks(body, end);
     match body.get(close) {
         Some(b'}') => expect_end(body, close + 1)?,
-        Some(b',') => return Err(other_members()),
+        Some(b',') => return Err(other_member(body, close + 1)),
         _ => return Err(malformed(body, close)),
     }
     Ok(entries)
@@ -143,8 +140,8 @@ fn read_object(body: &[u8], start: usize) -> Result<Entries<'_>, FormatError> {
     let end = body.trim_ascii_end().len();
     match Fault::find(&body[start..end]) {
         Fault::NotUtf8(offset) => Err(FormatError::NotUtf8(start + offset)),
-        Fault::NotJson(offset) => Err(malformed(body, start + offset)),
-        Fault::Unknown(member) if member == "readings" => Err(other_members()),
+        Fault::NotJson(offset) => Err(with_hint(body, start + offset)),
+        Fault::Unknown(member) if member == "readings" => Err(other_member(body, start + 1)),
         _ => Ok(vec![Elements::new(body).read(start..end)]),
     }
 }
@@ -157,8 +154,39 @@ fn expect_end(body: &[u8], at: usize) -> Result<(), FormatError> {
     Ok(())
 }
 
-fn other_members() -> FormatError {
-    FormatError::Malformed("the body has members besides \"readings\"; remove them".into())
+/// The error of an envelope with another member, which is at an offset.
+fn other_member(body: &[u8], at: usize) -> FormatError {
+    let start = skip_blanks(body, at);
+    let name = match body.get(start) {
+        Some(b'"') => string_end(body, start).and_then(|end| body.get(start..end)),
+        _ => None,
+    };
+    match name.and_then(|name| serde_json::from_slice::<String>(name).ok()) {
+        None => malformed(body, start),
+        Some(name) if name == "readings" => {
+            FormatError::Malformed("\"readings\" occurs twice; send one array".into())
+        }
+        Some(name) => FormatError::Malformed(format!(
+            "the body has the member \"{}\" besides \"readings\"; remove it",
+            shorten(&name)
+        )),
+    }
+}
+
+/// The error of an object that is not JSON at an offset. If an object ends on the line before, the
+/// body is probably NDJSON.
+fn with_hint(body: &[u8], offset: usize) -> FormatError {
+    let error = malformed(body, offset);
+    let (before, rest) = body.split_at(offset.min(body.len()));
+    let object = before.trim_ascii_end();
+    let is_next_line = object.ends_with(b"}") && before[object.len()..].contains(&b'\n');
+    match error {
+        FormatError::Malformed(detail) if is_next_line && rest.starts_with(b"{") => {
+            let hint = "one reading per line needs content-type: application/x-ndjson";
+            FormatError::Malformed(format!("{detail}; {hint}"))
+        }
+        error => error,
+    }
 }
 
 fn check_utf8(body: &[u8]) -> Result<(), FormatError> {
@@ -324,8 +352,6 @@ mod tests {
     #[test]
     fn a_body_that_cannot_be_split_fails_with_the_position() {
         for (text, expected) in [
-            ("", "the body is empty"),
-            ("  ", "the body is empty"),
             ("hello", "not 'hello'"),
             ("[", "it ends too early, at line 1, column 2"),
             ("[{]", "line 1, column 3, near ']'"),
@@ -338,11 +364,11 @@ mod tests {
             (r#"{"readings": 5}"#, "\"readings\" must be an array"),
             (
                 r#"{"readings": [], "x": 1}"#,
-                "members besides \"readings\"",
+                "the member \"x\" besides \"readings\"",
             ),
             (
                 r#"{"x": 1, "readings": []}"#,
-                "members besides \"readings\"",
+                "the member \"x\" besides \"readings\"",
             ),
             (r#"{"readings": []]"#, "near ']'"),
             (r#"{"readings": []} {}"#, "near '{}'"),

@@ -70,7 +70,7 @@ pub type Entries<'a> = Vec<Result<RawReading<'a>, InvalidReading>>;
 /// Why a body cannot be parsed at all.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FormatError {
-    /// The body is not UTF-8 from this byte on.
+    /// The body is not UTF-8 from this offset on.
     NotUtf8(usize),
     /// The body is not in the format.
     Malformed(String),

@@ -6,7 +6,8 @@
 //! A part with an error is separated from its neighbours only where that is unambiguous: brackets
 //! must match, and two values must not follow each other without a separator. The second rule
 //! refuses a text with a missing quote, because after it the insides of strings would be read as
-//! JSON, and JSON as strings.
+//! JSON, and JSON as strings. A blank separates the name and the value of a member, because a
+//! missing colon is not ambiguous: with a missing quote, other values follow them.
 
 use std::ops::Range;
 
@@ -35,6 +36,19 @@ enum State {
     Finished,
 }
 
+/// What is before a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    /// An opening bracket or a comma.
+    Separator,
+    /// A string in an object where a name belongs.
+    Name,
+    Colon,
+    Value,
+    /// A value that follows its name without a colon.
+    LoneValue,
+}
+
 impl<'a> Parts<'a> {
     /// The parts of the array or object that begins at the offset `open`.
     pub(super) fn new(text: &'a [u8], open: usize) -> Self {
@@ -55,14 +69,20 @@ impl<'a> Parts<'a> {
     fn part(&mut self) -> Result<Option<Range<usize>>, SplitError> {
         let start = skip_blanks(self.text, self.at);
         let (mut end, mut depth, mut objects) = (start, 0_u32, 0_u128);
-        let mut after_value = false;
+        let mut last = Token::Separator;
         self.at = start;
         loop {
             let at = self.at;
             let byte = *self.text.get(at).ok_or(SplitError(at))?;
             let begins_value = !matches!(byte, b']' | b'}' | b',' | b':');
-            if after_value && begins_value {
-                return Err(SplitError(at));
+            let is_first = last == Token::Separator;
+            if begins_value {
+                last = match last {
+                    Token::Separator | Token::Colon => Token::Value,
+                    // A missing colon.
+                    Token::Name if end < at => Token::LoneValue,
+                    _ => return Err(SplitError(at)),
+                };
             }
             self.at += 1;
             match byte {
@@ -71,6 +91,7 @@ impl<'a> Parts<'a> {
                         objects = (objects << 1) | u128::from(byte == b'{');
                     }
                     depth += 1;
+                    last = Token::Separator;
                 }
                 b']' | b'}' => {
                     let is_object = match depth {
@@ -93,7 +114,7 @@ impl<'a> Parts<'a> {
                         objects >>= 1;
                     }
                     depth -= 1;
-                    after_value = true;
+                    last = Token::Value;
                 }
                 b',' if depth == 0 => {
                     if start == end {
@@ -102,16 +123,24 @@ impl<'a> Parts<'a> {
                     self.state = State::AfterComma;
                     return Ok(Some(start..end));
                 }
-                b',' | b':' => after_value = false,
+                b',' => last = Token::Separator,
+                b':' if last == Token::LoneValue => return Err(SplitError(at)),
+                b':' => last = Token::Colon,
                 b'"' => {
                     self.at = string_end(self.text, at).ok_or(SplitError(self.text.len()))?;
-                    after_value = true;
+                    let in_object = match depth {
+                        0 => self.is_object,
+                        1..=COMPARED_LEVELS => objects & 1 == 1,
+                        _ => false,
+                    };
+                    if is_first && in_object {
+                        last = Token::Name;
+                    }
                 }
                 _ => {
                     let rest = &self.text[at..];
                     let length = rest.iter().position(|&byte| is_separator(byte));
                     self.at = at + length.unwrap_or(rest.len());
-                    after_value = true;
                 }
             }
             end = self.at;
@@ -192,6 +221,10 @@ mod tests {
             ),
             (r#"["]},[", "\"", '']"#, &[r#""]},[""#, r#""\"""#, "''"]),
             ("[{'a':1,},{,}]", &["{'a':1,}", "{,}"]),
+            (
+                r#"[{"a" "b", "c" 1},{"a" [1]}, 2]"#,
+                &[r#"{"a" "b", "c" 1}"#, r#"{"a" [1]}"#, "2"],
+            ),
             (r#"{"a":1, "b":[{},{}]}"#, &[r#""a":1"#, r#""b":[{},{}]"#]),
         ] {
             assert_eq!(split(text).unwrap(), parts, "{text}");
@@ -216,6 +249,14 @@ mod tests {
             // A missing quote, and two of them.
             (r#"[{"a":"b},{"a":"b"}]"#, 12),
             (r#"[{"a":"b},{"a":"b},{"a":1}]"#, 12),
+            (r#"[{"a":"b},{" ":"b},{"a":1}]"#, 13),
+            (r#"[{"a: "b"},{"a":"b"}]"#, 7),
+            (r#"[{"a: " b"},{"a":"b"}]"#, 9),
+            // A missing colon, and more.
+            (r#"[{"a""b"}]"#, 5),
+            (r#"[{"a" "b" "c"}]"#, 10),
+            (r#"[{"a" "b":"c"}]"#, 9),
+            (r#"["a" "b"]"#, 5),
         ] {
             assert_eq!(split(text), Err(at), "{text}");
         }

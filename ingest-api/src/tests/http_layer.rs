@@ -87,22 +87,6 @@ async fn a_request_that_is_not_supported_gets_a_sentence_on_what_to_send_instead
             [wide; 2],
         ),
         (
-            "",
-            content_type("application/json; charset=UTF-16"),
-            plain(),
-            400,
-            "not_utf8",
-            [wide; 2],
-        ),
-        (
-            "",
-            content_type("application/x-ndjson;charset=\"utf-16le\""),
-            plain(),
-            400,
-            "not_utf8",
-            [wide; 2],
-        ),
-        (
             "?precision=h",
             vec![],
             plain(),

@@ -111,7 +111,7 @@ async fn a_request_that_cannot_be_read_gets_its_code() {
         row("", &[brotli], one.clone(), (415, "unsupported_encoding")),
         row("", &[GZIP], one.clone(), (400, "bad_compression")),
         row("", &[ZSTD], one.clone(), (400, "bad_compression")),
-        row("", &[], "", (400, "malformed_json")),
+        row("", &[], "", (422, "no_readings")),
         row("", &[], "[1, ", (400, "malformed_json")),
         row("", &[], "17", (400, "malformed_json")),
         row("", &[], &b"{\xff}"[..], (400, "not_utf8")),
@@ -273,5 +273,69 @@ async fn only_an_atomic_request_has_to_fit_into_one_batch() {
         let expected = if fits { OK } else { (413, "atomic_too_large") };
         assert_eq!((atomic.status, atomic.code().unwrap_or_default()), expected);
         front_end.assert_books("atomic");
+    }
+}
+
+#[tokio::test]
+async fn data_after_the_end_of_a_gzip_stream_is_named() {
+    let mut front_end = Setup::default().start();
+    front_end.sent.take().unwrap().respond_with(Ok(()));
+    let (one, two) = (gzip(b"[{\"device\""), gzip(b":\"meter-1\"}]"));
+    let parts = [&one[..], &two[..]].concat();
+    let response = front_end.send("POST", "/v1/readings", &[GZIP], parts).await;
+    assert_eq!(response.errors(), [(0, "bad_reading")], "{response:?}");
+    let twice = gzip(&gzip(b"[]"));
+    for (header, body, expected) in [
+        (
+            GZIP,
+            [&one[..], b"\n\n\n"].concat(),
+            "3 bytes after the end of the gzip stream; send",
+        ),
+        (
+            GZIP,
+            one[..one.len() - 9].to_vec(),
+            "; check that content-encoding names",
+        ),
+        (ZSTD, one.clone(), "; check that content-encoding names"),
+        (GZIP, twice, "compressed twice; compress it once"),
+    ] {
+        let response = front_end
+            .send("POST", "/v1/readings", &[header], body)
+            .await;
+        assert_eq!(response.code(), Some("bad_compression"), "{response:?}");
+        let detail = response.body["detail"].as_str().unwrap();
+        assert!(detail.contains(expected), "{expected} is not in: {detail}");
+    }
+}
+
+#[tokio::test]
+async fn binary_data_is_not_called_utf_16() {
+    let front_end = Setup::default().start();
+    let bytes: Vec<u8> = (0..=255).collect();
+    let response = front_end.send("POST", "/v1/readings", &[], bytes).await;
+    let detail = response.body["detail"].as_str().unwrap();
+    assert!(detail.contains("not valid UTF-8 at byte 129"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_chunked_encoding_that_is_not_valid_is_named() {
+    let front_end = Setup::default().start();
+    for (body, expected) in [
+        (
+            "zz\r\n[]\r\n0\r\n\r\n",
+            "the chunked encoding of the body is not valid; correct",
+        ),
+        ("2\r\n[", "the body ended early"),
+    ] {
+        let head = "POST /v1/readings HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+        let response = front_end.exchange(&format!("{head}{body}")).await;
+        assert!(
+            response.contains("\"code\":\"body_incomplete\""),
+            "{response}"
+        );
+        assert!(
+            response.contains(expected),
+            "{expected} is not in: {response}"
+        );
     }
 }

@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 use service::Context;
 use service::health::{Component, Health};
 use store::registry::Device;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
-use transport::testing::{Counters, RecordingSink, SentBatches};
+use transport::testing::{Counters, RecordingSink, SentBatches, within_limit};
 
 use crate::registry::{Freshness, Registry};
 use crate::{Config, Confirms, UnknownDevices, coalesce};
@@ -202,6 +204,32 @@ impl FrontEnd {
         let request = request.body(body.into()).unwrap();
         let response = self.router.clone().oneshot(request);
         async move { JsonResponse::read(response.await.unwrap()).await }
+    }
+
+    /// Sends bytes over a connection of its own, closes its writing half, and returns what the
+    /// server sends.
+    pub(super) async fn exchange(&self, bytes: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let config = service::http::Config {
+            name: "test",
+            max_connections: 1,
+            grace: Duration::ZERO,
+        };
+        let stop = CancellationToken::new();
+        let serving = service::http::serve(config, listener, self.router.clone(), stop.clone());
+        let talking = async {
+            client.write_all(bytes.as_bytes()).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut received = String::new();
+            client.read_to_string(&mut received).await.unwrap();
+            stop.cancel();
+            received
+        };
+        let both = async { tokio::join!(serving, talking).1 };
+        within_limit("the server closes the connection", both).await
     }
 
     /// Sends readings as JSON.

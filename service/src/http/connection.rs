@@ -25,6 +25,10 @@ use tokio_util::sync::CancellationToken;
 use super::ResponseCounters;
 use crate::ApiError;
 
+/// Upper bound on the bytes of a request's head, and of the trailers after its body.
+const MAX_HEAD_BYTES: usize = 400_000;
+/// The beginning of a TLS connection: a handshake record of TLS 1.0 to 1.3.
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
 /// How long the rest of a refused request is received.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -42,6 +46,7 @@ pub(super) async fn serve<S>(
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
+        .max_header_size(MAX_HEAD_BYTES)
         .header_read_timeout(head_timeout);
     let stream = TokioIo::new(RefusalFilter {
         stream,
@@ -64,6 +69,9 @@ pub(super) async fn serve<S>(
     let error = match refused {
         Some(StatusCode::URI_TOO_LONG) => ApiError::UriTooLong,
         Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => ApiError::HeadTooLarge,
+        Some(_) if parts.read_buf.starts_with(&TLS_HANDSHAKE) => {
+            ApiError::BadRequestHead("this port speaks HTTP, not TLS; use http://".into())
+        }
         Some(_) => ApiError::BadRequestHead(error.to_string()),
         None if error.is_parse_version_h2() => {
             ApiError::BadRequestHead("HTTP/2 is not supported".into())
@@ -204,6 +212,27 @@ mod tests {
             both.expect("the server closes the connection").0,
             handle.render(),
         )
+    }
+
+    #[tokio::test]
+    async fn a_head_may_have_400_000_bytes() {
+        for (length, status) in [(400_000, "200"), (400_001, "431")] {
+            let (begin, end) = ("GET / HTTP/1.1\r\nconnection: close\r\nx: ", "\r\n\r\n");
+            let value = "x".repeat(length - begin.len() - end.len());
+            let (received, _) = exchange(format!("{begin}{value}{end}").as_bytes(), LONG).await;
+            assert!(
+                received.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{received}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_speaks_tls_is_told_that_this_port_speaks_http() {
+        let client_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x0a\x0d\x0a\x0d\x0a";
+        let (received, _) = exchange(client_hello, LONG).await;
+        let expected = "this port speaks HTTP, not TLS; use http://";
+        assert!(received.contains(expected), "{received}");
     }
 
     const LONG: Duration = Duration::from_secs(60);

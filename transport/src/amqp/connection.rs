@@ -94,11 +94,18 @@ impl Broker {
                 }
                 Err(error) => {
                     let cause = cause(&error);
-                    health.unready(format!("cannot connect to RabbitMQ at {self}: {cause}"));
+                    health.unready(self.cannot_connect(&cause));
                 }
             }
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
+    }
+
+    /// That connecting failed, without the name of the user.
+    fn cannot_connect(&self, cause: &str) -> String {
+        let user = format!(" for user '{}'", self.0.authority.userinfo.username);
+        let cause = cause.replace(&user, "");
+        format!("cannot connect to RabbitMQ at {self}: {cause}; retrying; check --amqp-url")
     }
 
     /// One attempt. It is never abandoned because of its duration, only reported: lapin would leave
@@ -129,7 +136,9 @@ impl Broker {
         loop {
             match tokio::time::timeout(CONNECT_TIMEOUT, &mut attempt).await {
                 Ok(result) => return result,
-                Err(_) => health.unready(format!("{self} does not respond")),
+                Err(_) => health.unready(format!(
+                    "RabbitMQ at {self} does not respond; waiting; check --amqp-url"
+                )),
             }
         }
     }
@@ -159,8 +168,10 @@ impl AmqpConnection {
     /// That the connection broke, with the cause if it is known.
     pub(super) fn failure(&self, broker: &Broker) -> String {
         match self.cause.get() {
-            Some(cause) => format!("the connection to {broker} broke: {cause}"),
-            None => format!("the connection to {broker} broke"),
+            Some(cause) => {
+                format!("the connection to RabbitMQ at {broker} broke: {cause}; reconnecting")
+            }
+            None => format!("the connection to RabbitMQ at {broker} broke; reconnecting"),
         }
     }
 
@@ -246,6 +257,13 @@ mod tests {
             let broker: Broker = default.parse().unwrap();
             assert_eq!(broker.to_string(), "mq:5673", "{default}");
         }
+        let refused = "NOT_ALLOWED - access to vhost 'site' refused for user 'grid'";
+        let sentence = broker.cannot_connect(refused);
+        assert_eq!(
+            sentence,
+            "cannot connect to RabbitMQ at mq:5673/site: NOT_ALLOWED - access to vhost 'site' \
+             refused; retrying; check --amqp-url"
+        );
         let error = "amqp//grid:hunter2@mq".parse::<Broker>().unwrap_err();
         assert!(!error.contains("hunter2"), "{error}");
     }

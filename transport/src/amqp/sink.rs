@@ -161,7 +161,10 @@ async fn supervise(
         current.send_replace(Some(connection.clone()));
         while connection.usable() && !stop.is_cancelled() {
             if connection.blocked() {
-                health.unready("the broker is out of memory or disk and blocks publishers");
+                health.unready(format!(
+                    "RabbitMQ at {broker} is out of memory or disk and blocks publishers; waiting; \
+                     free memory or disk there"
+                ));
             } else {
                 health.ready();
             }

@@ -1,4 +1,4 @@
-//! The whole behaviour of the front end at its door: a table of odd requests, in `door.txt`.
+//! The whole behaviour of the front end for odd requests, which are a table in `odd_requests.txt`.
 //!
 //! Its first lines state how it is read. Every request goes through the router, with a sink that
 //! confirms each batch.
@@ -9,7 +9,7 @@ use transport::testing::RecordedBatches;
 
 use super::support::*;
 
-const TABLE: &str = include_str!("door.txt");
+const TABLE: &str = include_str!("odd_requests.txt");
 
 /// What no response may contain: the words of the parser and of the language.
 const FORBIDDEN: [&str; 12] = [
@@ -177,7 +177,7 @@ async fn every_odd_request_gets_its_status_its_code_and_a_sentence_that_helps() 
                 ..
             } = row;
             failures.push(format!(
-                "door.txt, line {line}: {method} {uri} {request}\n  \
+                "odd_requests.txt, line {line}: {method} {uri} {request}\n  \
                  expected {expected} ▸ {expected_text}\n  came     {outcome} ▸ {text}\n  \
                  forbidden words: {forbidden:?}"
             ));
