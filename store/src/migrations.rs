@@ -164,7 +164,10 @@ mod tests {
              SELECT gridwatch_create_reading_day('2026-11-20');
              INSERT INTO reading SELECT id, '2026-11-20 10:00:00Z', 1.5 FROM series";
         client.batch_execute(reading).await.unwrap();
-        assert_eq!(run(&mut client).await.unwrap(), ["V2__readings_by_name", "V3__model"]);
+        assert_eq!(
+            run(&mut client).await.unwrap(),
+            ["V2__readings_by_name", "V3__model"]
+        );
         assert!(are_current(&client).await.unwrap());
         let readings = "SELECT * FROM readings_by_name
              WHERE (device, metric, unit, measured_at, value)

@@ -154,3 +154,130 @@ async fn store_rows(
     }
     Ok(staged)
 }
+
+#[cfg(test)]
+mod tests {
+    use schema::Reading;
+    use schema::batch::Receipt;
+    use tokio_postgres::Client;
+
+    use super::*;
+    use crate::testing::{connect, create_database, pool};
+
+    /// 2026-11-20T00:00:00Z.
+    const BEGIN: Micros = 1_795_132_800_000_000;
+
+    /// A database whose table refuses the value 666, and has one reading of series 1.
+    async fn create() -> (crate::Pool, Client) {
+        let url = create_database().await;
+        let client = connect(&url).await;
+        client
+            .batch_execute(
+                "ALTER TABLE reading ADD CONSTRAINT refused CHECK (value <> 666);
+                 SELECT gridwatch_create_reading_day('2026-11-20');
+                 INSERT INTO reading VALUES (1, '2026-11-20T00:00:00Z', 5)",
+            )
+            .await
+            .unwrap();
+        (pool(&url, 1), client)
+    }
+
+    /// A batch of readings of series 1, each with its time after [`BEGIN`] and its value.
+    fn received(readings: &[(Micros, f64)]) -> ReceivedBatch {
+        let mut batch = Batch {
+            enqueued_at: BEGIN,
+            ..Batch::new()
+        };
+        batch.receipts.push(Receipt {
+            received_at: BEGIN,
+            count: readings.len() as u32,
+        });
+        for &(after, value) in readings {
+            batch.push(Reading {
+                series_id: 1,
+                measured_at: BEGIN + after,
+                value,
+            });
+        }
+        ReceivedBatch {
+            batch: Arc::new(batch),
+            dequeued_at: BEGIN,
+        }
+    }
+
+    async fn texts(client: &Client, query: &str) -> Vec<String> {
+        let rows = client.query(query, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    #[tokio::test]
+    async fn bad_rows_and_conflicts_are_kept_with_their_reason_and_cost_no_other_row() {
+        let (pool, sql) = create().await;
+        // One of another day, which has no partition; two that are refused; one that exists with
+        // another value and one with the same; and 100 good ones.
+        let mut readings = vec![(-86_400_000_000, 1.0), (0, 7.0), (1, 666.0), (60, 666.0)];
+        readings.extend((100..200).map(|n| (n, n as f64)));
+        let first = received(&readings);
+        let second = received(&[(0, 5.0), (300, 1.0)]);
+        let poison = PoisonMessage {
+            digest: [7; 32],
+            code: "not_a_batch",
+            detail: "test".into(),
+        };
+        let client = pool.get().await.unwrap();
+        let mut committing = Vec::new();
+        let stored = store_batches(
+            &client,
+            &[first, second],
+            std::slice::from_ref(&poison),
+            true,
+            &mut committing,
+        )
+        .await
+        .unwrap();
+        let counts = |stored, duplicates, conflicts, dead_letters| BatchCounts {
+            stored,
+            duplicates,
+            conflicts,
+            dead_letters,
+        };
+        // The rows of a key are compared within the transaction first: 5 follows 7.
+        assert_eq!(
+            stored.new,
+            [(0, counts(100, 0, 1, 3)), (1, counts(1, 0, 1, 0))]
+        );
+        assert!(stored.staged);
+        assert_eq!(committing, [0, 1]);
+        let count = "SELECT count(*)::text FROM reading";
+        assert_eq!(texts(&sql, count).await, ["102"]);
+        let conflicts = "SELECT offered_value::text FROM conflict ORDER BY id";
+        assert_eq!(texts(&sql, conflicts).await.len(), 2);
+        let dead = "SELECT code || ' ' || coalesce(value::text, encode(message_sha256, 'hex'))
+                    FROM dead_letter ORDER BY id";
+        let mut dead = texts(&sql, dead).await;
+        dead.sort();
+        let poisoned = format!("not_a_batch {}", "07".repeat(32));
+        let expected = [
+            &poisoned,
+            "sqlstate_23514 1",
+            "sqlstate_23514 666",
+            "sqlstate_23514 666",
+        ];
+        assert_eq!(dead, expected);
+    }
+
+    #[tokio::test]
+    async fn a_missing_partition_fails_the_transaction_until_the_final_attempt() {
+        let (pool, sql) = create().await;
+        let client = pool.get().await.unwrap();
+        let received = [received(&[(-86_400_000_000, 1.0)])];
+        let mut committing = Vec::new();
+        let error = store_batches(&client, &received, &[], false, &mut committing)
+            .await
+            .unwrap_err();
+        assert_eq!(classify(&error), ErrorClass::NoPartition);
+        assert!(committing.is_empty());
+        let dead = "SELECT code FROM dead_letter";
+        assert!(texts(&sql, dead).await.is_empty());
+    }
+}
