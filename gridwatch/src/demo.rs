@@ -14,6 +14,7 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::tz::TimeZone;
 use loadtest::generator::{Generator, Pacing};
 use loadtest::scenario::Scenario;
 use loadtest::send::Target;
@@ -27,9 +28,11 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::UsageError;
-use crate::config::{Address, Command, DatabaseUrl, Demo, Replay, Settings};
+use crate::config::{
+    Address, Command, DatabaseUrl, Demo, Import, ImportFormat, ImportKind, Settings,
+};
 use crate::serve::standalone;
-use crate::{embedded, migrate, replay};
+use crate::{embedded, import, migrate};
 
 /// How the name of its directory begins.
 const DIRECTORY_PREFIX: &str = "gridwatch-demo-";
@@ -165,19 +168,23 @@ async fn show(
         match &arguments.meter {
             None => send_meter_day(&url).await?,
             Some(file) => {
-                let replay = Replay {
+                let file = Import {
                     file: file.clone(),
-                    device: METER.into(),
-                    metric: METER_METRIC.into(),
+                    kind: ImportKind::Readings,
+                    format: Some(ImportFormat::Csv),
+                    device: Some(METER.into()),
+                    metric: Some(METER_METRIC.into()),
                     url: url.clone(),
+                    query_url: None,
                     time_column: None,
                     value_column: None,
-                    utc: true,
-                    precision: "s".into(),
+                    device_tag: None,
+                    time_zone: Some(TimeZone::UTC),
+                    precision: None,
                     batch: 1_000,
                 };
-                // Rows that are rejected do not end the demo.
-                replay::replay(&replay).await?;
+                // Rows that are left out do not end the demo.
+                import::readings(&file).await?;
             }
         }
         send_fleet(arguments.fleet, &url, stop).await?;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::{Command, Settings};
 
-/// A file and the flags to replay it with.
+/// A file and the flags to import it with.
 struct Case {
     file: tempfile::NamedTempFile,
     flags: Vec<String>,
@@ -23,6 +23,11 @@ struct Case {
 
 impl Case {
     fn new(content: impl AsRef<[u8]>) -> Self {
+        Self::without_names(content).with(&["--device", "meter", "--metric", "energy"])
+    }
+
+    /// The flags name neither a device nor a metric.
+    fn without_names(content: impl AsRef<[u8]>) -> Self {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(content.as_ref()).unwrap();
         let flags = Vec::new();
@@ -34,36 +39,49 @@ impl Case {
         self
     }
 
-    fn arguments(&self) -> Replay {
-        let mut arguments = vec!["gridwatch", "replay", self.file.path().to_str().unwrap()];
-        arguments.extend(["--device", "meter", "--metric", "energy"]);
+    fn arguments(&self) -> Import {
+        let mut arguments = vec!["gridwatch", "import", self.file.path().to_str().unwrap()];
         arguments.extend(self.flags.iter().map(String::as_str));
         match Settings::try_parse_from(arguments).unwrap().command {
-            Command::Replay(replay) => replay,
+            Command::Import(import) => import,
             other => panic!("{other:?}"),
         }
     }
 
-    /// The rows, each as "line time value" or "line code: detail".
-    fn rows(&self) -> Vec<String> {
-        let mut rows = Rows::open(&self.arguments()).unwrap();
+    /// The rows, each as "line: reading" or "line: code: detail".
+    fn readings(&self) -> Vec<String> {
+        let mut source = source::open(&self.arguments()).unwrap();
         let mut texts = Vec::new();
-        while let Some(row) = rows.next().unwrap() {
+        while let Some(row) = source.next().unwrap() {
             texts.push(match row {
-                Ok(row) => format!("{} {} {}", row.line, row.time, row.value),
-                Err(row) => format!("{} {}: {}", row.line, row.code, row.detail),
+                Ok(row) => format!("{}: {}", row.place, row.json),
+                Err(row) => format!("{}: {}: {}", row.place, row.code, row.detail),
             });
         }
         texts
     }
 
+    /// The rows, each as "line time value" or "line code: detail".
+    fn rows(&self) -> Vec<String> {
+        let short = |text: String| {
+            let text = text.strip_prefix("line ").unwrap().to_owned();
+            let (line, rest) = text.split_once(": ").unwrap();
+            let reading: Result<Value, _> = serde_json::from_str(rest);
+            match reading {
+                Ok(reading) => format!("{line} {} {}", reading["measured_at"], reading["value"]),
+                Err(_) => format!("{line} {rest}"),
+            }
+        };
+        self.readings().into_iter().map(short).collect()
+    }
+
     /// Why the file is refused.
     fn refusal(&self) -> String {
-        Rows::open(&self.arguments()).err().unwrap().to_string()
+        source::open(&self.arguments()).err().unwrap().to_string()
     }
 
     fn layout(&self) -> String {
-        Rows::open(&self.arguments()).unwrap().layout()
+        source::open(&self.arguments()).unwrap().layout()
     }
 }
 
@@ -83,7 +101,7 @@ fn a_file_with_a_header_is_read_by_the_names_or_the_order_of_its_columns() {
 #[test]
 fn a_file_without_a_header_keeps_its_first_row() {
     for first in ["2019-01-01T00:15:00Z", "2019-01-01 00:15:00", "1546301700"] {
-        let case = Case::new(format!("{first},1\n{first},2\n")).with(&["--utc"]);
+        let case = Case::new(format!("{first},1\n{first},2\n")).with(&["--time-zone", "UTC"]);
         assert_eq!(case.rows().len(), 2, "{first}");
         assert_eq!(
             case.layout(),
@@ -153,7 +171,7 @@ fn a_row_that_is_not_a_reading_costs_only_itself_and_is_named_by_its_line() {
         "11 bad_row: the line is not UTF-8 text",
         "12 bad_timestamp: column 'time': the time is empty",
         "13 value_not_finite: column 'usage': '1e400' is not a finite number",
-        "14 no_time_zone: column 'time': the time '2019-01-01 00:15:00' has no zone; give --utc",
+        "14 no_time_zone: column 'time': the time '2019-01-01 00:15:00' has no zone; name the zone",
         "15 13 0.5",
     ];
     let rows = Case::new(content).rows();
@@ -220,7 +238,7 @@ async fn rows_are_sent_in_requests_with_their_precision() {
         "--batch",
         "2",
     ]);
-    let summary = replay(&case.arguments()).await.unwrap();
+    let summary = readings(&case.arguments()).await.unwrap();
     assert_eq!((summary.accepted, summary.rejected), (3, 1));
     let reading = |time: u8, value: Value| json!({"device": "meter", "metric": "energy", "value": value, "measured_at": time});
     let query = || "precision=ms".to_owned();
@@ -230,8 +248,8 @@ async fn rows_are_sent_in_requests_with_their_precision() {
     ];
     assert_eq!(*requests.lock().unwrap(), expected);
     let error = run(case.arguments()).await.unwrap_err();
-    assert_eq!(error.to_string(), "1 of 4 rows were rejected");
-    assert!(error.is::<RowsRejected>());
+    assert_eq!(error.to_string(), "1 of 4 rows were left out");
+    assert!(error.is::<LeftOut>());
 }
 
 #[tokio::test]
@@ -240,7 +258,7 @@ async fn the_reasons_add_up_to_the_rejected_rows() {
     let mut content = String::from("time,usage\nthen,1\n");
     (0..250).for_each(|time| content.push_str(&format!("{time},1\n")));
     let case = Case::new(content).with(&["--url", &url]);
-    let summary = replay(&case.arguments()).await.unwrap();
+    let summary = readings(&case.arguments()).await.unwrap();
     let text = summary.text(&case.arguments());
     for expected in [
         "0 accepted, 251 rejected\n",
@@ -267,7 +285,7 @@ async fn a_rejected_number_as_a_time_leads_to_the_precision() {
     let (url, _) = start_front_end(reject).await;
     for (time, has_advice) in [("1546301700000", true), ("2019-02-30T00:00:00Z", false)] {
         let case = Case::new(format!("{time},1\n")).with(&["--url", &url]);
-        let summary = replay(&case.arguments()).await.unwrap();
+        let summary = readings(&case.arguments()).await.unwrap();
         let text = summary.text(&case.arguments());
         assert_eq!(text.contains("--precision s;"), has_advice, "{text}");
     }
@@ -281,9 +299,14 @@ async fn a_file_whose_times_have_no_zone_is_refused_before_anything_is_sent() {
     let error = run(case.arguments()).await.unwrap_err();
     assert!(error.is::<UsageError>());
     let text = error.to_string();
-    assert!(text.contains("line 2:") && text.contains("--utc"), "{text}");
+    assert!(
+        text.contains("line 2:") && text.contains("--time-zone"),
+        "{text}"
+    );
     assert!(requests.lock().unwrap().is_empty());
-    run(case.with(&["--utc"]).arguments()).await.unwrap();
+    run(case.with(&["--time-zone", "UTC"]).arguments())
+        .await
+        .unwrap();
     let time = &requests.lock().unwrap()[0].1[0]["measured_at"].clone();
     assert_eq!(time, "2019-01-01T00:15:00Z");
 }
@@ -294,7 +317,7 @@ async fn a_header_without_rows_is_an_error() {
         .await
         .unwrap_err();
     assert!(
-        error.is::<UsageError>() && error.to_string().contains("no row"),
+        error.is::<UsageError>() && error.to_string().contains("no reading"),
         "{error}"
     );
 }
@@ -382,7 +405,7 @@ async fn a_response_that_is_not_one_of_a_front_end_is_an_error() {
             text.contains(expected),
             "expected {expected:?}, got {text:?}"
         );
-        assert!(!error.is::<UsageError>() && !error.is::<RowsRejected>());
+        assert!(!error.is::<UsageError>() && !error.is::<LeftOut>());
     }
 }
 
@@ -401,4 +424,143 @@ async fn wrong_flags_are_refused_before_the_file_is_read() {
         assert!(error.is::<UsageError>(), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
+}
+
+#[test]
+fn a_csv_file_that_names_the_device_and_the_metric_needs_no_flags() {
+    let content = "device,metric,time,value\n\"a,b\",p,2026-01-01T00:00:00Z,1.5\n,p,1,2\n";
+    let case = Case::without_names(content);
+    assert_eq!(
+        case.readings(),
+        [
+            r#"line 2: {"device":"a,b","metric":"p","value":1.5,"measured_at":"2026-01-01T00:00:00Z"}"#,
+            "line 3: no_name: column 'device': the name is empty",
+        ]
+    );
+    assert!(
+        case.layout()
+            .ends_with("the device is column 'device', the metric is column 'metric'")
+    );
+    let refusal = Case::without_names("time,value\n1,1\n").refusal();
+    assert!(refusal.contains("give --device"), "{refusal}");
+}
+
+#[test]
+fn ndjson_is_read_as_the_front_end_takes_it_and_as_the_query_api_writes_it() {
+    let content = r#"{"device":"a","metric":"p","value":1.5,"measured_at":1767225600}
+{"device":"a","metric":"p","time":"2026-01-01T00:00:00Z","value":2}
+{"device":"a","metric":"p","time":"2026-01-01 01:00:00","value":3}
+{"device":"a","metric":"p","value":4}
+{"device":"a","metric":"p","time":1,"value":"5"}
+{"device":"a","metric":"p","time":1,"value":NaN}
+{"metric":"p","time":1,"value":7}
+{"device":"a","metric":"p","time":1,"value":8,"quality":1}
+{"device":"a","metric":"p","time":"2026-01-01 01:00:00","value":9}
+{"end":true,"rows":9,"next":null}
+{"end":false,"error":"x"}
+"#;
+    let flags = ["--format", "ndjson", "--time-zone", "Europe/Berlin"];
+    let rows = Case::without_names(content).with(&flags).rows();
+    let expected = [
+        "1 1767225600 1.5",
+        r#"2 "2026-01-01T00:00:00Z" 2"#,
+        r#"3 "2026-01-01T00:00:00Z" 3"#,
+        "4 no_time: there is no measured_at",
+        "5 value_not_finite: the value '\"5\"' is not a number",
+        "6 bad_row: the line is not a JSON object",
+        "7 no_name: there is no device; give --device",
+        "8 bad_row: 'quality' is not a member",
+        r#"9 "2026-01-01T00:00:00Z" 9"#,
+        "11 bad_row: the export that wrote this file was not completed",
+    ];
+    assert_eq!(rows.len(), expected.len(), "{rows:#?}");
+    for (row, expected) in rows.iter().zip(expected) {
+        assert!(
+            row.starts_with(expected),
+            "expected {expected:?}, got {row:?}"
+        );
+    }
+}
+
+#[test]
+fn line_protocol_gives_a_reading_for_each_field_that_is_a_number() {
+    let content = r#"# DDL
+CREATE DATABASE grid
+# DML
+# CONTEXT-DATABASE: grid
+power,host=m\ 1,phase=L\,1 value=1.5,limit=15i 1767225600000000000
+my\ power,host=m2 my\=field=2u,ok=true,note="a b, c=d" 1767225600000000001
+power,phase=L1 value=3 1767225600000000000
+power,host=m1 value=4
+power,host=m1
+power,host=m1 value=NaN 1
+power,host=m1 value 1
+power,host=m1 value=1 then
+"#;
+    let case = Case::without_names(content).with(&["--format", "influx", "--device-tag", "host"]);
+    let rows = case.readings();
+    let time = 1_767_225_600_000_000_000_i64;
+    let reading = |line: u8, device: &str, metric: &str, value: &str, time: i64| {
+        format!(
+            "line {line}: {}",
+            source::reading(device, metric, value, &time.to_string())
+        )
+    };
+    let expected = [
+        reading(5, "m 1", "power", "1.5", time),
+        reading(5, "m 1", "power_limit", "15", time),
+        reading(6, "m2", "my power_my=field", "2", time + 1),
+        "line 6: not_a_number: field 'ok': the value is a boolean".into(),
+        "line 6: not_a_number: field 'note': the value is text".into(),
+        "line 7: no_name: the line has no tag 'host'".into(),
+        "line 8: no_time: ".into(),
+        "line 9: bad_row: the line has no fields".into(),
+        "line 10: value_not_finite: field 'value': 'NaN' is not a finite number".into(),
+        "line 11: bad_row: 'value' is not a field with a value".into(),
+        "line 12: bad_timestamp: 'then' is not a time".into(),
+    ];
+    assert_eq!(rows.len(), expected.len(), "{rows:#?}");
+    for (row, expected) in rows.iter().zip(expected) {
+        assert!(
+            row.starts_with(&expected),
+            "expected {expected:?}, got {row:?}"
+        );
+    }
+    assert_eq!(precision(&case.arguments()), "ns");
+    let refusal = Case::without_names(content)
+        .with(&["--format", "influx"])
+        .refusal();
+    assert!(refusal.contains("--device-tag"), "{refusal}");
+    let refusal = Case::new("a,b\n").with(&["--device-tag", "host"]).refusal();
+    assert!(refusal.contains("--device-tag does not apply"), "{refusal}");
+}
+
+#[test]
+fn the_format_is_that_of_the_extension_unless_it_is_given() {
+    for (file, flags, expected) in [
+        ("a.csv", &[][..], ImportFormat::Csv),
+        ("a", &[], ImportFormat::Csv),
+        ("a.NDJSON", &[], ImportFormat::Ndjson),
+        ("a.jsonl", &[], ImportFormat::Ndjson),
+        ("a.lp", &[], ImportFormat::Influx),
+        ("a.lp", &["--format", "csv"], ImportFormat::Csv),
+    ] {
+        let arguments = [&["gridwatch", "import", file], flags].concat();
+        let Command::Import(import) = Settings::try_parse_from(arguments).unwrap().command else {
+            panic!("another command")
+        };
+        assert_eq!(source::format(&import), expected, "{file}");
+    }
+}
+
+#[test]
+fn a_line_without_an_end_is_refused_before_it_fills_the_memory() {
+    let mut content = "time,usage\n".to_owned();
+    content.push_str(&"1".repeat(2 << 20));
+    let mut source = source::open(&Case::new(content).arguments()).unwrap();
+    let error = format!("{:#}", source.next().unwrap_err());
+    assert!(
+        error.contains("line 2: cannot be read: the line is longer than"),
+        "{error}"
+    );
 }

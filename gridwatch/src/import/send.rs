@@ -85,7 +85,7 @@ impl FrontEnd {
                 Ok(response) if response.status == StatusCode::SERVICE_UNAVAILABLE => (
                     format!("{url} responded with 503: {}", detail(&response)),
                     self.retries.unavailable,
-                    "replay the file again when the front end is ready",
+                    "import the file again when the front end is ready",
                 ),
                 Ok(response) => return self.outcome(&response),
                 Err(error) => {
@@ -95,7 +95,7 @@ impl FrontEnd {
                     (
                         format!("cannot reach the front end at {url}: {cause}"),
                         self.retries.unreachable,
-                        "start it, or give its address with --url, and replay the file again",
+                        "start it, or give its address with --url, and import the file again",
                     )
                 }
             };
