@@ -5,7 +5,6 @@ mod demo;
 mod devices;
 mod embedded;
 mod migrate;
-mod quote;
 mod replay;
 mod serve;
 

@@ -2,7 +2,7 @@
 //!
 //! In: a file with a time and a value per row. Out: every row was accepted, or was rejected and is
 //! counted with its reason. A row that is not a reading does not affect the others. Requests that
-//! fail with 503 or without a response are retried for a while.
+//! fail with 408, 500 or 503, or without a response, are retried for a while.
 
 mod progress;
 mod rows;
@@ -12,9 +12,12 @@ mod summary;
 mod tests;
 mod time;
 
+use std::io::BufRead;
+
 use bytes::Bytes;
 use schema::reading::check_names;
 use serde_json::json;
+use service::quote::quote;
 
 use self::progress::Progress;
 use self::rows::{Row, Rows};
@@ -22,7 +25,6 @@ use self::send::FrontEnd;
 use self::summary::Summary;
 use crate::UsageError;
 use crate::config::Replay;
-use crate::quote::quote;
 
 /// The whole file was sent, and rows of it were rejected: exit code 3.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +51,9 @@ pub(crate) async fn run(arguments: Replay) -> anyhow::Result<()> {
 /// unavailable or the file cannot be read to its end; what was sent until then is printed.
 pub(crate) async fn replay(arguments: &Replay) -> anyhow::Result<Summary> {
     let (device, metric) = (&arguments.device, &arguments.metric);
-    check_names(device, metric).map_err(|rejection| {
+    check_names(device, metric).map_err(|error| {
         let (device, metric) = (quote(device), quote(metric));
-        UsageError(format!("--device {device} --metric {metric}: {rejection}"))
+        UsageError(format!("--device {device} --metric {metric}: {error}"))
     })?;
     let front_end = FrontEnd::new(&arguments.url, &arguments.precision)?;
     let rows = Rows::open(arguments)?;
@@ -75,11 +77,26 @@ pub(crate) async fn replay(arguments: &Replay) -> anyhow::Result<Summary> {
     sent.map(|()| summary)
 }
 
+/// Sends the rows of a text as those of the file, which is not read, and prints nothing.
+///
+/// # Errors
+/// As [`replay`].
+pub(crate) async fn replay_text(text: &str, arguments: &Replay) -> anyhow::Result<Summary> {
+    let front_end = FrontEnd::new(&arguments.url, &arguments.precision)?;
+    let bytes = text.len() as u64;
+    let rows = Rows::read(text.as_bytes(), bytes, arguments)?;
+    let progress = Progress::new(rows.name(), bytes);
+    let mut summary = Summary::default();
+    let sent = send(&front_end, arguments, rows, &mut summary, &progress).await;
+    progress.finish();
+    sent.map(|()| summary)
+}
+
 /// Sends the rows in requests of `--batch` readings.
 async fn send(
     front_end: &FrontEnd,
     arguments: &Replay,
-    mut rows: Rows,
+    mut rows: Rows<impl BufRead>,
     summary: &mut Summary,
     progress: &Progress,
 ) -> anyhow::Result<()> {

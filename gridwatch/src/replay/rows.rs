@@ -5,16 +5,19 @@
 //! are split before quotation marks are read, so that one that is not closed costs only its line.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 
 use anyhow::Context as _;
+use loadtest::plural::plural;
 use serde_json::{Number, json};
+use service::quote::quote;
 
 use super::time;
 use crate::UsageError;
 use crate::config::Replay;
-use crate::quote::quote;
 
+/// Upper bound on the bytes of a line, with its end.
+const MAX_LINE: u64 = 1 << 20;
 /// The code of a line that cannot be split into the fields of a row.
 const BAD_ROW: &str = "bad_row";
 /// The code of a row without a finite number.
@@ -51,9 +54,9 @@ struct Column {
 }
 
 /// The file, and the line that is read next.
-pub(super) struct Rows {
+pub(super) struct Rows<R> {
     name: String,
-    reader: BufReader<File>,
+    reader: R,
     bytes: u64,
     position: u64,
     line: u64,
@@ -68,24 +71,38 @@ pub(super) struct Rows {
     utc: bool,
 }
 
-impl Rows {
+impl Rows<BufReader<File>> {
     /// Opens the file and finds the columns.
     ///
     /// # Errors
     /// The file cannot be read, or does not have the columns.
     pub(super) fn open(arguments: &Replay) -> Result<Self, UsageError> {
+        let opened = File::open(&arguments.file)
+            .and_then(|file| Ok((file.metadata()?.len(), BufReader::new(file))));
+        let (bytes, reader) = opened.map_err(|error| {
+            let name = arguments.file.display();
+            UsageError(format!("{name}: cannot be read: {error}"))
+        })?;
+        Self::read(reader, bytes, arguments)
+    }
+}
+
+impl<R: BufRead> Rows<R> {
+    /// Finds the columns in the first line of a file with so many bytes.
+    ///
+    /// # Errors
+    /// The file cannot be read, or does not have the columns.
+    pub(super) fn read(reader: R, bytes: u64, arguments: &Replay) -> Result<Self, UsageError> {
         let name = arguments.file.display().to_string();
         let wrong = |reason: String| UsageError(format!("{name}: {reason}"));
         let unreadable = |error: std::io::Error| wrong(format!("cannot be read: {error}"));
-        let file = File::open(&arguments.file).map_err(unreadable)?;
-        let bytes = file.metadata().map_err(unreadable)?.len();
         let unknown = || Column {
             index: 0,
             label: String::new(),
         };
         let mut rows = Self {
             name: name.clone(),
-            reader: BufReader::new(file),
+            reader,
             bytes,
             position: 0,
             line: 0,
@@ -208,8 +225,8 @@ impl Rows {
             } else {
                 "the first row"
             };
-            let plural = if count == 1 { "" } else { "s" };
-            let reason = format!("{count} field{plural}, but {first} has {expected}");
+            let fields = plural(count as u64, "field");
+            let reason = format!("{fields}, but {first} has {expected}");
             return Err((BAD_ROW, reason));
         }
         let in_column = |column: &Column, reason| format!("{}: {reason}", column.label);
@@ -228,12 +245,20 @@ impl Rows {
     fn read_line(&mut self) -> std::io::Result<Option<Result<Vec<String>, String>>> {
         loop {
             self.buffer.clear();
-            let length = self.reader.read_until(b'\n', &mut self.buffer)?;
+            let mut bounded = self.reader.by_ref().take(MAX_LINE);
+            let length = bounded.read_until(b'\n', &mut self.buffer)?;
             if length == 0 {
                 return Ok(None);
             }
             self.line += 1;
             self.position += length as u64;
+            if length as u64 == MAX_LINE && !self.buffer.ends_with(b"\n") {
+                let skipped = self.reader.skip_until(b'\n')?;
+                self.position += skipped as u64;
+                if skipped > 0 {
+                    return Ok(Some(Err("the line is longer than 1 MiB".into())));
+                }
+            }
             let mut bytes = self.buffer.as_slice();
             if self.line == 1 {
                 // The byte order mark, which spreadsheets write.

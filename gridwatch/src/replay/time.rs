@@ -4,8 +4,7 @@
 //! exists is decided by the front end, so that there is one rule for it.
 
 use serde_json::{Number, json};
-
-use crate::quote::quote;
+use service::quote::quote;
 
 /// The code of a row whose time has no zone.
 pub(super) const NO_ZONE: &str = "no_time_zone";
