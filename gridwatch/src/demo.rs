@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use bytes::Bytes;
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::tz::TimeZone;
@@ -22,7 +21,6 @@ use loadtest::traffic::Traffic;
 use schema::clock::{self, Stage};
 use schema::metric;
 use schema::prometheus::{self, Histogram, Sample};
-use serde_json::{Value, json};
 use service::client::{Client, Uri};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -165,28 +163,7 @@ async fn show(
 ) -> anyhow::Result<()> {
     let url = format!("http://{listen}");
     let work = async {
-        match &arguments.meter {
-            None => send_meter_day(&url).await?,
-            Some(file) => {
-                let file = Import {
-                    file: file.clone(),
-                    kind: ImportKind::Readings,
-                    format: Some(ImportFormat::Csv),
-                    device: Some(METER.into()),
-                    metric: Some(METER_METRIC.into()),
-                    url: url.clone(),
-                    query_url: None,
-                    time_column: None,
-                    value_column: None,
-                    device_tag: None,
-                    time_zone: Some(TimeZone::UTC),
-                    precision: None,
-                    batch: 1_000,
-                };
-                // Rows that are left out do not end the demo.
-                import::readings(&file).await?;
-            }
-        }
+        send_meter(arguments.meter.as_deref(), &url).await?;
         send_fleet(arguments.fleet, &url, stop).await?;
         let samples = wait_until_stored(admin).await?;
         print_table(&samples);
@@ -197,38 +174,33 @@ async fn show(
     stop.run_until_cancelled(work).await.unwrap_or(Ok(()))
 }
 
-/// Sends the day of the real meter in one request. One of its values is not a number.
-async fn send_meter_day(url: &str) -> anyhow::Result<()> {
-    let reading = |(time, value): (&str, &str)| {
-        json!({
-            "device": METER,
-            "metric": METER_METRIC,
-            // JSON has no NaN: this writes null.
-            "value": value.parse::<f64>().unwrap_or(f64::NAN),
-            "measured_at": format!("{}Z", time.replace(' ', "T")),
-        })
+/// Sends the rows of a file, or else the day of the real meter. Rows that are rejected do not end
+/// the demo.
+async fn send_meter(file: Option<&Path>, url: &str) -> anyhow::Result<()> {
+    let arguments = Import {
+        file: file.unwrap_or(Path::new("the day of the meter")).to_owned(),
+        kind: ImportKind::Readings,
+        format: Some(ImportFormat::Csv),
+        device: Some(METER.into()),
+        metric: Some(METER_METRIC.into()),
+        url: url.to_owned(),
+        query_url: None,
+        time_column: None,
+        value_column: None,
+        device_tag: None,
+        time_zone: Some(TimeZone::UTC),
+        precision: None,
+        batch: 1_000,
     };
-    let rows = METER_DAY.lines().skip(1);
-    let readings: Vec<Value> = rows
-        .filter_map(|row| row.split_once(','))
-        .map(reading)
-        .collect();
-    let uri: Uri = format!("{url}/v1/readings").parse()?;
-    let headers = [("content-type", "application/json")];
-    let body = Bytes::from(serde_json::to_vec(&readings)?);
-    let client = Client::new(RESPONSE_TIMEOUT);
-    let response = client.post(uri.clone(), &headers, body).await?;
-    ensure!(
-        response.status.is_success(),
-        "{uri} responded with {}: {}",
-        response.status,
-        response.text()
-    );
-    let outcome = response.json();
+    if file.is_some() {
+        import::readings(&arguments).await?;
+        return Ok(());
+    }
+    let summary = import::text(METER_DAY, &arguments).await?;
     println!(
-        "real: meter '{METER}', 2019-01-17, every 15 minutes: {} readings accepted, {} rejected \
+        "real: meter '{METER}', 2019-01-17, every 15 minutes: {} readings accepted, {} left out \
          (not a number in the original)",
-        outcome["accepted"], outcome["rejected"]
+        summary.accepted, summary.rejected
     );
     Ok(())
 }
@@ -280,7 +252,8 @@ async fn wait_until_stored(admin: SocketAddr) -> anyhow::Result<Vec<Sample>> {
     let client = Client::new(RESPONSE_TIMEOUT);
     let uri: Uri = format!("http://{admin}/metrics").parse()?;
     loop {
-        let response = client.get(uri.clone()).await?;
+        let response = client.get(uri.clone()).await;
+        let response = response.with_context(|| format!("cannot read {uri}"))?;
         ensure!(
             response.status == 200,
             "{uri} responded with {}",

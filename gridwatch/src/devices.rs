@@ -5,12 +5,12 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use schema::reading::check_names;
+use service::quote::quote;
 use store::registry::{self, AddError, NewSeries, UnitConflict};
 
 use crate::UsageError;
 use crate::config::{DatabaseUrl, Devices, DevicesCommand};
 use crate::migrate::connect;
-use crate::quote::quote;
 
 /// The name in `pg_stat_activity`.
 const NAME: &str = "gridwatch devices";
@@ -39,9 +39,9 @@ async fn add(database: &DatabaseUrl, devices: &[String], metrics: &[String]) -> 
     let mut series = Vec::new();
     for &device in &devices {
         for (&metric, &unit) in &metrics {
-            check_names(device, metric).map_err(|rejection| {
+            check_names(device, metric).map_err(|error| {
                 let (device, metric) = (quote(device), quote(metric));
-                UsageError(format!("device {device}, metric {metric}: {rejection}"))
+                UsageError(format!("device {device}, metric {metric}: {error}"))
             })?;
             series.push(NewSeries {
                 device,

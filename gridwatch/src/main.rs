@@ -8,7 +8,6 @@ mod export;
 mod import;
 mod migrate;
 mod query_client;
-mod quote;
 mod readings;
 mod serve;
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 use service::client::{Client, Method, Response, StatusCode, Uri};
+use service::quote::quote;
 
 use crate::UsageError;
-use crate::quote::quote;
 
 /// How long a response may take.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -129,9 +129,7 @@ impl QueryApi {
             .map_err(|_| QueryError::NoResponse(format!("the path {} is too long", quote(path))))?;
         let response = self.client.send(method, uri, headers, body).await;
         let response = response.map_err(|error| {
-            let error = error.to_string();
-            // The last part is the cause, the others name layers of the client.
-            let cause = error.rsplit(": ").next().unwrap_or_default();
+            let cause = error.to_string();
             QueryError::NoResponse(if cause.contains("length limit") {
                 format!(
                     "the response of {url} is too large; \

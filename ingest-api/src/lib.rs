@@ -13,7 +13,6 @@ mod body;
 pub mod coalesce;
 pub mod format;
 mod query;
-mod quote;
 mod readings;
 pub mod registry;
 #[cfg(test)]

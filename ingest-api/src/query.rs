@@ -6,8 +6,8 @@ use axum::extract::Query;
 use axum::http::Uri;
 use serde::Deserialize;
 use service::ApiError;
+use service::quote::quote;
 
-use crate::quote::quote;
 use crate::timestamp::Precision;
 
 const PRECISIONS: [&str; 4] = ["s", "ms", "us", "ns"];

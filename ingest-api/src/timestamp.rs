@@ -14,8 +14,7 @@ use schema::Rejection;
 use schema::reading::{Micros, check_calendar};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-
-use crate::quote::quote;
+use service::quote::quote;
 
 /// Unit of numeric times. The default is seconds: a time in a finer unit that is interpreted as
 /// seconds is far in the future and rejected, so that a forgotten `precision` never stores a wrong

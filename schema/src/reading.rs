@@ -63,9 +63,9 @@ pub enum Rejection {
     /// A device or metric name longer than [`MAX_DEVICE_BYTES`] or [`MAX_METRIC_BYTES`].
     #[error("a device name has at most 256 bytes, a metric name at most 128")]
     NameTooLong,
-    /// A name that is empty or of blanks only, has control characters, or begins or ends with a
-    /// blank.
-    #[error("a name is not empty, has no control characters, and no blank at its ends")]
+    /// A name that is empty or has only whitespace, has control characters, or begins or ends
+    /// with whitespace.
+    #[error("a name is not empty, has no control characters, and no whitespace at its ends")]
     BadName,
     /// Not an object with device, metric, value and optionally measured_at.
     #[error("a reading is an object with device, metric, value and optionally measured_at")]
@@ -178,8 +178,8 @@ pub enum NameError {
     /// It has no characters.
     #[error("the {0} name is empty")]
     Empty(&'static str),
-    /// It has only blanks.
-    #[error("the {0} name has only blanks")]
+    /// It has only whitespace.
+    #[error("the {0} name has only whitespace")]
     Blank(&'static str),
     /// It has a control character.
     #[error(
@@ -192,8 +192,8 @@ pub enum NameError {
         /// The code point of the first control character.
         code: u32,
     },
-    /// It begins or ends with a blank.
-    #[error("the {0} name begins or ends with a blank; remove it")]
+    /// It begins or ends with whitespace.
+    #[error("the {0} name begins or ends with whitespace; remove it")]
     Padded(&'static str),
 }
 
@@ -210,7 +210,7 @@ impl NameError {
 }
 
 /// Checks the names of a device and a metric. PostgreSQL's `text` cannot hold NUL. Other control
-/// characters, and blanks at the ends, give names that look like other names wherever they are
+/// characters, and whitespace at the ends, give names that look like other names wherever they are
 /// printed.
 pub fn check_names(device: &str, metric: &str) -> Result<(), NameError> {
     check_name("device", device, MAX_DEVICE_BYTES)?;
@@ -308,7 +308,7 @@ mod tests {
             ),
             ("", "p", "bad_name", "the device name is empty"),
             ("m", "", "bad_name", "the metric name is empty"),
-            (" \u{3000}", "p", "bad_name", "only blanks"),
+            (" \u{3000}", "p", "bad_name", "only whitespace"),
             ("me\0ter", "p", "bad_name", "U+0000"),
             ("\t", "p", "bad_name", "U+0009"),
             ("m\u{85}", "p", "bad_name", "U+0085"),
@@ -316,13 +316,13 @@ mod tests {
                 "m",
                 " p",
                 "bad_name",
-                "the metric name begins or ends with a blank",
+                "the metric name begins or ends with whitespace",
             ),
             (
                 "m\u{a0}",
                 "p",
                 "bad_name",
-                "the device name begins or ends with a blank",
+                "the device name begins or ends with whitespace",
             ),
         ] {
             let error = check_names(device, metric).unwrap_err();

@@ -22,7 +22,7 @@ const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The server cannot be reached, or the connection broke.
+    /// The server cannot be reached, or the connection broke. Holds the cause.
     #[error("{0}")]
     Connection(String),
     /// No response within the timeout.
@@ -105,7 +105,7 @@ impl Client {
         body: Bytes,
     ) -> Result<Response, ClientError> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
-            ClientError::Connection(crate::error_chain(error))
+            ClientError::Connection(crate::root_cause(error))
         };
         let mut request = Request::builder().method(method).uri(uri);
         for &(name, value) in headers {
@@ -132,5 +132,18 @@ impl Client {
         tokio::time::timeout(self.timeout, response)
             .await
             .unwrap_or(Err(ClientError::TimedOut(self.timeout)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_error_is_the_cause_without_the_layers_of_the_client() {
+        let client = Client::new(CONNECT_TIMEOUT);
+        let uri = Uri::from_static("http://127.0.0.1:1/");
+        let error = client.get(uri).await.unwrap_err();
+        assert_eq!(error.to_string(), "Connection refused");
     }
 }

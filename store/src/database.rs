@@ -58,7 +58,8 @@ impl FromStr for Database {
     /// `key=value` form of libpq is accepted too, without `sslrootcert`, `verify-ca` and
     /// `verify-full`. The error repeats nothing of the input, which may contain a password.
     fn from_str(url: &str) -> Result<Self, String> {
-        if is_url(url) && url.matches('@').count() > 1 {
+        let before_query = &url[..query(url).unwrap_or(url.len())];
+        if is_url(url) && before_query.matches('@').count() > 1 {
             // The driver ends the password at the first one, so that the rest of the password
             // would become the host.
             return Err(format!(
@@ -188,10 +189,7 @@ impl TlsOptions {
     /// Takes `sslmode` and `sslrootcert` out of the query of a URL.
     fn extract(text: &str) -> Result<(String, Self), String> {
         let mut options = Self::default();
-        // A '?' before the '@' belongs to the password.
-        let at = text.find('@').unwrap_or(0);
-        let query = text[at..].find('?').map(|query| at + query);
-        let Some(query) = query.filter(|_| is_url(text)) else {
+        let Some(query) = query(text).filter(|_| is_url(text)) else {
             return Ok((text.to_owned(), options));
         };
         let (base, query) = (&text[..query], &text[query + 1..]);
@@ -243,6 +241,13 @@ impl TlsOptions {
         };
         Ok(Some((mode, verification)))
     }
+}
+
+/// The offset of the '?' before the query of a URL.
+fn query(url: &str) -> Option<usize> {
+    // A '?' before the first '@' belongs to the password.
+    let at = url.find('@').unwrap_or(0);
+    url[at..].find('?').map(|query| at + query)
 }
 
 fn percent_decode(text: &str) -> Result<String, String> {
@@ -306,6 +311,19 @@ mod tests {
             let database: Database = url.parse().unwrap();
             assert_eq!(database.to_string(), "db:5432/readings", "{url}");
             assert_eq!(database.config.get_password(), Some(password.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn the_query_may_have_an_at_sign() {
+        for parameters in [
+            "application_name=a@b",
+            "sslmode=disable&sslrootcert=/etc/a@b.pem",
+        ] {
+            let url = format!("postgres://grid:pw@db/readings?{parameters}");
+            let database: Database = url.parse().unwrap();
+            assert_eq!(database.to_string(), "db:5432/readings", "{url}");
+            assert_eq!(database.config.get_password(), Some(&b"pw"[..]), "{url}");
         }
     }
 

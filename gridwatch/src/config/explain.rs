@@ -1,4 +1,4 @@
-//! What is wrong with the settings, in the words of the place that they came from.
+//! What is wrong with the settings, and where the wrong one was given.
 //!
 //! In: an error of the command line, the file and the environment. Out: a sentence that names the
 //! line of the file or the variable, or how to give a setting that is missing. An error in a flag
@@ -7,12 +7,11 @@
 use std::ffi::{OsStr, OsString};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use service::quote::quote;
 
 use super::FLAGS_ONLY;
 use super::file::File;
 
-/// Upper bound on the characters of a value that a message repeats.
-const MAX_VALUE: usize = 60;
 /// What Kubernetes sets in every container beside a service with the name `gridwatch`.
 const OF_KUBERNETES: [&str; 2] = ["GRIDWATCH_SERVICE_", "GRIDWATCH_PORT"];
 
@@ -62,8 +61,7 @@ pub(super) fn explain(
                 let mut places = commands.filter_map(|command| file?.place(command, flag, value));
                 format!("{}: {flag}", places.next()?)
             };
-            let value: String = value.chars().take(MAX_VALUE).collect();
-            Some(format!("{place}: '{value}': {}", reason(error)))
+            Some(format!("{place}: {}: {}", quote(value), reason(error)))
         }
         _ => None,
     }

@@ -167,6 +167,13 @@ fn a_wrong_value_is_reported_with_the_place_that_it_came_from() {
     let toml = "[ingest-api]\nsink = 'kafka'\n";
     let error = parse(toml, &["gridwatch", "ingest-api"]).unwrap_err();
     assert_eq!(error, "FILE:2: sink: 'kafka': expected queue or direct");
+    let long = format!("sink = \"a\\n{}\"", "x".repeat(100));
+    let error = parse(&long, &["gridwatch", "ingest-api"]).unwrap_err();
+    let shortened = format!("'a\\n{}…'", "x".repeat(58));
+    assert_eq!(
+        error,
+        format!("FILE:1: sink: {shortened}: expected queue or direct")
+    );
     // A flag overrides the file, so that the value of the file is not blamed.
     let flags = ["gridwatch", "ingest-api", "--sink", "mqtt"];
     let error = parse(toml, &flags).unwrap_err();
@@ -290,7 +297,7 @@ fn a_missing_file_is_reported_with_what_to_check() {
 #[test]
 fn the_help_lists_the_exit_codes() {
     let help = Settings::command().render_help().to_string();
-    for line in ["0  done", "1  failed", "2  a flag", "3  import"] {
+    for line in ["0    done", "1    failed", "2    a flag", "3    import"] {
         assert!(help.contains(line), "{help}");
     }
 }

@@ -5,13 +5,14 @@
 //! are split before quotation marks are read, so that one that is not closed costs only its line.
 
 use jiff::tz::TimeZone;
+use loadtest::plural::plural;
+use service::quote::quote;
 
 use super::lines::Lines;
 use super::source::{BAD_VALUE, Fault, InvalidRow, NO_NAME, Row, Source, read_value, reading};
 use super::time;
 use crate::UsageError;
 use crate::config::Import;
-use crate::quote::quote;
 
 /// The code of a line that cannot be split into the fields of a row.
 const BAD_ROW: &str = "bad_row";
@@ -54,7 +55,14 @@ impl Rows {
     /// # Errors
     /// The file cannot be read, or does not have the columns.
     pub(super) fn open(arguments: &Import) -> Result<Self, UsageError> {
-        let mut lines = Lines::open(&arguments.file)?;
+        Self::read(Lines::open(&arguments.file)?, arguments)
+    }
+
+    /// Finds the columns in the first line.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn read(mut lines: Lines, arguments: &Import) -> Result<Self, UsageError> {
         let name = lines.name().to_owned();
         let wrong = |reason: String| UsageError(format!("{name}: {reason}"));
         let first = lines
@@ -139,8 +147,8 @@ impl Rows {
             } else {
                 "the first row"
             };
-            let plural = if count == 1 { "" } else { "s" };
-            let reason = format!("{count} field{plural}, but {first} has {expected}");
+            let fields = plural(count as u64, "field");
+            let reason = format!("{fields}, but {first} has {expected}");
             return Err((BAD_ROW, reason));
         }
         let in_column = |column: &Column, reason| format!("{}: {reason}", column.label);

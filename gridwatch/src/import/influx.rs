@@ -8,12 +8,13 @@
 
 use std::collections::VecDeque;
 
+use service::quote::quote;
+
 use super::lines::Lines;
 use super::ndjson::NO_TIME;
 use super::source::{BAD_VALUE, Fault, InvalidRow, NO_NAME, Row, Source, read_value, reading};
 use crate::UsageError;
 use crate::config::Import;
-use crate::quote::quote;
 
 /// The code of a line that is not one of the protocol.
 const BAD_ROW: &str = "bad_row";

@@ -1,7 +1,7 @@
 //! The lines of a text file.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Error, ErrorKind, Read as _};
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -9,13 +9,13 @@ use anyhow::Context as _;
 use super::source::Place;
 use crate::UsageError;
 
-/// Upper bound on the length of a line.
-const MAX_LINE_BYTES: u64 = 1024 * 1024;
+/// Upper bound on the bytes of a line, with its end.
+const MAX_LINE: u64 = 1 << 20;
 
 /// The file, and the line that was read last.
 pub(super) struct Lines {
     name: String,
-    reader: BufReader<File>,
+    reader: Box<dyn BufRead + Send>,
     bytes: u64,
     position: u64,
     line: u64,
@@ -32,14 +32,23 @@ impl Lines {
         let unreadable = |error| UsageError(format!("{name}: cannot be read: {error}"));
         let file = File::open(path).map_err(unreadable)?;
         let bytes = file.metadata().map_err(unreadable)?.len();
-        Ok(Self {
+        Ok(Self::new(name, Box::new(BufReader::new(file)), bytes))
+    }
+
+    /// The lines of a text, which messages call by this name.
+    pub(super) fn of_text(name: String, text: &'static str) -> Self {
+        Self::new(name, Box::new(text.as_bytes()), text.len() as u64)
+    }
+
+    fn new(name: String, reader: Box<dyn BufRead + Send>, bytes: u64) -> Self {
+        Self {
             name,
-            reader: BufReader::new(file),
+            reader,
             bytes,
             position: 0,
             line: 0,
             buffer: Vec::new(),
-        })
+        }
     }
 
     /// The path of the file.
@@ -70,20 +79,24 @@ impl Lines {
     pub(super) fn next(&mut self) -> anyhow::Result<Option<Result<&str, String>>> {
         loop {
             self.buffer.clear();
-            let next = self.line + 1;
-            let failed = || format!("{}, line {next}: cannot be read", self.name);
-            let mut limited = (&mut self.reader).take(MAX_LINE_BYTES);
-            let length = limited.read_until(b'\n', &mut self.buffer);
+            let line = self.line + 1;
+            let failed = || format!("{}, line {line}: cannot be read", self.name);
+            let mut bounded = self.reader.by_ref().take(MAX_LINE);
+            let length = bounded.read_until(b'\n', &mut self.buffer);
             let length = length.with_context(failed)? as u64;
             if length == 0 {
                 return Ok(None);
             }
-            if length == MAX_LINE_BYTES && self.buffer.last() != Some(&b'\n') {
-                let sentence = format!("the line is longer than {MAX_LINE_BYTES} bytes");
-                return Err(Error::new(ErrorKind::InvalidData, sentence)).with_context(failed);
-            }
-            self.line = next;
+            self.line = line;
             self.position += length;
+            if length == MAX_LINE && !self.buffer.ends_with(b"\n") {
+                let skipped = self.reader.skip_until(b'\n');
+                let skipped = skipped.with_context(|| format!("{}: cannot be read", self.name))?;
+                self.position += skipped as u64;
+                if skipped > 0 {
+                    return Ok(Some(Err("the line is longer than 1 MiB".into())));
+                }
+            }
             let mut bytes = self.buffer.as_slice();
             if self.line == 1 {
                 // The byte order mark, which spreadsheets write.

@@ -2,8 +2,8 @@
 //!
 //! In: a file with readings, factories or sprockets. Out: every reading was accepted, or was left
 //! out and is counted with its reason. A row that is not a reading does not affect the others.
-//! Requests that fail with 503 or without a response are retried for a while. Importing a file
-//! again changes nothing, so that an import that was interrupted is repeated.
+//! Requests that fail with 408, 500 or 503, or without a response, are retried for a while.
+//! Importing a file again changes nothing, so that an import that was interrupted is repeated.
 
 mod csv;
 mod factories;
@@ -22,6 +22,7 @@ mod time;
 
 use bytes::Bytes;
 
+use self::lines::Lines;
 use self::progress::Progress;
 use self::send::FrontEnd;
 use self::source::{Row, Source};
@@ -92,6 +93,21 @@ pub(crate) async fn readings(arguments: &Import) -> anyhow::Result<Summary> {
         }
         Err(_) => {}
     }
+    sent.map(|()| summary)
+}
+
+/// Sends the rows of a CSV text as those of the file, which is not read, and prints nothing.
+///
+/// # Errors
+/// As [`readings`].
+pub(crate) async fn text(text: &'static str, arguments: &Import) -> anyhow::Result<Summary> {
+    let front_end = FrontEnd::new(&arguments.url, precision(arguments))?;
+    let name = arguments.file.display().to_string();
+    let mut rows = csv::Rows::read(Lines::of_text(name.clone(), text), arguments)?;
+    let progress = Progress::new(&name, rows.progress().0);
+    let mut summary = Summary::default();
+    let sent = send(&front_end, arguments, &mut rows, &mut summary, &progress).await;
+    progress.finish();
     sent.map(|()| summary)
 }
 

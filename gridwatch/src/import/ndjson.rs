@@ -6,6 +6,7 @@
 
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
+use service::quote::quote;
 
 use super::lines::Lines;
 use super::source::{BAD_VALUE, Fault, InvalidRow, NO_NAME, Row, Source, reading};
@@ -57,7 +58,7 @@ impl Rows {
             object.entry("measured_at").or_insert(time);
         }
         if let Some(name) = object.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
-            let name = crate::quote::quote(name);
+            let name = quote(name);
             let reason = format!(
                 "{name} is not a member; a reading has {}",
                 MEMBERS.join(", ")
@@ -83,7 +84,7 @@ impl Rows {
             Some(number @ Value::Number(_)) => number.to_string(),
             other => {
                 let other = json!(other).to_string();
-                let reason = format!("the value {} is not a number", crate::quote::quote(&other));
+                let reason = format!("the value {} is not a number", quote(&other));
                 return Err((BAD_VALUE, reason));
             }
         };

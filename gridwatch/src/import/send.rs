@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 use service::client::{Client, Response, StatusCode, Uri};
+use service::quote::quote;
 use tokio::time::Instant;
 
 use crate::UsageError;
-use crate::quote::quote;
 
 /// How long a response may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ pub(super) struct Retries {
     pub pause: Duration,
     /// How long without a response: there is no front end.
     pub unreachable: Duration,
-    /// How long with 503: the queue or the database is unavailable.
+    /// How long with 408, 500 or 503: above all, the queue or the database is unavailable.
     pub unavailable: Duration,
 }
 
@@ -76,34 +76,40 @@ impl FrontEnd {
     pub(super) async fn post(&self, body: Bytes, notify: impl Fn(&str)) -> anyhow::Result<Value> {
         let url = &self.url;
         let headers = [("content-type", "application/json")];
-        let mut first_failure = None;
+        // Whether the last request failed without a response, and since when requests fail so.
+        let mut failing: Option<(bool, Instant)> = None;
         loop {
             let result = self
                 .client
                 .post(self.readings.clone(), &headers, body.clone());
-            let (problem, limit, advice) = match result.await {
-                Ok(response) if response.status == StatusCode::SERVICE_UNAVAILABLE => (
-                    format!("{url} responded with 503: {}", detail(&response)),
+            let result = result.await;
+            let is_unreachable = result.is_err();
+            let (problem, limit, advice) = match result {
+                Ok(response) if is_temporary(response.status) => (
+                    format!(
+                        "{url} responded with {}: {}",
+                        response.status.as_u16(),
+                        detail(&response)
+                    ),
                     self.retries.unavailable,
                     "import the file again when the front end is ready",
                 ),
                 Ok(response) => return self.outcome(&response),
-                Err(error) => {
-                    let error = error.to_string();
-                    // The last part is the cause, the others name layers of the client.
-                    let cause = error.rsplit(": ").next().unwrap_or_default();
-                    (
-                        format!("cannot reach the front end at {url}: {cause}"),
-                        self.retries.unreachable,
-                        "start it, or give its address with --url, and import the file again",
-                    )
-                }
+                Err(error) => (
+                    format!("cannot reach the front end at {url}: {error}"),
+                    self.retries.unreachable,
+                    "start it, or give its address with --url, and import the file again",
+                ),
             };
-            let failing = first_failure.get_or_insert_with(Instant::now).elapsed();
-            if failing >= limit {
+            // Each kind of failure has its own limit, which counts from its first failure.
+            let same_kind = failing.filter(|(unreachable, _)| *unreachable == is_unreachable);
+            let since = same_kind.map_or_else(Instant::now, |(_, since)| since);
+            failing = Some((is_unreachable, since));
+            let elapsed = since.elapsed();
+            if elapsed >= limit {
                 anyhow::bail!("{problem}; {advice}: what is stored already is not stored twice");
             }
-            let rest = (limit - failing).as_secs_f64().ceil();
+            let rest = (limit - elapsed).as_secs_f64().ceil();
             notify(&format!("{problem}; retrying for another {rest} s"));
             tokio::time::sleep(self.retries.pause).await;
         }
@@ -129,6 +135,16 @@ impl FrontEnd {
             detail(response)
         )
     }
+}
+
+/// Whether a request with this response is to be retried as it is.
+fn is_temporary(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT
+            | StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::SERVICE_UNAVAILABLE
+    )
 }
 
 /// The explanation in a response.

@@ -7,11 +7,11 @@ use std::fmt;
 
 use schema::reading::check_names;
 use serde_json::{Number, json};
+use service::quote::quote;
 
 use super::{csv, influx, ndjson};
 use crate::UsageError;
 use crate::config::{Import, ImportFormat};
-use crate::quote::quote;
 
 /// The code of a row without a finite number.
 pub(super) const BAD_VALUE: &str = "value_not_finite";
@@ -114,9 +114,9 @@ pub(super) fn format(arguments: &Import) -> ImportFormat {
 pub(super) fn open(arguments: &Import) -> Result<Box<dyn Source>, UsageError> {
     let given = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".into());
     let (device, metric) = (given(&arguments.device), given(&arguments.metric));
-    check_names(&device, &metric).map_err(|rejection| {
+    check_names(&device, &metric).map_err(|error| {
         let (device, metric) = (quote(&device), quote(&metric));
-        UsageError(format!("--device {device} --metric {metric}: {rejection}"))
+        UsageError(format!("--device {device} --metric {metric}: {error}"))
     })?;
     let format = format(arguments);
     for (flag, is_given, own) in [

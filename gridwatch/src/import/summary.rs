@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::ensure;
 use schema::Rejection;
 use serde_json::Value;
+use service::quote::quote;
 
 use super::source::{Place, Row};
 use crate::config::Import;
-use crate::quote::quote;
 
 /// Upper bound on the rejected rows that are listed.
 const MAX_LISTED: usize = 20;
@@ -16,8 +16,8 @@ const MAX_LISTED: usize = 20;
 /// The outcome of the rows. The counts of the codes and `unlisted` add up to `rejected`.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
-    pub(super) accepted: u64,
-    pub(super) rejected: u64,
+    pub(crate) accepted: u64,
+    pub(crate) rejected: u64,
     codes: BTreeMap<String, u64>,
     /// Rejected rows for which the front end gave no reason, because a response lists only so many.
     unlisted: u64,

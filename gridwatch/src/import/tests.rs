@@ -11,6 +11,7 @@ use axum::response::IntoResponse as _;
 use axum::routing::post;
 use clap::Parser as _;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::config::{Command, Settings};
@@ -184,6 +185,22 @@ fn a_row_that_is_not_a_reading_costs_only_itself_and_is_named_by_its_line() {
     }
 }
 
+#[test]
+fn a_line_that_is_too_long_costs_only_itself() {
+    let long = "x".repeat(3 << 20);
+    let rows = Case::new(format!("time,usage\n1,1\n{long}\n3,3\n{long}")).rows();
+    let expected = "the line is longer than 1 MiB";
+    assert_eq!(rows.len(), 4);
+    assert_eq!((rows[0].as_str(), rows[2].as_str()), ("2 1 1", "4 3 3"));
+    assert_eq!(rows[1], format!("3 bad_row: {expected}"));
+    assert_eq!(rows[3], format!("5 bad_row: {expected}"));
+    let refusal = Case::new(long).refusal();
+    assert!(
+        refusal.ends_with(&format!("line 1: {expected}")),
+        "{refusal}"
+    );
+}
+
 /// What the front end was sent: query string and readings of each request.
 type Requests = Arc<Mutex<Vec<(String, Vec<Value>)>>>;
 
@@ -354,27 +371,62 @@ async fn a_front_end_that_is_unreachable_is_reported_with_its_url_after_retries(
 
 #[tokio::test]
 async fn a_request_is_retried_while_the_front_end_is_unavailable() {
-    let (url, requests) = start_front_end(|readings, earlier| match earlier {
-        0 | 1 => (503, json!({"detail": "the queue is down"})),
-        _ => accept_all(readings),
-    })
-    .await;
+    const STATUSES: [u16; 4] = [503, 408, 500, 503];
+    let respond = |readings: &[Value], earlier: usize| match STATUSES.get(earlier) {
+        Some(status) => (*status, json!({"detail": "the queue is down"})),
+        None => accept_all(readings),
+    };
+    let (url, requests) = start_front_end(respond).await;
     let mut front_end = FrontEnd::new(&url, "s").unwrap();
     front_end.retries = SHORT;
     let problems = Mutex::new(Vec::new());
     let notify = |problem: &str| problems.lock().unwrap().push(problem.to_owned());
     let response = front_end.post("[1]".into(), notify).await.unwrap();
     assert_eq!(response["accepted"], 1);
-    assert_eq!(requests.lock().unwrap().len(), 3);
+    assert_eq!(requests.lock().unwrap().len(), STATUSES.len() + 1);
     let problems = problems.into_inner().unwrap();
-    let expected = format!("{url} responded with 503: the queue is down; retrying for another ");
-    assert_eq!(problems.len(), 2);
-    assert!(
-        problems
-            .iter()
-            .all(|problem| problem.starts_with(&expected)),
-        "{problems:?}"
-    );
+    assert_eq!(problems.len(), STATUSES.len());
+    for (problem, status) in problems.iter().zip(STATUSES) {
+        let expected = format!("{url} responded with {status}: the queue is down; retrying for ");
+        assert!(problem.starts_with(&expected), "{problem}");
+    }
+}
+
+/// Starts a front end that closes each connection after this response, which may be empty. Returns
+/// its URL.
+async fn start_scripted(responses: &'static [&'static str]) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        for response in responses {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"[1]") {
+                assert_ne!(connection.read_buf(&mut request).await.unwrap(), 0);
+            }
+            connection.write_all(response.as_bytes()).await.unwrap();
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_refused_connection_after_a_long_outage_is_retried() {
+    let url = start_scripted(&[
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        "",
+        "HTTP/1.1 202 Accepted\r\ncontent-length: 15\r\nconnection: close\r\n\r\n{\"accepted\": 1}",
+    ])
+    .await;
+    let mut front_end = FrontEnd::new(&url, "s").unwrap();
+    // When the connection is closed, the outage is longer than a closed connection may last.
+    front_end.retries = send::Retries {
+        pause: Duration::from_millis(20),
+        unreachable: Duration::from_millis(10),
+        unavailable: LIMIT,
+    };
+    let response = front_end.post("[1]".into(), |_| {}).await.unwrap();
+    assert_eq!(response["accepted"], 1);
 }
 
 #[tokio::test]
@@ -551,16 +603,4 @@ fn the_format_is_that_of_the_extension_unless_it_is_given() {
         };
         assert_eq!(source::format(&import), expected, "{file}");
     }
-}
-
-#[test]
-fn a_line_without_an_end_is_refused_before_it_fills_the_memory() {
-    let mut content = "time,usage\n".to_owned();
-    content.push_str(&"1".repeat(2 << 20));
-    let mut source = source::open(&Case::new(content).arguments()).unwrap();
-    let error = format!("{:#}", source.next().unwrap_err());
-    assert!(
-        error.contains("line 2: cannot be read: the line is longer than"),
-        "{error}"
-    );
 }

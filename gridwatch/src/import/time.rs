@@ -6,9 +6,9 @@
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use serde_json::{Number, json};
+use service::quote::quote;
 
 use super::source::Fault;
-use crate::quote::quote;
 
 /// The code of a row whose time has no zone.
 pub(super) const NO_ZONE: &str = "no_time_zone";

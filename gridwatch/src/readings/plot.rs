@@ -154,10 +154,10 @@ pub(super) mod tests {
     #[test]
     fn a_missing_value_interrupts_the_line_and_one_value_is_a_dot() {
         let points = [(0, Some(1.0)), (1, None), (2, Some(1.0))];
-        assert_eq!(draw(&points, 1.0, 1.0, 3, 1), ["⠄⠀⠠"]);
+        assert_eq!(draw(&points, 1.0, 1.0, 3, 1), ["⠂⠀⠐"]);
         assert_eq!(
             draw(&[(5, Some(f64::MAX))], f64::MAX, f64::MAX, 2, 1),
-            ["⠄⠀"]
+            ["⠂⠀"]
         );
         let extremes = [(0, Some(f64::MIN)), (1, Some(f64::MAX))];
         assert_eq!(draw(&extremes, f64::MIN, f64::MAX, 1, 1).len(), 1);

@@ -119,10 +119,13 @@ pub(super) fn broker(url: &str) -> Result<Broker, UsageError> {
         return Err(UsageError(missing("amqp-url", "URL")));
     }
     let (_, rest) = url.split_once("://").unwrap_or_default();
-    if rest.find('@') > rest.find(['/', '?', '#']) && rest.contains(['/', '?', '#']) {
-        // What follows the user would be the port and the virtual host, which are printed.
-        let sentence = "--amqp-url: a user name or a password with '/', '?', '#' or '@' must be \
-                        encoded: write %2F, %3F, %23, %40";
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // Without a colon in front of it, an '@' behind the authority does not end a password.
+    let before_at = rest.split_once('@').map(|(before, _)| before);
+    if !authority.contains('@') && before_at.is_some_and(|before| before.contains(':')) {
+        // A part of the password would be the port or the virtual host, which are printed.
+        let sentence = "--amqp-url: '/', '?', '#' and '@' must be encoded in a user name, a \
+                        password and a virtual host: write %2F, %3F, %23, %40";
         return Err(UsageError(sentence.into()));
     }
     url.parse()
@@ -282,6 +285,7 @@ mod tests {
             "amqp://grid:12/hunter2@mq/site",
             "amqp://grid:12?hunter2@mq/site",
             "amqp://grid:12#hunter2@mq/site",
+            "amqp://gr/id:hunter2@mq/site",
             "amqp://grid:hunter2/x@mq/site",
             "amqp//grid:hunter2@mq",
             "grid:hunter2@mq",
@@ -300,6 +304,14 @@ mod tests {
             "amqp://grid:hun%40ter2@mq/site",
         ] {
             assert_eq!(broker(url).unwrap().to_string(), "mq:5672/site");
+        }
+        for (url, expected) in [
+            ("amqp://mq/si@te", "mq:5672/si@te"),
+            ("amqp://mq/site?name=a@b", "mq:5672/site"),
+            ("amqp://mq?name=a@b", "mq:5672"),
+            ("amqp://grid:hunter2@mq/site?name=a@b", "mq:5672/site"),
+        ] {
+            assert_eq!(broker(url).unwrap().to_string(), expected);
         }
         broker("amqp://mq").unwrap();
         broker("amqp://mq/%2f?heartbeat=5").unwrap();

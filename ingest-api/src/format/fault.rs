@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use schema::Rejection;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use service::quote::{shorten, shorten_to};
 
 use super::position::Position;
-use super::shorten;
 use super::split::{Parts, SplitError, skip_blanks, string_end};
 
 /// The members of a reading. All but the last are required.
@@ -29,7 +29,7 @@ pub(super) enum Fault<'a> {
     NotAnObject(&'a str),
     /// A member that a reading does not have.
     Unknown(Cow<'a, str>),
-    /// A member that is there twice.
+    /// A member that occurs twice.
     Repeated(&'static str),
     /// A member that is not there.
     Missing(&'static str),
@@ -93,7 +93,7 @@ impl<'a> Fault<'a> {
                  a reading has device, metric, value and optionally measured_at",
                 shorten(member)
             ),
-            Self::Repeated(member) => format!("\"{member}\" is there twice"),
+            Self::Repeated(member) => format!("\"{member}\" occurs twice"),
             Self::Missing(member) => format!("\"{member}\" is missing"),
             Self::WrongType {
                 member,
@@ -118,8 +118,8 @@ pub(super) fn not_json(text: &[u8], offset: usize, position: Position) -> String
     if rest.is_empty() {
         return format!("not valid JSON: it ends too early, at {position}");
     }
-    let excerpt: String = rest.chars().take(MAX_EXCERPT_CHARS).collect();
-    format!("not valid JSON at {position}, near '{}'", shorten(&excerpt))
+    let excerpt = shorten_to(&rest, MAX_EXCERPT_CHARS);
+    format!("not valid JSON at {position}, near '{excerpt}'")
 }
 
 /// The members of an object, as they are in the text.
@@ -207,7 +207,7 @@ fn name_fault<'a>(member: &'static str, found: &'a str, start: usize) -> Option<
     }
     Some(Fault::WrongType {
         member,
-        expected: "a text",
+        expected: "a string",
         found,
     })
 }
@@ -281,7 +281,7 @@ fn describe(value: &str) -> String {
     match value.as_bytes().first() {
         Some(b'[') => "an array".into(),
         Some(b'{') => "an object".into(),
-        Some(b'"') => format!("the text {}", shorten(value)),
+        Some(b'"') => format!("the string {}", shorten(value)),
         Some(b'-' | b'0'..=b'9') => format!("the number {}", shorten(value)),
         _ => shorten(value),
     }
@@ -312,15 +312,15 @@ mod tests {
             ("{}", "\"device\" is missing"),
             (
                 r#"{"device":5,"metric":"p","value":1}"#,
-                "\"device\" must be a text, not the number 5",
+                "\"device\" must be a string, not the number 5",
             ),
             (
                 r#"{"device":"m","metric":null,"value":1}"#,
-                "\"metric\" must be a text, not null",
+                "\"metric\" must be a string, not null",
             ),
             (
                 r#"{"device":"m","metric":"p","value":"abc"}"#,
-                "\"value\" must be a number, not the text \"abc\"",
+                "\"value\" must be a number, not the string \"abc\"",
             ),
             (
                 r#"{"device":"m","metric":"p","value":[1]}"#,
@@ -344,7 +344,7 @@ mod tests {
             ),
             (
                 r#"{"device":"m","metric":"p","value":1,"value":1}"#,
-                "\"value\" is there twice",
+                "\"value\" occurs twice",
             ),
             (
                 r#"{"device":"m","metric":"p","value":1,"valeu":1}"#,

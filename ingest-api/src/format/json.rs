@@ -9,12 +9,13 @@ use std::marker::PhantomData;
 use serde::de::{IgnoredAny, SeqAccess};
 use serde::{Deserialize, Deserializer, de};
 use service::ApiError;
+use service::quote::quote;
 
 use super::element::{Elements, JsonReading};
 use super::fault::{Fault, not_json};
 use super::position::Positions;
 use super::split::{Parts, SplitError, skip_blanks};
-use super::{Entries, Format, FormatError, MAX_READINGS, shorten};
+use super::{Entries, Format, FormatError, MAX_READINGS};
 
 pub(super) const FORMAT: Format = Format {
     content_type: "application/json",
@@ -83,10 +84,10 @@ fn read_separately(body: &[u8]) -> Result<Entries<'_>, FormatError> {
         Some(b'{') => read_object(body, start),
         Some(_) => {
             check_utf8(body)?;
-            let found = shorten(&String::from_utf8_lossy(&body[start..]));
+            let found = quote(&String::from_utf8_lossy(&body[start..]));
             Err(FormatError::Malformed(format!(
                 "expected a reading as an object, an array of readings, or {{\"readings\": […]}}, \
-                 not '{found}'"
+                 not {found}"
             )))
         }
         None => {
@@ -157,7 +158,7 @@ fn expect_end(body: &[u8], at: usize) -> Result<(), FormatError> {
 }
 
 fn other_members() -> FormatError {
-    FormatError::Malformed("the body has members beside \"readings\"; remove them".into())
+    FormatError::Malformed("the body has members besides \"readings\"; remove them".into())
 }
 
 fn check_utf8(body: &[u8]) -> Result<(), FormatError> {
@@ -335,8 +336,14 @@ mod tests {
             (r#"{"readings""#, "it ends too early"),
             (r#"{"readings":"#, "it ends too early"),
             (r#"{"readings": 5}"#, "\"readings\" must be an array"),
-            (r#"{"readings": [], "x": 1}"#, "members beside \"readings\""),
-            (r#"{"x": 1, "readings": []}"#, "members beside \"readings\""),
+            (
+                r#"{"readings": [], "x": 1}"#,
+                "members besides \"readings\"",
+            ),
+            (
+                r#"{"x": 1, "readings": []}"#,
+                "members besides \"readings\"",
+            ),
             (r#"{"readings": []]"#, "near ']'"),
             (r#"{"readings": []} {}"#, "near '{}'"),
         ] {

@@ -28,8 +28,6 @@ static FORMATS: &[Format] = &[json::FORMAT, ndjson::FORMAT];
 pub const MAX_READINGS: usize = 100_000;
 /// Upper bound on the rejected readings of a request that are explained.
 pub const MAX_DETAILS: usize = 100;
-/// Upper bound on the characters of the input that an explanation quotes.
-const MAX_QUOTED_CHARS: usize = 60;
 /// What some programs write at the beginning of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -125,21 +123,6 @@ fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-/// A part of the input for an explanation: not too long, and without control characters.
-pub fn shorten(text: &str) -> String {
-    let mut characters = text.chars();
-    let printable = |c: char| if c.is_control() { ' ' } else { c };
-    let mut short: String = characters
-        .by_ref()
-        .take(MAX_QUOTED_CHARS)
-        .map(printable)
-        .collect();
-    if characters.next().is_some() {
-        short.push('…');
-    }
-    short
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -202,13 +185,6 @@ mod tests {
         }
         let not_utf8 = [BYTE_ORDER_MARK, b"[\xff"].concat();
         assert_eq!(FORMATS[0].parse(&not_utf8), Err(ApiError::NotUtf8(4)));
-    }
-
-    #[test]
-    fn a_quoted_text_is_short_and_printable() {
-        assert_eq!(shorten("a\nb\u{1b}[1m"), "a b [1m");
-        let short = shorten(&"ä".repeat(61));
-        assert_eq!(short, format!("{}…", "ä".repeat(60)));
     }
 
     proptest! {

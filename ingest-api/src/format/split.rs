@@ -5,7 +5,8 @@
 //!
 //! A part with an error is separated from its neighbours only where that is unambiguous: brackets
 //! must match, and two values must not follow each other without a separator. The second rule
-//! refuses a text with a missing quote, in which everything after it is the inside out.
+//! refuses a text with a missing quote, because after it the insides of strings would be read as
+//! JSON, and JSON as strings.
 
 use std::ops::Range;
 

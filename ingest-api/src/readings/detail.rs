@@ -4,8 +4,9 @@
 
 use schema::Rejection;
 use schema::reading::{Micros, NameError};
+use service::quote::quote;
 
-use crate::format::{RawReading, shorten};
+use crate::format::RawReading;
 use crate::registry::register::MAX_SERIES_OF_DEVICE;
 
 /// Units of time in microseconds, the largest first.
@@ -55,11 +56,11 @@ pub(super) fn bad_name(error: &NameError, device: &str, metric: &str) -> String 
 
 /// A name that is not registered, or inactive.
 pub(super) fn not_registered(rejection: Rejection, device: &str, metric: &str) -> String {
-    let (device, metric) = (shorten(device), shorten(metric));
+    let (device, metric) = (quote(device), quote(metric));
     match rejection {
-        Rejection::UnknownDevice => format!("no device named '{device}' is registered"),
-        Rejection::UnknownMetric => format!("device '{device}' has no metric named '{metric}'"),
-        Rejection::InactiveDevice => format!("device '{device}' is registered as inactive"),
+        Rejection::UnknownDevice => format!("no device named {device} is registered"),
+        Rejection::UnknownMetric => format!("device {device} has no metric named {metric}"),
+        Rejection::InactiveDevice => format!("device {device} is registered as inactive"),
         other => other.to_string(),
     }
 }
@@ -74,8 +75,8 @@ pub(super) fn registry_full(device: &str, metric: &str, max_series: usize) -> St
 }
 
 fn names(device: &str, metric: &str) -> String {
-    let (device, metric) = (shorten(device), shorten(metric));
-    format!("device '{device}', metric '{metric}'")
+    let (device, metric) = (quote(device), quote(metric));
+    format!("device {device}, metric {metric}")
 }
 
 /// A time with a space after it, or nothing if it has no text.

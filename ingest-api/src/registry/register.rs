@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use service::log_limit::LogLimit;
+use service::quote::shorten;
 use store::Pool;
 use store::registry::{NewSeries, register_with};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -26,9 +27,8 @@ const MAX_NAMES: usize = 200_000;
 const NAMES_PER_ROUND: usize = 20_000;
 /// Upper bound on the series of one device: all of them are read whenever one is added.
 pub const MAX_SERIES_OF_DEVICE: usize = 4_096;
-/// Number of names that are listed in one log line, and the characters of each.
+/// Number of names that are listed in one log line.
 const MAX_LOGGED_NAMES: usize = 3;
-const MAX_LOGGED_CHARS: usize = 60;
 
 /// Names of a device and of a metric.
 pub type Pair = (String, String);
@@ -201,13 +201,9 @@ async fn insert(registry: &Registry, pool: &Pool, new: &BTreeSet<Pair>) -> Resul
 
 /// The first few names, each as `device metric` and shortened.
 fn examples(names: &BTreeSet<Pair>) -> String {
-    let shortened = |text: &str| match text.char_indices().nth(MAX_LOGGED_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    };
     let logged = names.iter().take(MAX_LOGGED_NAMES);
     let mut examples: Vec<String> = logged
-        .map(|(device, metric)| format!("{} {}", shortened(device), shortened(metric)))
+        .map(|(device, metric)| format!("{} {}", shorten(device), shorten(metric)))
         .collect();
     if names.len() > MAX_LOGGED_NAMES {
         examples.push("…".into());

@@ -154,7 +154,7 @@ fn a_value_that_is_not_a_time_is_rejected_with_the_value_and_what_to_send() {
         (
             "\"2016-12-31T23:59:60Z\"",
             s,
-            "leap second, for which PostgreSQL has no place",
+            "leap second, which PostgreSQL cannot store",
         ),
         ("\"2026-11-21T10:00:60.5Z\"", s, "leap second"),
         ("\"2026-11-21T10:00:61Z\"", s, "does not exist"),

@@ -43,7 +43,7 @@ impl TextError {
             }
             Self::Fraction => "has a fraction of a second that is not a point and digits",
             Self::LeapSecond => {
-                "is a leap second, for which PostgreSQL has no place: \
+                "is a leap second, which PostgreSQL cannot store: \
                  send second 59 or the next second"
             }
             Self::NoSuchTime => "is a day or a time that does not exist",

@@ -10,8 +10,8 @@ use crate::schedule::Schedule;
 #[error("{0}")]
 pub struct ScenarioError(pub(super) String);
 
-/// Words of the TOML parser, and the words of the documentation for them.
-const PLAIN_WORDS: [(&str, &str); 3] = [
+/// Terms of the TOML parser, and the terms of the documentation for them.
+const TERMS: [(&str, &str); 3] = [
     ("unknown field", "unknown key"),
     ("missing field", "missing key"),
     ("unknown variant", "unknown value"),
@@ -26,7 +26,7 @@ impl Scenario {
     /// The scenario is not valid; the error has the line, the key and what was expected.
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
         let scenario: Self = toml::from_str(text)
-            .map_err(|error| ScenarioError(in_plain_words(error.to_string().trim_end())))?;
+            .map_err(|error| ScenarioError(with_documented_terms(error.to_string().trim_end())))?;
         scenario.check().map_err(|(key, reason)| {
             let line = line_of(text, key).map_or_else(String::new, |line| format!("line {line}: "));
             ScenarioError(format!("{line}{key}: {reason}"))
@@ -133,9 +133,9 @@ impl Scenario {
     }
 }
 
-fn in_plain_words(message: &str) -> String {
+fn with_documented_terms(message: &str) -> String {
     let replace = |text: String, (from, to): (&str, &str)| text.replace(from, to);
-    PLAIN_WORDS.into_iter().fold(message.to_owned(), replace)
+    TERMS.into_iter().fold(message.to_owned(), replace)
 }
 
 /// The line of a key such as `fleet.devices`, counted from 1; the line of its table if the key is

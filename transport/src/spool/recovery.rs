@@ -56,10 +56,13 @@ pub(super) fn recover(directory: &Path) -> io::Result<Recovered> {
         });
         let is_last = following.is_none();
         repair(directory, key, first, &bytes, &scan, is_last)?;
-        payloads.retain(|header| header.sequence > recovered.acknowledged);
-        if !payloads.is_empty() {
-            missing += scan.missing;
+        let mut expected = first;
+        for header in &payloads {
+            let from = expected.max(recovered.acknowledged + 1);
+            missing += header.sequence.saturating_sub(from);
+            expected = header.sequence + 1;
         }
+        payloads.retain(|header| header.sequence > recovered.acknowledged);
         if let Some(following) = following
             && following > recovered.acknowledged
         {

@@ -74,8 +74,6 @@ pub(super) struct Scan {
     pub end: usize,
     /// The sequence after that of the last payload.
     pub next_sequence: u64,
-    /// Number of payloads that are missing before later ones.
-    pub missing: u64,
 }
 
 /// Scans a segment whose payloads have sequences from `first` on, and passes each record to
@@ -105,7 +103,6 @@ pub(super) fn scan(bytes: &[u8], key: u32, first: u64, mut visit: impl FnMut(Hea
             None => scan.valid.push(at..end),
         }
         if header.kind == Kind::Payload {
-            scan.missing += header.sequence - scan.next_sequence;
             scan.next_sequence = header.sequence + 1;
         }
         visit(header);

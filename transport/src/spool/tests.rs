@@ -324,7 +324,12 @@ fn a_full_spool_refuses_until_records_are_acknowledged() {
                 Err(AppendError::Full)
             );
             assert!(count >= 20, "round {round}: only {count} fit");
+            assert_eq!(spool.shared.lock().refusal, Some("full"));
             received.extend(receive(&mut source, count).await);
+            source.acknowledge(u64::MAX).await;
+            spool.append(payload(round, 1), 1).await.unwrap();
+            assert_eq!(spool.shared.lock().refusal, None);
+            assert_eq!(receive(&mut source, 1).await, [round]);
             source.acknowledge(u64::MAX).await;
         }
         assert_eq!(received, (0..50).collect());
@@ -335,6 +340,9 @@ fn a_full_spool_refuses_until_records_are_acknowledged() {
         segment::list(directory.path()).unwrap().1.len() < 12,
         "segments were not deleted"
     );
+    // The segments that are gone were acknowledged, which the others remember.
+    drop((spool, source));
+    assert_eq!(missing_after(directory.path()), 0);
 }
 
 #[test]
@@ -492,5 +500,94 @@ fn the_monitor_reports_depth_rate_and_health() {
         let (state, reasons) = health.report();
         assert_eq!(state, HealthState::Unready);
         assert_eq!(reasons["spool"], "its disk has failed");
+    });
+}
+
+/// Opens a directory and returns the records that it counts as missing.
+fn missing_after(directory: &Path) -> u64 {
+    use crate::testing::Counters;
+    runtime().block_on(async {
+        let counters = Counters::record();
+        let opened = super::open(config(directory), 100).unwrap();
+        drop(opened);
+        counters.sum(schema::metric::SPOOL_MISSING.name, &[])
+    })
+}
+
+#[test]
+fn records_that_are_gone_are_counted_wherever_they_were() {
+    let directory = tempfile::tempdir().unwrap();
+    // Segments of a few records each, of which some are acknowledged.
+    let (spool, mut source, guard) = super::open(config(directory.path()), 100).unwrap();
+    runtime().block_on(async {
+        for number in 1..=30 {
+            spool.append(payload(number, 40), 1).await.unwrap();
+        }
+        receive(&mut source, 30).await;
+    });
+    drop((spool, source, guard));
+    let (key, firsts) = segment::list(directory.path()).unwrap();
+    let firsts: Vec<u64> = firsts.into_iter().collect();
+    assert!(firsts.len() > 4, "{firsts:?}");
+    let removed = |remove: &[usize]| {
+        let copied = tempfile::tempdir().unwrap();
+        copy(directory.path(), copied.path());
+        for &index in remove {
+            let path = segment::path(copied.path(), key.unwrap(), firsts[index]);
+            fs::remove_file(path).unwrap();
+        }
+        missing_after(copied.path())
+    };
+    let length = |index: usize| firsts[index + 1] - firsts[index];
+    assert_eq!(removed(&[]), 0);
+    assert_eq!(removed(&[0]), length(0), "the first segment");
+    assert_eq!(removed(&[2]), length(2), "one in the middle");
+    assert_eq!(removed(&[1, 2]), length(1) + length(2), "two neighbours");
+    assert_eq!(removed(&[0, 2]), length(0) + length(2), "two apart");
+}
+
+#[test]
+fn damaged_records_are_counted_unless_they_were_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, mut source, guard) = super::open(config(directory.path()), 100).unwrap();
+    runtime().block_on(async {
+        for number in 1..=3 {
+            spool.append(payload(number, 20), 1).await.unwrap();
+        }
+        receive(&mut source, 1).await;
+        source.acknowledge(1).await;
+        // The writer processes acknowledgements and appends in order.
+        spool.append(payload(4, 20), 1).await.unwrap();
+    });
+    drop((spool, source, guard));
+    let (path, _) = only_segment(directory.path());
+    let size = record::HEADER + 28;
+    for (record, missing) in [(0, 0), (1, 1)] {
+        let copied = tempfile::tempdir().unwrap();
+        copy(directory.path(), copied.path());
+        let copied_path = copied.path().join(path.file_name().unwrap());
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[record * size + record::HEADER] ^= 1;
+        fs::write(copied_path, bytes).unwrap();
+        assert_eq!(missing_after(copied.path()), missing, "record {record}");
+    }
+}
+
+#[test]
+fn the_oldest_record_is_the_first_one_that_is_not_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, mut source, _guard) = super::open(config(directory.path()), 100).unwrap();
+    runtime().block_on(async {
+        for number in 1..=2 {
+            spool.append(payload(number, 10), 1).await.unwrap();
+        }
+        let oldest = || spool.shared.lock().depth.oldest;
+        let first = source.next_record().await.header.appended_at;
+        let second = source.next_record().await.header.appended_at;
+        assert_eq!(oldest(), Some(first));
+        source.acknowledge(1).await;
+        assert_eq!(oldest(), Some(second));
+        source.acknowledge(2).await;
+        assert_eq!(oldest(), None);
     });
 }

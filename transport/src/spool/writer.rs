@@ -195,7 +195,8 @@ impl Writer {
     /// # Errors
     /// Fatal. Every append has received its reply.
     fn commit(&mut self, appends: Vec<Append>) -> io::Result<()> {
-        let bytes: usize = appends.iter().map(Append::size).sum();
+        // With the cursor that may precede them.
+        let bytes = HEADER + appends.iter().map(Append::size).sum::<usize>();
         // If there is no room and everything is acknowledged, another segment makes room, because
         // the current one can then be deleted.
         let all_acknowledged = self.acknowledged + 1 >= self.next_sequence;
