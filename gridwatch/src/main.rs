@@ -1,5 +1,6 @@
 //! Gridwatch: the command line, and the place where the parts are put together.
 
+mod components;
 mod config;
 mod demo;
 mod devices;
@@ -65,6 +66,7 @@ fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Migrate(arguments) => migrate::run(arguments).await,
             Command::Devices(arguments) => devices::run(arguments).await,
+            Command::Components(arguments) => components::run(arguments).await,
             Command::Readings(arguments) => readings::run(arguments).await,
             Command::Import(arguments) => import::run(arguments).await,
             Command::Export(arguments) => export::run(arguments).await,

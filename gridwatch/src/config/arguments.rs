@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Migrate(Migrate),
     /// Register and list devices
     Devices(Devices),
+    /// List the components of the model
+    Components(Components),
     /// Show the readings of a device as a table, a plot or JSON
     Readings(Readings),
     /// Send the content of a file to a running front end. Exit code 3: something was left out
@@ -413,6 +415,34 @@ pub(crate) enum DevicesCommand {
         #[command(flatten)]
         database: DatabaseUrl,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Components {
+    #[command(subcommand)]
+    pub command: ComponentsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ComponentsCommand {
+    /// List the components
+    List(ListComponents),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListComponents {
+    /// Only components of this kind, such as station
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<String>,
+    /// Only components whose name has this text
+    #[arg(long, value_name = "TEXT")]
+    pub text: Option<String>,
+    /// The query API, or the port of standalone
+    #[arg(long, default_value = "http://127.0.0.1:8090", value_name = "URL")]
+    pub url: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

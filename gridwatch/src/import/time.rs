@@ -76,7 +76,7 @@ pub(super) fn read(text: &str, zone: Option<&TimeZone>) -> Result<String, Fault>
             };
             match zone.iana_name() {
                 Some("UTC") => Ok(json!(format!("{date}T{time}Z")).to_string()),
-                _ => local(&format!("{date}T{time}"), zone),
+                _ => local(text, &format!("{date}T{time}"), zone),
             }
         }
         Some(Form::Zoneless(..)) => Err((
@@ -99,10 +99,10 @@ pub(super) fn read(text: &str, zone: Option<&TimeZone>) -> Result<String, Fault>
     }
 }
 
-/// The JSON of a local time, in UTC.
-fn local(text: &str, zone: &TimeZone) -> Result<String, Fault> {
+/// The JSON of a local time, in UTC. `text` is what the file has.
+fn local(text: &str, time: &str, zone: &TimeZone) -> Result<String, Fault> {
     let not_a_time = |_| (BAD_TIME, format!("{} is not a time", quote(text)));
-    let datetime: DateTime = text.parse().map_err(not_a_time)?;
+    let datetime: DateTime = time.parse().map_err(not_a_time)?;
     let ambiguous = zone.to_ambiguous_timestamp(datetime);
     let name = zone.iana_name().unwrap_or("the zone");
     match ambiguous.offset() {

@@ -208,7 +208,7 @@ async fn what_is_exported_can_be_imported_and_shown() {
     assert_eq!(json["series"][0]["points"][1]["max"], json!(59.5));
     assert_eq!(json["next"], Value::Null);
     let plot = server.run(&[&show[..], &["--plot"]].concat(), 0);
-    plot.assert_stdout(&["m1  power  mean\n", "59.5 │", "2026-01-01 00:00:00+00:00"]);
+    plot.assert_stdout(&["m1  power  mean\n", "52.5 │", "2026-01-01 00:00:00+00:00"]);
 
     let nothing = server.run(&["readings", "m1", "--last", "1d"], 0);
     assert!(
@@ -250,10 +250,10 @@ async fn factories_and_sprockets_are_imported_twice_and_stored_once() {
         "targets: 60 new, 0 already stored",
     ]);
     server.stored("factory-2", "sprocket_production", 20).await;
-    let changes = server.get("/changes?limit=5000").await;
+    let changes = server.get("/changes?limit=1000").await;
     let again = server.import(&factories, &flags, 0);
     again.assert_stdout(&["components: 0 new, 3 already", "targets: 0 new, 60 already"]);
-    assert_eq!(server.get("/changes?limit=5000").await, changes);
+    assert_eq!(server.get("/changes?limit=1000").await, changes);
 
     let points = server.stored("factory-2", "sprocket_production", 20).await;
     assert_eq!(
@@ -270,6 +270,13 @@ async fn factories_and_sprockets_are_imported_twice_and_stored_once() {
     let targets = "/devices/factory-2/series/sprocket_production/targets";
     let targets = server.get(targets).await;
     assert_eq!(targets["targets"][1]["value"], json!(33.0));
+
+    let list = ["components", "list", "--kind", "factory"];
+    let table = server.run(&list, 0);
+    table.assert_stdout(&["PARENT", id, "factory-2\n"]);
+    let json = server.run(&[&list[..], &["--json"]].concat(), 0);
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 3);
 
     let mut changed: Value =
         serde_json::from_str(&std::fs::read_to_string(&factories).unwrap()).unwrap();
