@@ -40,6 +40,7 @@ pub(crate) struct LeftOut {
 
 /// Runs the command.
 pub(crate) async fn run(arguments: Import) -> anyhow::Result<()> {
+    check_flags(&arguments)?;
     let summary = match arguments.kind {
         ImportKind::Readings => readings(&arguments).await?,
         ImportKind::Factories => factories::import(&arguments).await?,
@@ -48,6 +49,19 @@ pub(crate) async fn run(arguments: Import) -> anyhow::Result<()> {
     if summary.rejected > 0 {
         let (rejected, rows) = (summary.rejected, summary.rows());
         return Err(LeftOut { rejected, rows }.into());
+    }
+    Ok(())
+}
+
+/// Refuses flags of readings for a file with something else.
+fn check_flags(arguments: &Import) -> Result<(), UsageError> {
+    let has_names = arguments.device.is_some() || arguments.metric.is_some();
+    if arguments.kind != ImportKind::Readings && (has_names || arguments.format.is_some()) {
+        return Err(UsageError(
+            "--device, --metric and --format are for readings; leave them out with --kind \
+             factories and --kind sprockets"
+                .into(),
+        ));
     }
     Ok(())
 }
