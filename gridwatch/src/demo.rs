@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::tz::TimeZone;
 use loadtest::generator::{Generator, Pacing};
 use loadtest::scenario::Scenario;
 use loadtest::send::Target;
@@ -25,9 +26,11 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::UsageError;
-use crate::config::{Address, Command, DatabaseUrl, Demo, Replay, Settings};
+use crate::config::{
+    Address, Command, DatabaseUrl, Demo, Import, ImportFormat, ImportKind, Settings,
+};
 use crate::serve::standalone;
-use crate::{embedded, migrate, replay};
+use crate::{embedded, import, migrate};
 
 /// How the name of its directory begins.
 const DIRECTORY_PREFIX: &str = "gridwatch-demo-";
@@ -174,22 +177,26 @@ async fn show(
 /// Sends the rows of a file, or else the day of the real meter. Rows that are rejected do not end
 /// the demo.
 async fn send_meter(file: Option<&Path>, url: &str) -> anyhow::Result<()> {
-    let arguments = Replay {
+    let arguments = Import {
         file: file.unwrap_or(Path::new("the day of the meter")).to_owned(),
-        device: METER.into(),
-        metric: METER_METRIC.into(),
+        kind: ImportKind::Readings,
+        format: Some(ImportFormat::Csv),
+        device: Some(METER.into()),
+        metric: Some(METER_METRIC.into()),
         url: url.to_owned(),
+        query_url: None,
         time_column: None,
         value_column: None,
-        utc: true,
-        precision: "s".into(),
+        device_tag: None,
+        time_zone: Some(TimeZone::UTC),
+        precision: None,
         batch: 1_000,
     };
     if file.is_some() {
-        replay::replay(&arguments).await?;
+        import::readings(&arguments).await?;
         return Ok(());
     }
-    let summary = replay::replay_text(METER_DAY, &arguments).await?;
+    let summary = import::text(METER_DAY, &arguments).await?;
     println!(
         "real: meter '{METER}', 2019-01-17, every 15 minutes: {} readings accepted, {} left out \
          (not a number in the original)",

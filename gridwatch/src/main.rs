@@ -1,17 +1,21 @@
 //! Gridwatch: the command line, and the place where the parts are put together.
 
+mod components;
 mod config;
 mod demo;
 mod devices;
 mod embedded;
+mod export;
+mod import;
 mod migrate;
-mod replay;
+mod query_client;
+mod readings;
 mod serve;
 
 use std::process::ExitCode;
 
 use crate::config::{Command, Loaded};
-use crate::replay::RowsRejected;
+use crate::import::LeftOut;
 
 /// A request is parsed on one thread and finished on another, which mimalloc handles well; the
 /// figures are in docs/decisions/0011.
@@ -31,7 +35,7 @@ fn main() -> ExitCode {
             eprintln!("gridwatch: {error:#}");
             ExitCode::from(if error.is::<UsageError>() {
                 2
-            } else if error.is::<RowsRejected>() {
+            } else if error.is::<LeftOut>() {
                 3
             } else {
                 1
@@ -62,7 +66,10 @@ fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Migrate(arguments) => migrate::run(arguments).await,
             Command::Devices(arguments) => devices::run(arguments).await,
-            Command::Replay(arguments) => replay::run(arguments).await,
+            Command::Components(arguments) => components::run(arguments).await,
+            Command::Readings(arguments) => readings::run(arguments).await,
+            Command::Import(arguments) => import::run(arguments).await,
+            Command::Export(arguments) => export::run(arguments).await,
         }
     })
 }

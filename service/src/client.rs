@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{HeaderMap, Method, Request};
+use hyper::{HeaderMap, Request};
 use hyper_util::client::legacy::Client as Pooled;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-pub use hyper::{StatusCode, Uri};
+pub use hyper::{Method, StatusCode, Uri};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,7 +93,11 @@ impl Client {
         self.send(Method::POST, uri, headers, body).await
     }
 
-    async fn send(
+    /// Sends a request with these headers.
+    ///
+    /// # Errors
+    /// [`ClientError`]. A response with an error status is not an error.
+    pub async fn send(
         &self,
         method: Method,
         uri: Uri,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use ingest_api::UnknownDevices;
+use jiff::tz::TimeZone;
 use service::telemetry::LogFormat;
 
 use super::values::{self, Address};
@@ -21,7 +22,7 @@ Exit codes:
   0    done
   1    failed while running: a server is unavailable, a disk failed, or another fatal error
   2    a flag, a setting or a file is wrong
-  3    replay has finished, and some readings were rejected
+  3    import has finished, and some readings were left out
   130  a second signal ended the process at once";
 
 /// Gridwatch: readings from devices over HTTP into PostgreSQL, exactly once, every stage timed.
@@ -74,8 +75,14 @@ pub(crate) enum Command {
     Migrate(Migrate),
     /// Register and list devices
     Devices(Devices),
-    /// Send the readings of a CSV file to a running front end. Exit code 3: rows were rejected
-    Replay(Replay),
+    /// List the components of the model
+    Components(Components),
+    /// Show the readings of a device as a table, a plot or JSON
+    Readings(Readings),
+    /// Send the content of a file to a running front end. Exit code 3: something was left out
+    Import(Import),
+    /// Write readings to a file that import reads
+    Export(Export),
 }
 
 /// Where PostgreSQL is.
@@ -410,38 +417,144 @@ pub(crate) enum DevicesCommand {
     },
 }
 
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Replay {
-    /// CSV file, with or without a header line, one reading per line
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// External id of the device of the readings
-    #[arg(long, value_name = "DEVICE")]
-    pub device: String,
-    /// Metric of the readings
-    #[arg(long, value_name = "METRIC")]
-    pub metric: String,
-    /// The front end
-    #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
+#[derive(Debug, Args)]
+pub(crate) struct Components {
+    #[command(subcommand)]
+    pub command: ComponentsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ComponentsCommand {
+    /// List the components
+    List(ListComponents),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListComponents {
+    /// Only components of this kind, such as station
+    #[arg(long, value_name = "KIND")]
+    pub kind: Option<String>,
+    /// Only components whose name has this text
+    #[arg(long, value_name = "TEXT")]
+    pub text: Option<String>,
+    /// The query API, or the port of standalone
+    #[arg(long, default_value = "http://127.0.0.1:8090", value_name = "URL")]
     pub url: String,
-    /// Column with the time [default: the first]
-    #[arg(long, value_name = "NAME")]
-    pub time_column: Option<String>,
-    /// Column with the value [default: the second]
-    #[arg(long, value_name = "NAME")]
-    pub value_column: Option<String>,
-    /// Times without a zone are UTC; otherwise a file with such times is refused
+    /// Print JSON
     #[arg(long)]
-    pub utc: bool,
-    /// Unit of times that are numbers since 1970: s, ms, us or ns
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Readings {
+    /// External id of the device
+    #[arg(value_name = "DEVICE")]
+    pub device: String,
+    /// Metric [default: all metrics of the device]
+    #[arg(long, value_name = "METRIC")]
+    pub metric: Option<String>,
+    /// The time until now, such as 90m, 1d or 4w [default: 1d]
     #[arg(
         long,
-        default_value = "s",
+        value_name = "TIME",
+        conflicts_with_all = ["from", "to"],
+        value_parser = |text: &str| values::time(text, MILLISECOND..=LONGEST_AGE)
+    )]
+    pub last: Option<Duration>,
+    /// Start of the range: a date, RFC 3339, or milliseconds since 1970
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// End of the range, which is not part of it [default: now]
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub to: Option<String>,
+    /// Length of buckets, such as 15m, 1h, 1d or 1mo [default: every reading; a plot chooses one]
+    #[arg(long, value_name = "LENGTH")]
+    pub resolution: Option<String>,
+    /// Aggregates of each bucket, with commas in between, such as min,median,max [default: mean]
+    #[arg(long, value_name = "NAMES")]
+    pub aggregates: Option<String>,
+    /// Time zone of the output, of dates and of local days, such as Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<String>,
+    /// The query API, or the port of standalone
+    #[arg(long, default_value = "http://127.0.0.1:8090", value_name = "URL")]
+    pub url: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Draw a line in the terminal
+    #[arg(long, conflicts_with = "json")]
+    pub plot: bool,
+}
+
+/// What a file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ImportKind {
+    /// Readings
+    Readings,
+    /// Factories with their actual production and its goal
+    Factories,
+    /// Types of sprockets
+    Sprockets,
+}
+
+/// The format of a file with readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ImportFormat {
+    /// Comma-separated values
+    Csv,
+    /// A JSON object per line
+    Ndjson,
+    /// Line protocol of InfluxDB
+    Influx,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Import {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What the file has: readings, factories or sprockets
+    #[arg(long, default_value = "readings", value_name = "KIND")]
+    pub kind: ImportKind,
+    /// Format of readings: csv, ndjson or influx [default: by the extension of the file: .ndjson
+    /// and .jsonl, .lp and .influx, otherwise csv]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<ImportFormat>,
+    /// External id of the device of the readings [default: the file names the device]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Metric of the readings [default: the file names the metric]
+    #[arg(long, value_name = "METRIC")]
+    pub metric: Option<String>,
+    /// The front end, or the port of standalone
+    #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    pub url: String,
+    /// The query API, for factories and sprockets [default: the same as --url]
+    #[arg(long, value_name = "URL")]
+    pub query_url: Option<String>,
+    /// CSV: column with the time [default: the first, or 'time' if the file names the device]
+    #[arg(long, value_name = "NAME")]
+    pub time_column: Option<String>,
+    /// CSV: column with the value [default: the second, or 'value' if the file names the device]
+    #[arg(long, value_name = "NAME")]
+    pub value_column: Option<String>,
+    /// Line protocol: tag with the device
+    #[arg(long, value_name = "TAG")]
+    pub device_tag: Option<String>,
+    /// Zone of times without one, such as UTC or Europe/Berlin; otherwise a file with such times
+    /// is refused
+    #[arg(long, value_name = "ZONE", value_parser = values::time_zone)]
+    pub time_zone: Option<TimeZone>,
+    /// Unit of times that are numbers since 1970: s, ms, us or ns [default: s; ns for line
+    /// protocol]
+    #[arg(
+        long,
         value_name = "UNIT",
         hide_possible_values = true,
         value_parser = ["s", "ms", "us", "ns"]
     )]
-    pub precision: String,
+    pub precision: Option<String>,
     /// Readings per request
     #[arg(
         long,
@@ -450,6 +563,43 @@ pub(crate) struct Replay {
         value_parser = |text: &str| values::count(text, 1..=100_000_usize)
     )]
     pub batch: usize,
+}
+
+/// The format of a file that export writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// A JSON object per line
+    Ndjson,
+    /// Comma-separated values
+    Csv,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// External id of a device. Repeat for several devices
+    #[arg(long, required = true, value_name = "DEVICE")]
+    pub device: Vec<String>,
+    /// Metric [default: all metrics of the devices]
+    #[arg(long, value_name = "METRIC")]
+    pub metric: Option<String>,
+    /// Start of the range: a date, RFC 3339, or milliseconds since 1970
+    #[arg(long, value_name = "TIME")]
+    pub from: String,
+    /// End of the range, which is not part of it
+    #[arg(long, value_name = "TIME")]
+    pub to: String,
+    /// Time zone of dates in --from and --to, such as Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<String>,
+    /// Format: ndjson or csv
+    #[arg(long, default_value = "ndjson", value_name = "FORMAT")]
+    pub format: ExportFormat,
+    /// File to write; it appears when it is complete [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The query API, or the port of standalone
+    #[arg(long, default_value = "http://127.0.0.1:8090", value_name = "URL")]
+    pub url: String,
 }
 
 fn log_filter(text: &str) -> Result<String, String> {

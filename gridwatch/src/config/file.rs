@@ -173,13 +173,11 @@ fn set(command: clap::Command, key: &str, value: &str, known: &mut bool) -> clap
     let command = command.mut_args(|argument| {
         if argument.get_long() == Some(key) && key != "config" {
             found = true;
-            let takes_value = argument.get_action().takes_values();
-            let argument = argument.required(false).default_value(value.to_owned());
-            if takes_value {
-                argument.hide_default_value(true)
-            } else {
-                argument
-            }
+            let has_value = argument.get_action().takes_values();
+            argument
+                .required(false)
+                .default_value(value.to_owned())
+                .hide_default_value(has_value)
         } else {
             argument
         }

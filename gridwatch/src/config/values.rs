@@ -9,6 +9,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 /// Factors of the units of sizes. As in the tools of GNU, a single letter is a power of 1,024.
 const UNITS: [(&str, u64); 11] = [
     ("", 1),
@@ -78,6 +80,15 @@ pub(super) fn time(text: &str, range: RangeInclusive<Duration>) -> Result<Durati
             humantime::format_duration(least),
             humantime::format_duration(greatest)
         )
+    })
+}
+
+/// A time zone by its IANA name.
+pub(super) fn time_zone(text: &str) -> Result<TimeZone, String> {
+    TimeZone::get(text).map_err(|_| {
+        "expected the IANA name of a zone, such as UTC or \
+                                     Europe/Berlin"
+            .into()
     })
 }
 

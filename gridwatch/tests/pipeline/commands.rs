@@ -100,19 +100,34 @@ fn a_wrong_flag_file_or_url_gives_an_error_message_and_exit_code_2() {
             "metric 'p' is given with different units: 'W' and 'kW'",
         ),
         (
-            &["replay", "/nowhere.csv", "--device", "d", "--metric", "m"],
+            &["import", "/nowhere.csv", "--device", "d", "--metric", "m"],
             "/nowhere.csv: cannot be read",
         ),
         (
             &[
-                "replay", config, "--device", "d", "--metric", "m", "--url", "ftp://x",
+                "import", config, "--device", "d", "--metric", "m", "--url", "ftp://x",
             ],
             "expected http://HOST:PORT",
         ),
         (
-            &["replay", config, "--device", "d", "--metric", "m"],
+            &["import", config, "--device", "d", "--metric", "m"],
             "at least two columns",
         ),
+        (&["import", config], "at least two columns"),
+        (
+            &["import", config, "--time-zone", "Berlin"],
+            "expected the IANA name of a zone",
+        ),
+        (&["import", config, "--kind", "sprockets"], "not valid JSON"),
+        (
+            &["readings", "d", "--url", "127.0.0.1:8090"],
+            "expected http://HOST:PORT",
+        ),
+        (
+            &["readings", "d", "--json", "--plot"],
+            "cannot be used with",
+        ),
+        (&["export", "--device", "d", "--from", "2026-01-01"], "--to"),
     ] {
         let output = gridwatch(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -249,7 +264,7 @@ fn devices_are_added_once_and_keep_their_units() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replayed_file_lists_its_rejected_readings_by_line() {
+async fn an_imported_file_lists_its_rejected_readings_by_line() {
     let site = Site::running();
     let mut file = tempfile::NamedTempFile::new().unwrap();
     write!(
@@ -264,8 +279,8 @@ async fn a_replayed_file_lists_its_rejected_readings_by_line() {
     .unwrap();
     let url = format!("http://{}", site.listen);
     let path = file.path().to_str().unwrap();
-    let replay = [
-        "replay", path, "--device", "meter", "--metric", "energy", "--url", &url,
+    let import = [
+        "import", path, "--device", "meter", "--metric", "energy", "--url", &url,
     ];
     let columns = [
         "--time-column",
@@ -275,14 +290,14 @@ async fn a_replayed_file_lists_its_rejected_readings_by_line() {
         "--batch",
         "3",
     ];
-    let without_zone = gridwatch(&[&replay[..], &columns].concat());
+    let without_zone = gridwatch(&[&import[..], &columns].concat());
     let stderr = String::from_utf8_lossy(&without_zone.stderr).into_owned();
     assert_eq!(without_zone.status.code(), Some(2), "{without_zone:?}");
     assert!(
-        stderr.contains("line 2:") && stderr.contains("--utc"),
+        stderr.contains("line 2:") && stderr.contains("--time-zone"),
         "{stderr}"
     );
-    let output = gridwatch(&[&replay[..], &columns, &["--utc"]].concat());
+    let output = gridwatch(&[&import[..], &columns, &["--time-zone", "UTC"]].concat());
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     for expected in [
@@ -304,7 +319,7 @@ async fn a_replayed_file_lists_its_rejected_readings_by_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_month_of_a_real_meter_is_replayed() {
+async fn a_month_of_a_real_meter_is_imported() {
     let Some(file) = meter_file() else {
         eprintln!("skipped: the file of the meter is not beside this checkout");
         return;
@@ -312,13 +327,14 @@ async fn a_month_of_a_real_meter_is_replayed() {
     let site = Site::running();
     let url = format!("http://{}", site.listen);
     let output = gridwatch(&[
-        "replay",
+        "import",
         file.to_str().unwrap(),
         "--device",
         "meter",
         "--metric",
         "energy",
-        "--utc",
+        "--time-zone",
+        "UTC",
         "--url",
         &url,
     ]);

@@ -7,6 +7,7 @@ mod data_flow;
 mod deployment_modes;
 mod exactly_once;
 mod http_requests;
+mod import;
 mod load_test;
 mod negative_controls;
 mod readme;

@@ -3,13 +3,21 @@
 //! In: the text of a field. Out: the JSON of `measured_at`, or why there is none. Whether a time
 //! exists is decided by the front end, so that there is one rule for it.
 
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use serde_json::{Number, json};
 use service::quote::quote;
+
+use super::source::Fault;
 
 /// The code of a row whose time has no zone.
 pub(super) const NO_ZONE: &str = "no_time_zone";
 /// The code of a row whose time is not one.
 pub(super) const BAD_TIME: &str = "bad_timestamp";
+/// The code of a local time that happens twice, when clocks are turned back.
+const AMBIGUOUS: &str = "ambiguous_time";
+/// The code of a local time that does not happen, when clocks are turned forward.
+const SKIPPED: &str = "skipped_time";
 
 /// The form of a time.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,27 +60,30 @@ pub(super) fn is_time(text: &str) -> bool {
     form(text).is_some()
 }
 
-/// The JSON of `measured_at`. A time without a zone is UTC if `utc` is set.
+/// The JSON of `measured_at`. A time without a zone is one of `zone`.
 ///
 /// # Errors
 /// A code and what is wrong.
-pub(super) fn read(text: &str, utc: bool) -> Result<String, (&'static str, String)> {
+pub(super) fn read(text: &str, zone: Option<&TimeZone>) -> Result<String, Fault> {
     match form(text) {
         Some(Form::Number) => Ok(text.to_owned()),
         Some(Form::Zoned) => Ok(json!(text).to_string()),
-        Some(Form::Zoneless(date, time)) if utc => {
+        Some(Form::Zoneless(date, time)) if let Some(zone) = zone => {
             let time = match time.len() {
                 0 => "00:00:00".to_owned(),
                 5 => format!("{time}:00"),
                 _ => time.to_owned(),
             };
-            Ok(json!(format!("{date}T{time}Z")).to_string())
+            match zone.iana_name() {
+                Some("UTC") => Ok(json!(format!("{date}T{time}Z")).to_string()),
+                _ => local(text, &format!("{date}T{time}"), zone),
+            }
         }
         Some(Form::Zoneless(..)) => Err((
             NO_ZONE,
             format!(
-                "the time {} has no zone; give --utc if the times of the file are UTC, \
-                 otherwise add the offset, as in 2026-11-20T11:00:00+01:00",
+                "the time {} has no zone; name the zone of the file with --time-zone, for example \
+                 --time-zone UTC or --time-zone Europe/Berlin",
                 quote(text)
             ),
         )),
@@ -88,9 +99,42 @@ pub(super) fn read(text: &str, utc: bool) -> Result<String, (&'static str, Strin
     }
 }
 
+/// The JSON of a local time, in UTC. `text` is what the file has.
+fn local(text: &str, time: &str, zone: &TimeZone) -> Result<String, Fault> {
+    let not_a_time = |_| (BAD_TIME, format!("{} is not a time", quote(text)));
+    let datetime: DateTime = time.parse().map_err(not_a_time)?;
+    let ambiguous = zone.to_ambiguous_timestamp(datetime);
+    let name = zone.iana_name().unwrap_or("the zone");
+    match ambiguous.offset() {
+        AmbiguousOffset::Unambiguous { .. } => {
+            let timestamp = ambiguous.unambiguous().map_err(not_a_time)?;
+            Ok(json!(timestamp.to_string()).to_string())
+        }
+        AmbiguousOffset::Gap { .. } => Err((
+            SKIPPED,
+            format!(
+                "the time {} does not exist in {name}, where clocks are turned forward over it",
+                quote(text)
+            ),
+        )),
+        AmbiguousOffset::Fold { .. } => Err((
+            AMBIGUOUS,
+            format!(
+                "the time {} exists twice in {name}, where clocks are turned back; \
+                 add the offset, as in 2026-10-25T02:30:00+01:00",
+                quote(text)
+            ),
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn zone(name: &str) -> TimeZone {
+        TimeZone::get(name).unwrap()
+    }
 
     #[test]
     fn a_time_is_sent_in_its_own_form() {
@@ -109,8 +153,8 @@ mod tests {
             ),
             ("2016-12-31T23:59:60Z", r#""2016-12-31T23:59:60Z""#),
         ] {
-            for utc in [false, true] {
-                assert_eq!(read(text, utc).as_deref(), Ok(expected), "{text}");
+            for zone in [None, Some(&zone("UTC")), Some(&zone("Europe/Berlin"))] {
+                assert_eq!(read(text, zone).as_deref(), Ok(expected), "{text}");
             }
         }
     }
@@ -126,13 +170,39 @@ mod tests {
             ("2019-01-01 00:15", r#""2019-01-01T00:15:00Z""#),
             ("2019-01-01", r#""2019-01-01T00:00:00Z""#),
         ] {
-            assert_eq!(read(text, true).as_deref(), Ok(expected), "{text}");
-            let (code, detail) = read(text, false).unwrap_err();
+            assert_eq!(
+                read(text, Some(&TimeZone::UTC)).as_deref(),
+                Ok(expected),
+                "{text}"
+            );
+            let (code, detail) = read(text, None).unwrap_err();
             assert_eq!(code, NO_ZONE, "{text}");
             assert!(
-                detail.contains(text) && detail.contains("--utc"),
+                detail.contains(text) && detail.contains("--time-zone"),
                 "{detail}"
             );
+        }
+    }
+
+    #[test]
+    fn a_local_time_is_converted_unless_it_exists_twice_or_never() {
+        let berlin = zone("Europe/Berlin");
+        for (text, expected) in [
+            ("2026-07-01 00:15", r#""2026-06-30T22:15:00Z""#),
+            ("2026-01-01 00:15:00.5", r#""2025-12-31T23:15:00.5Z""#),
+            ("2026-03-29", r#""2026-03-28T23:00:00Z""#),
+        ] {
+            assert_eq!(read(text, Some(&berlin)).as_deref(), Ok(expected), "{text}");
+        }
+        for (text, code) in [
+            ("2026-03-29 02:30:00", SKIPPED),
+            ("2026-10-25 02:30:00", AMBIGUOUS),
+            ("2026-02-30 00:00:00", BAD_TIME),
+            ("2026-01-01 25:00:00", BAD_TIME),
+        ] {
+            let (found, detail) = read(text, Some(&berlin)).unwrap_err();
+            assert_eq!(found, code, "{text}");
+            assert!(detail.contains(&text[..10]), "{detail}");
         }
     }
 
@@ -148,9 +218,13 @@ mod tests {
             "größe-und-mehr",
         ] {
             assert!(!is_time(text), "{text}");
-            assert_eq!(read(text, true).unwrap_err().0, BAD_TIME, "{text}");
+            assert_eq!(
+                read(text, Some(&TimeZone::UTC)).unwrap_err().0,
+                BAD_TIME,
+                "{text}"
+            );
         }
-        let (_, detail) = read("then", false).unwrap_err();
+        let (_, detail) = read("then", None).unwrap_err();
         assert!(
             detail.contains("'then'") && detail.contains("--precision"),
             "{detail}"

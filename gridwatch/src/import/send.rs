@@ -92,13 +92,13 @@ impl FrontEnd {
                         detail(&response)
                     ),
                     self.retries.unavailable,
-                    "replay the file again when the front end is ready",
+                    "import the file again when the front end is ready",
                 ),
                 Ok(response) => return self.outcome(&response),
                 Err(error) => (
                     format!("cannot reach the front end at {url}: {error}"),
                     self.retries.unreachable,
-                    "start it, or give its address with --url, and replay the file again",
+                    "start it, or give its address with --url, and import the file again",
                 ),
             };
             // Each kind of failure has its own limit, which counts from its first failure.

@@ -7,8 +7,8 @@ use schema::Rejection;
 use serde_json::Value;
 use service::quote::quote;
 
-use super::rows::Row;
-use crate::config::Replay;
+use super::source::{Place, Row};
+use crate::config::Import;
 
 /// Upper bound on the rejected rows that are listed.
 const MAX_LISTED: usize = 20;
@@ -23,8 +23,8 @@ pub(crate) struct Summary {
     unlisted: u64,
     /// Whether the front end rejected a time that is a number.
     has_bad_number: bool,
-    /// Line and text of the rejected rows that are listed.
-    listed: Vec<(u64, String)>,
+    /// Place and text of the rejected rows that are listed.
+    listed: Vec<(Option<Place>, String)>,
 }
 
 impl Summary {
@@ -34,12 +34,15 @@ impl Summary {
     }
 
     /// Adds a rejected row.
-    pub(super) fn reject(&mut self, line: u64, code: &str, detail: &str) {
+    pub(super) fn reject(&mut self, place: Option<Place>, code: &str, detail: &str) {
         self.rejected += 1;
         *self.codes.entry(code.to_owned()).or_default() += 1;
         if self.listed.len() < MAX_LISTED {
-            let text = format!("line {line}: {code}: {detail}");
-            self.listed.push((line, text));
+            let text = match &place {
+                Some(place) => format!("{place}: {code}: {detail}"),
+                None => format!("{code}: {detail}"),
+            };
+            self.listed.push((place, text));
         }
     }
 
@@ -63,14 +66,14 @@ impl Summary {
         for error in errors {
             let index = error["index"].as_u64();
             let row = index.and_then(|index| rows.get(usize::try_from(index).ok()?));
-            let line = row.map_or(0, |row| row.line);
+            let place = row.map(|row| row.place.clone());
             let code = error["code"].as_str().unwrap_or("unknown");
             let is_about_time = [Rejection::BadTimestamp, Rejection::MeasuredInFuture]
                 .iter()
                 .any(|rejection| rejection.code() == code);
-            let is_number = row.is_some_and(|row| !row.time.starts_with('"'));
+            let is_number = row.is_some_and(|row| row.has_numeric_time);
             self.has_bad_number |= is_about_time && is_number;
-            self.reject(line, code, error["detail"].as_str().unwrap_or_default());
+            self.reject(place, code, error["detail"].as_str().unwrap_or_default());
         }
         let unlisted = rejected - errors.len() as u64;
         self.rejected += unlisted;
@@ -79,11 +82,11 @@ impl Summary {
     }
 
     /// Prints the counts, the reasons and the first rejected rows.
-    pub(super) fn print(&self, name: &str, arguments: &Replay) {
+    pub(super) fn print(&self, name: &str, arguments: &Import) {
         println!("{name}: {}", self.text(arguments));
     }
 
-    pub(super) fn text(&self, arguments: &Replay) -> String {
+    pub(super) fn text(&self, arguments: &Import) -> String {
         let mut lines = vec![format!(
             "{} accepted, {} rejected",
             self.accepted, self.rejected
@@ -110,11 +113,16 @@ impl Summary {
     }
 
     /// What to do about codes that one command or flag resolves.
-    fn advice(&self, arguments: &Replay) -> Vec<String> {
+    fn advice(&self, arguments: &Import) -> Vec<String> {
         let has = |rejection: Rejection| self.codes.contains_key(rejection.code());
         let mut advice = Vec::new();
         if has(Rejection::UnknownDevice) || has(Rejection::UnknownMetric) {
-            let (device, metric) = (quote(&arguments.device), quote(&arguments.metric));
+            let named = |name: &Option<String>, what: &str| match name {
+                Some(name) => quote(name),
+                None => what.to_owned(),
+            };
+            let device = named(&arguments.device, "DEVICE");
+            let metric = named(&arguments.metric, "METRIC");
             advice.push(format!(
                 "register the series first: gridwatch devices add {device} --metric {metric}"
             ));
@@ -123,7 +131,7 @@ impl Summary {
             advice.push(format!(
                 "times that are numbers were sent with --precision {}; \
                  choose the unit of the file: s, ms, us or ns",
-                arguments.precision
+                super::precision(arguments)
             ));
         }
         advice

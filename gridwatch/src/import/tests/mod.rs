@@ -1,5 +1,7 @@
 //! Files against a scripted front end.
 
+mod formats;
+
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::config::{Command, Settings};
 
-/// A file and the flags to replay it with.
+/// A file and the flags to import it with.
 struct Case {
     file: tempfile::NamedTempFile,
     flags: Vec<String>,
@@ -24,6 +26,11 @@ struct Case {
 
 impl Case {
     fn new(content: impl AsRef<[u8]>) -> Self {
+        Self::without_names(content).with(&["--device", "meter", "--metric", "energy"])
+    }
+
+    /// The flags name neither a device nor a metric.
+    fn without_names(content: impl AsRef<[u8]>) -> Self {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(content.as_ref()).unwrap();
         let flags = Vec::new();
@@ -35,36 +42,49 @@ impl Case {
         self
     }
 
-    fn arguments(&self) -> Replay {
-        let mut arguments = vec!["gridwatch", "replay", self.file.path().to_str().unwrap()];
-        arguments.extend(["--device", "meter", "--metric", "energy"]);
+    fn arguments(&self) -> Import {
+        let mut arguments = vec!["gridwatch", "import", self.file.path().to_str().unwrap()];
         arguments.extend(self.flags.iter().map(String::as_str));
         match Settings::try_parse_from(arguments).unwrap().command {
-            Command::Replay(replay) => replay,
+            Command::Import(import) => import,
             other => panic!("{other:?}"),
         }
     }
 
-    /// The rows, each as "line time value" or "line code: detail".
-    fn rows(&self) -> Vec<String> {
-        let mut rows = Rows::open(&self.arguments()).unwrap();
+    /// The rows, each as "line: reading" or "line: code: detail".
+    fn readings(&self) -> Vec<String> {
+        let mut source = source::open(&self.arguments()).unwrap();
         let mut texts = Vec::new();
-        while let Some(row) = rows.next().unwrap() {
+        while let Some(row) = source.next().unwrap() {
             texts.push(match row {
-                Ok(row) => format!("{} {} {}", row.line, row.time, row.value),
-                Err(row) => format!("{} {}: {}", row.line, row.code, row.detail),
+                Ok(row) => format!("{}: {}", row.place, row.json),
+                Err(row) => format!("{}: {}: {}", row.place, row.code, row.detail),
             });
         }
         texts
     }
 
+    /// The rows, each as "line time value" or "line code: detail".
+    fn rows(&self) -> Vec<String> {
+        let short = |text: String| {
+            let text = text.strip_prefix("line ").unwrap().to_owned();
+            let (line, rest) = text.split_once(": ").unwrap();
+            let reading: Result<Value, _> = serde_json::from_str(rest);
+            match reading {
+                Ok(reading) => format!("{line} {} {}", reading["measured_at"], reading["value"]),
+                Err(_) => format!("{line} {rest}"),
+            }
+        };
+        self.readings().into_iter().map(short).collect()
+    }
+
     /// Why the file is refused.
     fn refusal(&self) -> String {
-        Rows::open(&self.arguments()).err().unwrap().to_string()
+        source::open(&self.arguments()).err().unwrap().to_string()
     }
 
     fn layout(&self) -> String {
-        Rows::open(&self.arguments()).unwrap().layout()
+        source::open(&self.arguments()).unwrap().layout()
     }
 }
 
@@ -84,7 +104,7 @@ fn a_file_with_a_header_is_read_by_the_names_or_the_order_of_its_columns() {
 #[test]
 fn a_file_without_a_header_keeps_its_first_row() {
     for first in ["2019-01-01T00:15:00Z", "2019-01-01 00:15:00", "1546301700"] {
-        let case = Case::new(format!("{first},1\n{first},2\n")).with(&["--utc"]);
+        let case = Case::new(format!("{first},1\n{first},2\n")).with(&["--time-zone", "UTC"]);
         assert_eq!(case.rows().len(), 2, "{first}");
         assert_eq!(
             case.layout(),
@@ -154,7 +174,7 @@ fn a_row_that_is_not_a_reading_costs_only_itself_and_is_named_by_its_line() {
         "11 bad_row: the line is not UTF-8 text",
         "12 bad_timestamp: column 'time': the time is empty",
         "13 value_not_finite: column 'usage': '1e400' is not a finite number",
-        "14 no_time_zone: column 'time': the time '2019-01-01 00:15:00' has no zone; give --utc",
+        "14 no_time_zone: column 'time': the time '2019-01-01 00:15:00' has no zone; name the zone",
         "15 13 0.5",
     ];
     let rows = Case::new(content).rows();
@@ -237,7 +257,7 @@ async fn rows_are_sent_in_requests_with_their_precision() {
         "--batch",
         "2",
     ]);
-    let summary = replay(&case.arguments()).await.unwrap();
+    let summary = readings(&case.arguments()).await.unwrap();
     assert_eq!((summary.accepted, summary.rejected), (3, 1));
     let reading = |time: u8, value: Value| json!({"device": "meter", "metric": "energy", "value": value, "measured_at": time});
     let query = || "precision=ms".to_owned();
@@ -247,8 +267,8 @@ async fn rows_are_sent_in_requests_with_their_precision() {
     ];
     assert_eq!(*requests.lock().unwrap(), expected);
     let error = run(case.arguments()).await.unwrap_err();
-    assert_eq!(error.to_string(), "1 of 4 rows were rejected");
-    assert!(error.is::<RowsRejected>());
+    assert_eq!(error.to_string(), "1 of 4 rows were left out");
+    assert!(error.is::<LeftOut>());
 }
 
 #[tokio::test]
@@ -257,7 +277,7 @@ async fn the_reasons_add_up_to_the_rejected_rows() {
     let mut content = String::from("time,usage\nthen,1\n");
     (0..250).for_each(|time| content.push_str(&format!("{time},1\n")));
     let case = Case::new(content).with(&["--url", &url]);
-    let summary = replay(&case.arguments()).await.unwrap();
+    let summary = readings(&case.arguments()).await.unwrap();
     let text = summary.text(&case.arguments());
     for expected in [
         "0 accepted, 251 rejected\n",
@@ -284,7 +304,7 @@ async fn a_rejected_number_as_a_time_leads_to_the_precision() {
     let (url, _) = start_front_end(reject).await;
     for (time, has_advice) in [("1546301700000", true), ("2019-02-30T00:00:00Z", false)] {
         let case = Case::new(format!("{time},1\n")).with(&["--url", &url]);
-        let summary = replay(&case.arguments()).await.unwrap();
+        let summary = readings(&case.arguments()).await.unwrap();
         let text = summary.text(&case.arguments());
         assert_eq!(text.contains("--precision s;"), has_advice, "{text}");
     }
@@ -298,9 +318,14 @@ async fn a_file_whose_times_have_no_zone_is_refused_before_anything_is_sent() {
     let error = run(case.arguments()).await.unwrap_err();
     assert!(error.is::<UsageError>());
     let text = error.to_string();
-    assert!(text.contains("line 2:") && text.contains("--utc"), "{text}");
+    assert!(
+        text.contains("line 2:") && text.contains("--time-zone"),
+        "{text}"
+    );
     assert!(requests.lock().unwrap().is_empty());
-    run(case.with(&["--utc"]).arguments()).await.unwrap();
+    run(case.with(&["--time-zone", "UTC"]).arguments())
+        .await
+        .unwrap();
     let time = &requests.lock().unwrap()[0].1[0]["measured_at"].clone();
     assert_eq!(time, "2019-01-01T00:15:00Z");
 }
@@ -311,7 +336,7 @@ async fn a_header_without_rows_is_an_error() {
         .await
         .unwrap_err();
     assert!(
-        error.is::<UsageError>() && error.to_string().contains("no row"),
+        error.is::<UsageError>() && error.to_string().contains("no reading"),
         "{error}"
     );
 }
@@ -434,7 +459,7 @@ async fn a_response_that_is_not_one_of_a_front_end_is_an_error() {
             text.contains(expected),
             "expected {expected:?}, got {text:?}"
         );
-        assert!(!error.is::<UsageError>() && !error.is::<RowsRejected>());
+        assert!(!error.is::<UsageError>() && !error.is::<LeftOut>());
     }
 }
 
@@ -452,5 +477,15 @@ async fn wrong_flags_are_refused_before_the_file_is_read() {
             .unwrap_err();
         assert!(error.is::<UsageError>(), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn flags_of_readings_are_refused_for_other_files() {
+    for kind in ["factories", "sprockets"] {
+        let error = run(Case::new("{}").with(&["--kind", kind]).arguments()).await;
+        let error = error.unwrap_err();
+        assert!(error.is::<UsageError>(), "{error}");
+        assert!(error.to_string().contains("are for readings"), "{error}");
     }
 }

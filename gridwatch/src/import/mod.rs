@@ -1,0 +1,174 @@
+//! `gridwatch import`: sends the content of a file to a running front end and query API.
+//!
+//! In: a file with readings, factories or sprockets. Out: every reading was accepted, or was left
+//! out and is counted with its reason. A row that is not a reading does not affect the others.
+//! Requests that fail with 408, 500 or 503, or without a response, are retried for a while.
+//! Importing a file again changes nothing, so that an import that was interrupted is repeated.
+
+mod csv;
+mod factories;
+mod influx;
+mod lines;
+mod model;
+mod ndjson;
+mod progress;
+mod send;
+mod source;
+mod sprockets;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use bytes::Bytes;
+
+use self::lines::Lines;
+use self::progress::Progress;
+use self::send::FrontEnd;
+use self::source::{Row, Source};
+use self::summary::Summary;
+use crate::UsageError;
+use crate::config::{Import, ImportFormat, ImportKind};
+
+/// The whole file was processed, and something of it was left out: exit code 3.
+#[derive(Debug, thiserror::Error)]
+#[error("{rejected} of {rows} rows were left out")]
+pub(crate) struct LeftOut {
+    rejected: u64,
+    rows: u64,
+}
+
+/// Runs the command.
+pub(crate) async fn run(arguments: Import) -> anyhow::Result<()> {
+    check_flags(&arguments)?;
+    let summary = match arguments.kind {
+        ImportKind::Readings => readings(&arguments).await?,
+        ImportKind::Factories => factories::import(&arguments).await?,
+        ImportKind::Sprockets => return sprockets::import(&arguments).await,
+    };
+    if summary.rejected > 0 {
+        let (rejected, rows) = (summary.rejected, summary.rows());
+        return Err(LeftOut { rejected, rows }.into());
+    }
+    Ok(())
+}
+
+/// Refuses flags of readings for a file with something else.
+fn check_flags(arguments: &Import) -> Result<(), UsageError> {
+    let has_names = arguments.device.is_some() || arguments.metric.is_some();
+    if arguments.kind != ImportKind::Readings && (has_names || arguments.format.is_some()) {
+        return Err(UsageError(
+            "--device, --metric and --format are for readings; leave them out with --kind \
+             factories and --kind sprockets"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+/// The unit of times that are numbers.
+fn precision(arguments: &Import) -> &str {
+    let default = match (arguments.kind, source::format(arguments)) {
+        (ImportKind::Readings, ImportFormat::Influx) => "ns",
+        _ => "s",
+    };
+    arguments.precision.as_deref().unwrap_or(default)
+}
+
+/// Sends readings and prints what became of them.
+///
+/// # Errors
+/// [`UsageError`]: the file or a flag is wrong, and nothing was sent. Otherwise the front end is
+/// unavailable or the file cannot be read to its end; what was sent until then is printed.
+pub(crate) async fn readings(arguments: &Import) -> anyhow::Result<Summary> {
+    let front_end = FrontEnd::new(&arguments.url, precision(arguments))?;
+    let mut source = source::open(arguments)?;
+    let name = arguments.file.display().to_string();
+    eprintln!("{name}: {}", source.layout());
+    let progress = Progress::new(&name, source.progress().0);
+    let mut summary = Summary::default();
+    let sent = send(
+        &front_end,
+        arguments,
+        source.as_mut(),
+        &mut summary,
+        &progress,
+    )
+    .await;
+    progress.finish();
+    match &sent {
+        Ok(()) if summary.rows() == 0 => {
+            let sentence = format!("{name}: there is no reading in the file");
+            return Err(UsageError(sentence).into());
+        }
+        Ok(()) => summary.print(&name, arguments),
+        Err(_) if summary.rows() > 0 => {
+            summary.print(&format!("{name}, not sent to its end"), arguments);
+        }
+        Err(_) => {}
+    }
+    sent.map(|()| summary)
+}
+
+/// Sends the rows of a CSV text as those of the file, which is not read, and prints nothing.
+///
+/// # Errors
+/// As [`readings`].
+pub(crate) async fn text(text: &'static str, arguments: &Import) -> anyhow::Result<Summary> {
+    let front_end = FrontEnd::new(&arguments.url, precision(arguments))?;
+    let name = arguments.file.display().to_string();
+    let mut rows = csv::Rows::read(Lines::of_text(name.clone(), text), arguments)?;
+    let progress = Progress::new(&name, rows.progress().0);
+    let mut summary = Summary::default();
+    let sent = send(&front_end, arguments, &mut rows, &mut summary, &progress).await;
+    progress.finish();
+    sent.map(|()| summary)
+}
+
+/// Sends the rows in requests of `--batch` readings.
+async fn send(
+    front_end: &FrontEnd,
+    arguments: &Import,
+    source: &mut dyn Source,
+    summary: &mut Summary,
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    let mut batch = Vec::new();
+    let mut has_row = false;
+    loop {
+        let row = source.next()?;
+        let is_last = row.is_none();
+        match row {
+            Some(Ok(row)) => {
+                has_row = true;
+                batch.push(row);
+            }
+            Some(Err(invalid)) => {
+                if !has_row && invalid.code == time::NO_ZONE {
+                    // Most likely no row has a zone: refuse the file and not each of its rows.
+                    let (name, place) = (arguments.file.display(), invalid.place);
+                    let sentence = format!("{name}, {place}: {}", invalid.detail);
+                    return Err(UsageError(sentence).into());
+                }
+                summary.reject(Some(invalid.place), invalid.code, &invalid.detail);
+            }
+            None => {}
+        }
+        if batch.len() == arguments.batch || (is_last && !batch.is_empty()) {
+            let notify = |problem: &str| progress.notify(problem);
+            let response = front_end.post(body(&batch), notify).await?;
+            summary.add(&response, &batch)?;
+            batch.clear();
+            progress.set(source.progress().1, summary);
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// The JSON of a request.
+fn body(rows: &[Row]) -> Bytes {
+    let rows: Vec<&str> = rows.iter().map(|row| row.json.as_str()).collect();
+    format!("[{}]", rows.join(",")).into()
+}
