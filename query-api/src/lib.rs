@@ -9,10 +9,14 @@ mod error;
 mod format;
 mod lists;
 mod parameters;
+mod performance;
 mod readings;
 mod resolution;
 mod resources;
+mod selection;
 mod stream;
+#[cfg(test)]
+mod subtree_tests;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -47,6 +51,7 @@ pub fn routes(pool: Pool) -> Router {
     Router::new()
         .route("/v1/readings", get(readings::get))
         .route("/v1/daily", get(readings::get_daily))
+        .route("/v1/components/{id}/performance", get(performance::get))
         .route("/v1/latest", get(lists::latest))
         .route("/v1/latency", get(lists::latency))
         .route("/v1/conflicts", get(lists::conflicts))

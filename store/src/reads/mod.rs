@@ -10,6 +10,8 @@ pub mod latency;
 pub mod latest;
 pub mod points;
 pub mod series;
+pub mod subtree;
+pub mod targets;
 
 use service::error_chain;
 use tokio_postgres::Error;
