@@ -94,7 +94,10 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
         }
     };
     let more = match query_api::check_access(&front_end.listen, arguments.insecure_no_auth).await {
-        Ok(()) => ::query_api::routes(reads.unwrap_or_else(|| pool.clone())),
+        Ok(()) => {
+            let pool = reads.unwrap_or_else(|| pool.clone());
+            ::query_api::routes_until(context.stop.clone(), pool)
+        }
         Err(error) => {
             tracing::warn!("queries are not served: {error}");
             Router::new()

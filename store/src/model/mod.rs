@@ -14,6 +14,7 @@ pub mod health;
 mod idempotency;
 pub mod jobs;
 pub mod list;
+pub mod readings;
 pub mod resource;
 mod write;
 
