@@ -1,6 +1,6 @@
 //! The read side: questions about what was stored, over HTTP.
 //!
-//! In: `GET` requests. Out: readings, aggregates, devices, conflicts, dead letters and latencies,
+//! In: requests. Out: readings, aggregates, devices, conflicts, dead letters and latencies,
 //! from PostgreSQL ([`store::reads`]). Nothing here knows the queue. While PostgreSQL is
 //! unavailable, requests get 503.
 
