@@ -1,18 +1,27 @@
 //! The read side: questions about what was stored, over HTTP.
 //!
-//! In: `GET` requests. Out: readings, aggregates, devices, conflicts, dead letters and latencies,
+//! In: requests. Out: readings, aggregates, devices, conflicts, dead letters and latencies,
 //! from PostgreSQL ([`store::reads`]). Nothing here knows the queue. While PostgreSQL is
 //! unavailable, requests get 503.
 
 mod aggregate;
+mod delete;
 mod error;
 mod format;
+mod history;
 mod lists;
 mod parameters;
+mod performance;
 mod readings;
+#[cfg(test)]
+mod readings_tests;
 mod resolution;
 mod resources;
+mod selection;
 mod stream;
+#[cfg(test)]
+mod subtree_tests;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -24,7 +33,9 @@ use axum::Router;
 use axum::routing::get;
 use service::{ApiError, Context};
 use store::Pool;
+use tail::Tails;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// How the read side behaves.
 #[derive(Debug, Clone, Copy)]
@@ -42,17 +53,28 @@ const PATHS: &str = "this port serves /v1/readings, /v1/daily, /v1/latest, /v1/l
 
 /// The routes, without a fallback, so that they can be part of another port.
 ///
-/// `/v1/readings` has `GET` only: a port that also accepts readings adds `POST`.
+/// `/v1/readings` has `GET` and `DELETE` only: a port that also accepts readings adds `POST`.
 pub fn routes(pool: Pool) -> Router {
+    routes_until(CancellationToken::new(), pool)
+}
+
+/// The same routes, whose tails end with the stop signal.
+pub fn routes_until(stop: CancellationToken, pool: Pool) -> Router {
+    let tails = Router::new()
+        .route("/v1/readings/tail", get(tail::get))
+        .with_state(Arc::new(Tails::new(pool.clone(), stop)));
     Router::new()
-        .route("/v1/readings", get(readings::get))
+        .route("/v1/readings", get(readings::get).delete(delete::delete))
+        .route("/v1/readings/history", get(history::get))
         .route("/v1/daily", get(readings::get_daily))
+        .route("/v1/components/{id}/performance", get(performance::get))
         .route("/v1/latest", get(lists::latest))
         .route("/v1/latency", get(lists::latency))
         .route("/v1/conflicts", get(lists::conflicts))
         .route("/v1/dead-letters", get(lists::dead_letters))
         .with_state(Arc::new(pool.clone()))
         .merge(resources::routes(pool))
+        .merge(tails)
 }
 
 /// How long to wait before looking for a job again.
@@ -84,7 +106,7 @@ pub async fn run(context: Context, config: Config, listener: TcpListener, pool: 
     let not_allowed = || async {
         ApiError::MethodNotAllowed("this path does not support the method; see the header allow")
     };
-    let router = routes(pool.clone())
+    let router = routes_until(context.stop.clone(), pool.clone())
         .method_not_allowed_fallback(not_allowed)
         .fallback(|| async { ApiError::NotFound(PATHS) });
     if let Ok(address) = listener.local_addr() {

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use jiff::tz::TimeZone;
 use service::ApiError;
 use store::reads::points::{Order, TimeRange};
+use uuid::Uuid;
 
 use crate::time;
 
@@ -126,6 +127,17 @@ impl<'a> Parameters<'a> {
     pub(crate) fn zone(&mut self) -> Result<TimeZone, ApiError> {
         let zone = self.parsed("time_zone", time::zone)?;
         Ok(zone.unwrap_or(TimeZone::UTC))
+    }
+
+    /// A UUID.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub(crate) fn uuid(&mut self, name: &'static str) -> Result<Option<Uuid>, ApiError> {
+        self.parsed(name, |text| {
+            let parsed = text.parse();
+            parsed.map_err(|_| format!("{name}: '{text}' is not an id of a component: use a UUID"))
+        })
     }
 
     /// Ends reading.

@@ -1,8 +1,11 @@
 //! `GET /v1/readings` and `GET /v1/daily`: points or buckets of series.
 //!
-//! In: devices, a metric, a range of time, and optionally a resolution with aggregates. Out: a
-//! stream of rows, series by series. The series and the range are checked first, so that a mistake
-//! is an error and not an empty response.
+//! In: devices or a component, a metric, a range of time, and optionally a resolution with
+//! aggregates. Out: a stream of rows, series by series. The series and the range are checked first,
+//! so that a mistake is an error and not an empty response.
+
+mod buckets;
+mod rows;
 
 use std::sync::Arc;
 
@@ -13,35 +16,38 @@ use jiff::tz::TimeZone;
 use schema::reading::{Micros, SeriesId};
 use service::ApiError;
 use store::Pool;
-use store::reads::ReadError;
-use store::reads::points::{self, Order, SLICE, TimeRange};
-use store::reads::series::{self, Series};
+use store::reads::points::{Order, TimeRange};
+use store::reads::series::SeriesKind;
+use store::reads::subtree::Member;
+use uuid::Uuid;
 
-use crate::aggregate::{Aggregate, Buckets, Fill};
-use crate::error::api_error;
-use crate::format::{Format, Row, Writer};
+use crate::aggregate::{Aggregate, Bucketing, Combined, Fill};
+use crate::format::Format;
 use crate::parameters::{Parameters, bad};
 use crate::resolution::Resolution;
-use crate::stream::{self, Disconnected, Output};
+use crate::selection::Selection;
+use crate::{stream, time};
 
-/// Upper bound on the devices of one request.
-const MAX_DEVICES: usize = 1_000;
+pub(crate) use buckets::sum;
+use rows::Rows;
+
 /// Upper bound on `limit` and `max_points`.
 const MAX_POINTS: usize = 1_000_000;
 /// Upper bound on the buckets of one series.
 const MAX_BUCKETS: u64 = 1_000_000;
+/// Upper bound on the buckets of a sum, which is in memory.
+pub(crate) const MAX_SUM_BUCKETS: u64 = 50_000;
 
-/// How points become buckets.
-struct Bucketing {
-    resolution: Resolution,
-    zone: TimeZone,
-    aggregates: Vec<Aggregate>,
-    fill: Fill,
+/// The sum of the series of a subtree.
+struct Sum {
+    component: Uuid,
+    metric: String,
+    unit: Option<String>,
 }
 
 /// A request that was checked.
 struct ReadRequest {
-    series: Vec<Series>,
+    members: Vec<Member>,
     range: TimeRange,
     order: Order,
     /// The number of points after which the response ends with `next`.
@@ -50,6 +56,8 @@ struct ReadRequest {
     cursor: Option<(SeriesId, Micros)>,
     /// `None` for points.
     bucketing: Option<Bucketing>,
+    /// One series instead of one per device.
+    sum: Option<Sum>,
 }
 
 /// `GET /v1/readings`.
@@ -60,28 +68,116 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     let mut parameters = Parameters::new(query.as_deref());
     let format = format(&mut parameters, &headers)?;
-    let (devices, metric) = names(&mut parameters)?;
-    let zone = parameters.zone()?;
-    let range = parameters.range(&zone)?;
+    let combine = parameters.parsed("combine", |text| match text {
+        "none" => Ok(false),
+        "sum" => Ok(true),
+        _ => Err(format!("combine: '{text}' is not known: use none or sum")),
+    })?;
+    let selection = Selection::read(&mut parameters, &pool).await?;
+    let range = parameters.range(&selection.zone)?;
     let order = parameters.order()?;
     let limit = parameters.count("limit", MAX_POINTS)?;
     let cursor = parameters.parsed("next", parse_cursor)?;
-    let bucketing = bucketing(&mut parameters, range, zone)?;
+    let mut bucketing = bucketing(&mut parameters, range, selection.zone.clone())?;
     parameters.finish()?;
     if bucketing.is_some() && (limit.is_some() || cursor.is_some() || order != Order::OldestFirst) {
         let sentence = "limit, next and order=desc are for resolution=raw; buckets are not paged";
         return Err(bad(sentence.into()));
     }
-    let series = find(&pool, &devices, metric.as_deref()).await?;
+    let members = selection.find(&pool, range).await?;
+    let mut sum = None;
+    if combine == Some(true) {
+        let Some(bucketing) = &mut bucketing else {
+            let sentence = "combine=sum needs a resolution such as 15m, or max_points";
+            return Err(bad(sentence.into()));
+        };
+        sum = Some(combined(&selection, &members, bucketing, range)?);
+    }
+    if let Some(bucketing) = &mut bucketing
+        && bucketing.aggregates.is_empty()
+    {
+        bucketing.aggregates.push(Aggregate::Mean);
+    }
     let request = ReadRequest {
-        series,
+        members,
         range,
         order,
         limit,
         cursor,
         bucketing,
+        sum,
     };
     respond(pool, request, format).await
+}
+
+/// Checks that the series can be added, and chooses what is added unless the request does.
+fn combined(
+    selection: &Selection,
+    members: &[Member],
+    bucketing: &mut Bucketing,
+    range: TimeRange,
+) -> Result<Sum, ApiError> {
+    let (Some(component), Some(metric)) = (selection.component(), selection.metric.clone()) else {
+        let sentence = "combine=sum needs a component and a metric";
+        return Err(bad(sentence.into()));
+    };
+    let unsuitable = |own: &&Aggregate| !Combined::AGGREGATES.contains(own);
+    if let Some(aggregate) = bucketing.aggregates.iter().find(unsuitable) {
+        let name = aggregate.name();
+        let names = Combined::AGGREGATES.map(Aggregate::name).join(", ");
+        return Err(bad(format!(
+            "aggregates: '{name}' of devices cannot be added: with combine=sum use {names}"
+        )));
+    }
+    check_sum_buckets(bucketing.resolution, range)?;
+    let (kind, unit) = common(members, &metric)?;
+    if bucketing.aggregates.is_empty() {
+        bucketing.aggregates.push(match kind {
+            SeriesKind::Gauge => Aggregate::Mean,
+            SeriesKind::Counter => Aggregate::Increase,
+            SeriesKind::Interval => Aggregate::Sum,
+        });
+    }
+    Ok(Sum {
+        component,
+        metric,
+        unit,
+    })
+}
+
+/// Refuses a sum with too many buckets.
+pub(crate) fn check_sum_buckets(resolution: Resolution, range: TimeRange) -> Result<(), ApiError> {
+    match resolution.buckets(range) {
+        ..=MAX_SUM_BUCKETS => Ok(()),
+        buckets => Err(bad(format!(
+            "resolution: the range has {buckets} buckets; at most {MAX_SUM_BUCKETS} are added up"
+        ))),
+    }
+}
+
+/// The kind and the unit that the series have in common.
+///
+/// # Errors
+/// They differ: the sum would mean nothing.
+pub(crate) fn common(
+    members: &[Member],
+    metric: &str,
+) -> Result<(SeriesKind, Option<String>), ApiError> {
+    let Some(first) = members.first().map(|member| &member.series) else {
+        return Ok((SeriesKind::default(), None));
+    };
+    for series in members.iter().map(|member| &member.series) {
+        let (own, other) = (series.unit.as_deref(), first.unit.as_deref());
+        if own != other || series.kind != first.kind {
+            let what = if own == other { "kinds" } else { "units" };
+            return Err(bad(format!(
+                "metric: '{metric}' of the devices '{}' and '{}' cannot be added, because their \
+                 {what} differ",
+                first.device, series.device
+            )));
+        }
+    }
+    Ok((first.kind, first.unit.clone()))
 }
 
 /// `GET /v1/daily`: the five-number summary of each local day.
@@ -92,24 +188,24 @@ pub(crate) async fn get_daily(
 ) -> Result<Response, ApiError> {
     let mut parameters = Parameters::new(query.as_deref());
     let format = format(&mut parameters, &headers)?;
-    let (devices, metric) = names(&mut parameters)?;
-    let zone = parameters.zone()?;
-    let range = parameters.range(&zone)?;
+    let selection = Selection::read(&mut parameters, &pool).await?;
+    let range = parameters.range(&selection.zone)?;
     parameters.finish()?;
-    let series = find(&pool, &devices, metric.as_deref()).await?;
     use Aggregate::{Max, Median, Min, Q1, Q3};
     let request = ReadRequest {
-        series,
+        members: selection.find(&pool, range).await?,
         range,
         order: Order::OldestFirst,
         limit: None,
         cursor: None,
         bucketing: Some(Bucketing {
             resolution: Resolution::Days(1),
-            zone,
+            zone: selection.zone,
             aggregates: vec![Min, Q1, Median, Q3, Max],
             fill: Fill::None,
+            max_gap: None,
         }),
+        sum: None,
     };
     respond(pool, request, format).await
 }
@@ -121,20 +217,7 @@ fn format(parameters: &mut Parameters<'_>, headers: &HeaderMap) -> Result<Format
     }
 }
 
-/// `device`, once or more, and `metric`.
-fn names(parameters: &mut Parameters<'_>) -> Result<(Vec<String>, Option<String>), ApiError> {
-    let devices = parameters.all("device");
-    if devices.is_empty() {
-        let sentence = "device is missing: name a device, or several by repeating the parameter";
-        return Err(bad(sentence.into()));
-    }
-    if devices.len() > MAX_DEVICES {
-        let sentence = format!("{} devices; at most {MAX_DEVICES} are read", devices.len());
-        return Err(bad(sentence));
-    }
-    Ok((devices, parameters.one("metric")?))
-}
-
+/// `resolution` or `max_points`, and what belongs to them. No aggregates: those of the default.
 fn bucketing(
     parameters: &mut Parameters<'_>,
     range: TimeRange,
@@ -147,10 +230,16 @@ fn bucketing(
         "none" => Ok(Fill::None),
         "null" => Ok(Fill::Null),
         "previous" => Ok(Fill::Previous),
+        "linear" => Ok(Fill::Linear),
         _ => Err(format!(
-            "fill: '{text}' is not a fill: use none, null or previous"
+            "fill: '{text}' is not a fill: use none, null, previous or linear"
         )),
     })?;
+    let max_gap = parameters.parsed("max_gap", |text| time::length("max_gap", text))?;
+    if max_gap.is_some() && !matches!(fill, Some(Fill::Previous | Fill::Linear)) {
+        let sentence = "max_gap is for fill=previous and fill=linear";
+        return Err(bad(sentence.into()));
+    }
     let resolution = match (text.as_deref(), max_points) {
         (Some(_), Some(_)) => {
             let sentence = "resolution and max_points exclude each other: max_points chooses one";
@@ -173,34 +262,10 @@ fn bucketing(
     Ok(Some(Bucketing {
         resolution,
         zone,
-        aggregates: aggregates.unwrap_or_else(|| vec![Aggregate::Mean]),
+        aggregates: aggregates.unwrap_or_default(),
         fill: fill.unwrap_or_default(),
+        max_gap,
     }))
-}
-
-/// The series of a request.
-async fn find(
-    pool: &Pool,
-    devices: &[String],
-    metric: Option<&str>,
-) -> Result<Vec<Series>, ApiError> {
-    let found = series::find(pool, devices, metric).await;
-    let found = found.map_err(|error| api_error(&error))?;
-    let missing = |device: &&String| !found.iter().any(|series| series.device == **device);
-    if let Some(device) = devices.iter().find(missing) {
-        let unknown = series::unknown_devices(pool, devices).await;
-        let unknown = unknown.map_err(|error| api_error(&error))?;
-        return Err(match (unknown.first(), metric) {
-            (Some(device), _) => ApiError::UnknownDevice(device.clone()),
-            (None, Some(metric)) => ApiError::UnknownSeries {
-                device: device.clone(),
-                metric: metric.into(),
-            },
-            // A device without any series has no points.
-            (None, None) => return Ok(found),
-        });
-    }
-    Ok(found)
 }
 
 async fn respond(
@@ -209,13 +274,7 @@ async fn respond(
     format: Format,
 ) -> Result<Response, ApiError> {
     stream::respond(format.media_type(), |output| {
-        let rows = Rows {
-            writer: format.writer(),
-            output,
-            started: false,
-            count: 0,
-        };
-        rows.produce(pool, request)
+        Rows::new(format, output).produce(pool, request)
     })
     .await
 }
@@ -227,170 +286,4 @@ fn parse_cursor(text: &str) -> Result<(SeriesId, Micros), String> {
     parsed.ok_or_else(|| {
         format!("next: '{text}' is not a position: use the value of next from the last response")
     })
-}
-
-/// Why a response ended early.
-enum Ended {
-    Disconnected,
-    Failed(ReadError),
-}
-
-impl From<Disconnected> for Ended {
-    fn from(_: Disconnected) -> Self {
-        Self::Disconnected
-    }
-}
-
-impl From<ReadError> for Ended {
-    fn from(error: ReadError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-/// The rows of a response, on their way to the client.
-struct Rows {
-    writer: Box<dyn Writer>,
-    output: Output,
-    started: bool,
-    count: u64,
-}
-
-impl Rows {
-    async fn produce(mut self, pool: Arc<Pool>, request: ReadRequest) -> Result<(), Disconnected> {
-        let written = match &request.bucketing {
-            None => self.points(&pool, &request).await,
-            Some(bucketing) => {
-                let buckets = self.buckets(&pool, &request, bucketing).await;
-                buckets.map(|()| None)
-            }
-        };
-        match written {
-            Ok(next) => {
-                self.start(&request);
-                self.writer
-                    .end(self.output.buffer(), self.count, next.as_deref());
-                self.output.finish(self.count).await
-            }
-            Err(Ended::Disconnected) => Err(Disconnected),
-            Err(Ended::Failed(error)) => {
-                if self.started {
-                    self.writer.error(self.output.buffer(), &error.to_string());
-                }
-                self.output.fail(error).await
-            }
-        }
-    }
-
-    /// Writes the beginning, once. It is called after the first query, so that an error of that
-    /// query can still be the response.
-    fn start(&mut self, request: &ReadRequest) {
-        if !std::mem::replace(&mut self.started, true) {
-            let bucketing = request.bucketing.as_ref();
-            let aggregates = bucketing.map(|bucketing| bucketing.aggregates.as_slice());
-            self.writer.start(self.output.buffer(), aggregates);
-        }
-    }
-
-    async fn row(&mut self, row: Row<'_>) -> Result<(), Disconnected> {
-        self.writer.row(self.output.buffer(), row);
-        self.count += 1;
-        self.output.send_if_full().await
-    }
-
-    /// Writes the points of every series. Returns where the next page starts.
-    async fn points(
-        &mut self,
-        pool: &Pool,
-        request: &ReadRequest,
-    ) -> Result<Option<String>, Ended> {
-        let mut series = request.series.as_slice();
-        let mut cursor = request.cursor;
-        if let Some((id, _)) = cursor {
-            let position = series.iter().position(|series| series.id == id);
-            series = &series[position.unwrap_or(series.len())..];
-        }
-        let mut left = request.limit.unwrap_or(usize::MAX);
-        for series in series {
-            let mut rest = match cursor.take() {
-                Some((_, time)) => request.range.after(time, request.order),
-                None => request.range,
-            };
-            let mut named = false;
-            loop {
-                let wanted = left.min(SLICE);
-                let slice = points::slice(pool, series.id, rest, request.order, wanted).await?;
-                self.start(request);
-                if !std::mem::replace(&mut named, true) {
-                    self.writer.series(self.output.buffer(), series);
-                }
-                for &point in &slice {
-                    self.row(Row::Point(point)).await?;
-                }
-                left -= slice.len();
-                let Some(last) = slice.last() else { break };
-                if left == 0 {
-                    return Ok(Some(format!("{}.{}", series.id, last.time)));
-                }
-                if slice.len() < wanted {
-                    break;
-                }
-                rest = rest.after(last.time, request.order);
-            }
-        }
-        Ok(None)
-    }
-
-    /// Writes the buckets of every series.
-    async fn buckets(
-        &mut self,
-        pool: &Pool,
-        request: &ReadRequest,
-        bucketing: &Bucketing,
-    ) -> Result<(), Ended> {
-        let range = request.range;
-        use Aggregate::{Increase, Twa};
-        let wanted = &bucketing.aggregates;
-        let needs_neighbours = wanted.iter().any(|own| matches!(own, Twa | Increase))
-            || bucketing.fill == Fill::Previous;
-        for series in &request.series {
-            let (mut before, mut after) = (None, None);
-            if needs_neighbours {
-                before = points::last_before(pool, series.id, range.from).await?;
-                after = points::first_from(pool, series.id, range.to).await?;
-            }
-            let mut buckets = Buckets::new(
-                bucketing.resolution,
-                bucketing.zone.clone(),
-                range,
-                wanted,
-                bucketing.fill,
-                before,
-            );
-            let mut rest = range;
-            let mut named = false;
-            loop {
-                let slice = points::slice(pool, series.id, rest, Order::OldestFirst, SLICE).await?;
-                self.start(request);
-                if !std::mem::replace(&mut named, true) {
-                    self.writer.series(self.output.buffer(), series);
-                }
-                for &point in &slice {
-                    buckets.push(point);
-                }
-                for bucket in buckets.take() {
-                    self.row(Row::Bucket(&bucket, wanted)).await?;
-                }
-                match slice.last() {
-                    Some(last) if slice.len() == SLICE => {
-                        rest = rest.after(last.time, Order::OldestFirst);
-                    }
-                    _ => break,
-                }
-            }
-            for bucket in buckets.finish(after) {
-                self.row(Row::Bucket(&bucket, wanted)).await?;
-            }
-        }
-        Ok(())
-    }
 }

@@ -51,7 +51,14 @@ impl Output {
         Ok(())
     }
 
-    async fn send(&mut self) -> Result<(), Disconnected> {
+    /// Waits until the client disconnects.
+    pub(crate) async fn closed(&self) -> Disconnected {
+        self.sender.closed().await;
+        Disconnected
+    }
+
+    /// Sends the buffer.
+    pub(crate) async fn send(&mut self) -> Result<(), Disconnected> {
         let chunk = Bytes::from(std::mem::take(&mut self.buffer));
         let sent = self.sender.send(Ok(Frame::data(chunk))).await;
         sent.map_err(|_| Disconnected)

@@ -130,6 +130,7 @@ async fn buckets_are_what_sql_computes() {
     assert_eq!(buckets.len(), 96);
     let expected = json!({
         "start": "2026-11-20T00:15:00Z", "end": "2026-11-20T00:30:00Z", "count": 15,
+        "coverage": null,
         "min": 15.0, "q1": 18.5, "median": 22.0, "q3": 25.5, "max": 29.0, "mean": 22.0,
         "sum": 330.0, "first": 15.0, "last": 29.0
     });

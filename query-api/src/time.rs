@@ -34,6 +34,29 @@ pub(crate) fn parse(name: &str, text: &str, zone: &TimeZone) -> Result<Micros, S
     })
 }
 
+/// A length of time: a number with `s`, `m`, `h` or `d`.
+///
+/// # Errors
+/// A sentence with the value and what is expected.
+pub(crate) fn length(name: &str, text: &str) -> Result<Micros, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (count, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        "d" => Some(86_400),
+        _ => None,
+    };
+    let length = seconds.and_then(|seconds: i64| {
+        let count = count.parse::<i64>().ok()?;
+        count.checked_mul(seconds * 1_000_000)
+    });
+    length.filter(|&length| length > 0).ok_or_else(|| {
+        format!("{name}: '{text}' is not a length of time: use a number with s, m, h or d")
+    })
+}
+
 /// A time zone by its IANA name, such as `Europe/Berlin`.
 ///
 /// # Errors

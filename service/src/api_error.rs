@@ -120,6 +120,8 @@ pub enum ApiError {
     TooManyBodies,
     /// The readings in flight reach the limit.
     TooManyPending,
+    /// The tails that are open reach the limit.
+    TooManyTails,
     /// PostgreSQL is unavailable and the request has names that are not in memory.
     RegistryUnavailable {
         /// Readings of the request that were accepted.
@@ -231,6 +233,7 @@ impl ApiError {
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooManyBodies
             | Self::TooManyPending
+            | Self::TooManyTails
             | Self::RegistryUnavailable { .. }
             | Self::QueueUnavailable(_)
             | Self::DatabaseUnavailable
@@ -257,7 +260,7 @@ impl ApiError {
             Self::NoReadings => "no_readings",
             Self::NoReadingAccepted { .. } => "no_reading_accepted",
             Self::AtomicTooLarge { .. } => "atomic_too_large",
-            Self::TooManyBodies | Self::TooManyPending => "overloaded",
+            Self::TooManyBodies | Self::TooManyPending | Self::TooManyTails => "overloaded",
             Self::RegistryUnavailable { .. } => "registry_unavailable",
             Self::QueueUnavailable(_) => "queue_unavailable",
             Self::Unconfirmed { .. } => "unconfirmed",
@@ -332,6 +335,7 @@ impl ApiError {
                 )
             }
             Self::TooManyBodies => "too many request bodies are in flight; retry later".into(),
+            Self::TooManyTails => "too many tails are open; close some, or retry later".into(),
             Self::TooManyPending => "too many readings are pending; retry later".into(),
             Self::RegistryUnavailable { .. } => {
                 "the registry is unavailable and some names are not in memory; \
@@ -586,6 +590,7 @@ mod tests {
             ),
             (ApiError::TooManyBodies, 503, "overloaded", "retry later"),
             (ApiError::TooManyPending, 503, "overloaded", "retry later"),
+            (ApiError::TooManyTails, 503, "overloaded", "retry later"),
             (
                 ApiError::RegistryUnavailable {
                     accepted: 1,
@@ -756,6 +761,7 @@ mod tests {
             ApiError::AtomicTooLarge { .. } => 14,
             ApiError::TooManyBodies => 15,
             ApiError::TooManyPending => 16,
+            ApiError::TooManyTails => 38,
             ApiError::RegistryUnavailable { .. } => 17,
             ApiError::QueueUnavailable(_) => 18,
             ApiError::Unconfirmed { .. } => 19,

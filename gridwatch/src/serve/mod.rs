@@ -98,7 +98,7 @@ impl Deployment {
                     front_end::run(context.clone(), config, listener, sink, pool, more).await;
                 }
                 Some(queries) => {
-                    let more = ::query_api::routes(queries.clone());
+                    let more = ::query_api::routes_until(context.stop.clone(), queries.clone());
                     tokio::join!(
                         front_end::run(context.clone(), config, listener, sink, pool, more),
                         ::query_api::run_jobs(context.clone(), queries)

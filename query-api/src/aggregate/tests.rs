@@ -1,4 +1,7 @@
 use proptest::prelude::*;
+use store::reads::points::Point;
+use store::reads::series::Series;
+use store::reads::subtree::Member;
 
 use super::*;
 
@@ -12,6 +15,49 @@ fn points(points: &[(Micros, f64)]) -> Vec<Point> {
     points.iter().map(point).collect()
 }
 
+fn bucketing(resolution: &str, aggregates: &[Aggregate], fill: Fill) -> Bucketing {
+    Bucketing {
+        resolution: Resolution::parse(resolution).unwrap(),
+        zone: TimeZone::UTC,
+        aggregates: aggregates.to_vec(),
+        fill,
+        max_gap: None,
+    }
+}
+
+/// A series that counts in these parts, in minutes.
+fn member(parts: &[(Micros, Micros)]) -> Member {
+    let part = |&(from, to): &(Micros, Micros)| TimeRange {
+        from: from * MINUTE,
+        to: to * MINUTE,
+    };
+    Member {
+        series: Series::default(),
+        parts: parts.iter().map(part).collect(),
+    }
+}
+
+/// The buckets of a series whose points are these.
+fn of_member(
+    bucketing: &Bucketing,
+    range: TimeRange,
+    member: &Member,
+    all: &[Point],
+) -> Vec<Bucket> {
+    let mut buckets = Buckets::new(bucketing, range, member);
+    for &part in &member.parts {
+        let before = all.iter().copied().rfind(|point| point.time < part.from);
+        buckets.enter(part, before);
+        for &point in all {
+            if (part.from..part.to).contains(&point.time) {
+                buckets.push(point);
+            }
+        }
+        buckets.leave(all.iter().copied().find(|point| point.time >= part.to));
+    }
+    buckets.finish()
+}
+
 fn buckets(
     resolution: &str,
     range: (Micros, Micros),
@@ -20,17 +66,16 @@ fn buckets(
     inside: &[Point],
     after: Option<Point>,
 ) -> Vec<Bucket> {
-    let range = TimeRange {
-        from: range.0 * MINUTE,
-        to: range.1 * MINUTE,
-    };
-    let resolution = Resolution::parse(resolution).unwrap();
-    let all = Aggregate::ALL;
-    let mut buckets = Buckets::new(resolution, TimeZone::UTC, range, &all, fill, before);
+    let member = member(&[range]);
+    let bucketing = bucketing(resolution, &Aggregate::ALL, fill);
+    let range = member.parts[0];
+    let mut buckets = Buckets::new(&bucketing, range, &member);
+    buckets.enter(range, before);
     for &point in inside {
         buckets.push(point);
     }
-    buckets.finish(after)
+    buckets.leave(after);
+    buckets.finish()
 }
 
 fn starts(buckets: &[Bucket]) -> Vec<Micros> {
@@ -123,19 +168,108 @@ fn buckets_without_points_are_absent_null_or_the_previous_value() {
             ],
         ),
     ] {
-        let resolution = Resolution::parse("10m").unwrap();
-        let wanted = [Aggregate::Mean];
-        let mut open = Buckets::new(resolution, TimeZone::UTC, range, &wanted, fill, None);
-        for &point in &inside {
-            open.push(point);
-        }
-        let found: Vec<_> = open
-            .finish(None)
+        let bucketing = bucketing("10m", &[Aggregate::Mean], fill);
+        let member = member(&[(0, 80)]);
+        let found: Vec<_> = of_member(&bucketing, range, &member, &inside)
             .iter()
             .map(|bucket| (bucket.range.from / MINUTE, bucket.get(Aggregate::Mean)))
             .collect();
         assert_eq!(found, expected, "{fill:?}");
     }
+}
+
+#[test]
+fn a_linear_fill_is_the_value_at_the_middle_of_the_bucket_unless_the_gap_is_too_long() {
+    let all = points(&[(5, 0.0), (45, 40.0)]);
+    let member = member(&[(0, 60)]);
+    for (max_gap, expected) in [
+        (
+            None,
+            [None, Some(10.0), Some(20.0), Some(30.0), Some(40.0), None],
+        ),
+        (Some(39), [None, None, None, None, Some(40.0), None]),
+    ] {
+        let mut bucketing = bucketing("10m", &[Aggregate::Mean], Fill::Linear);
+        bucketing.max_gap = max_gap.map(|gap: Micros| gap * MINUTE);
+        let found = of_member(&bucketing, member.parts[0], &member, &all);
+        let means: Vec<_> = found.iter().map(|own| own.get(Aggregate::Mean)).collect();
+        assert_eq!(means[1..], expected[1..], "{max_gap:?}");
+        assert_eq!(means[0], Some(0.0));
+    }
+}
+
+#[test]
+fn a_previous_value_is_carried_for_at_most_the_longest_gap() {
+    let member = member(&[(0, 50)]);
+    let mut bucketing = bucketing("10m", &[Aggregate::Mean], Fill::Previous);
+    bucketing.max_gap = Some(20 * MINUTE);
+    let found = of_member(&bucketing, member.parts[0], &member, &points(&[(5, 3.0)]));
+    let means: Vec<_> = found.iter().map(|own| own.get(Aggregate::Mean)).collect();
+    assert_eq!(means, [Some(3.0), Some(3.0), Some(3.0), None, None]);
+}
+
+#[test]
+fn a_value_below_the_last_one_is_a_rollover_only_if_the_increase_is_plausible() {
+    for (from, to, rollover, expected) in [
+        (10.0, 15.0, Some(100.0), 5.0),
+        (99.0, 3.0, Some(100.0), 4.0),
+        (99.0, 3.0, None, 3.0),
+        // A new meter: the increase would be 93.
+        (10.0, 3.0, Some(100.0), 3.0),
+        // The counter cannot have been there.
+        (120.0, 3.0, Some(100.0), 3.0),
+        (60.0, 10.0, Some(100.0), 50.0),
+    ] {
+        assert_eq!(
+            step(from, to, rollover),
+            expected,
+            "{from} {to} {rollover:?}"
+        );
+    }
+}
+
+#[test]
+fn coverage_is_the_share_of_the_expected_points_in_the_time_that_counts() {
+    let mut member = member(&[(0, 15), (25, 30)]);
+    member.series.expected_interval = Some(60.0);
+    let all: Vec<_> = (0..12).map(|minute| (minute, 1.0)).collect();
+    let bucketing = bucketing("10m", &[Aggregate::Mean], Fill::Null);
+    let range = TimeRange {
+        from: 0,
+        to: 40 * MINUTE,
+    };
+    let found = of_member(&bucketing, range, &member, &points(&all));
+    let coverage: Vec<_> = found.iter().map(|own| own.coverage).collect();
+    assert_eq!(coverage, [Some(1.0), Some(0.4), Some(0.0), None]);
+}
+
+#[test]
+fn a_sum_counts_a_device_for_the_time_in_which_it_was_in_the_subtree() {
+    let bucketing = bucketing("10m", &[Aggregate::Mean, Aggregate::Increase], Fill::None);
+    let range = TimeRange {
+        from: 0,
+        to: 30 * MINUTE,
+    };
+    let (whole, moved) = (member(&[(0, 30)]), member(&[(0, 5), (12, 14), (16, 17)]));
+    let all: Vec<_> = (0..40).map(|minute| (minute, 10.0)).collect();
+    let mut combined = Combined::new(&bucketing, range);
+    for member in [&whole, &moved] {
+        combined.expect(member);
+        for bucket in of_member(&bucketing, range, member, &points(&all)) {
+            combined.add(member, &bucket);
+        }
+    }
+    let found = combined.finish();
+    let means: Vec<_> = found
+        .iter()
+        .map(|own| own.get(Aggregate::Mean).unwrap())
+        .collect();
+    assert_eq!(means, [15.0, 13.0, 10.0]);
+    let devices: Vec<_> = found
+        .iter()
+        .map(|own| own.devices.map(|own| (own.contributing, own.of)).unwrap())
+        .collect();
+    assert_eq!(devices, [(2, 2), (2, 2), (1, 1)]);
 }
 
 #[test]
@@ -173,6 +307,28 @@ proptest! {
                 .iter().filter_map(|bucket| bucket.get(Aggregate::Increase)).sum()
         };
         let (fine, whole) = (increase(&format!("{step}m")), increase("100000m"));
+        prop_assert!((fine - whole).abs() < 1e-6, "{fine} {whole}");
+    }
+
+    #[test]
+    fn increases_with_rollovers_and_moves_add_up_and_are_never_negative(
+        all in any_points(), cuts in prop::collection::btree_set(0..900i64, 2..8),
+        step in 1..50i64, rollover in prop::option::of(1..2_000i32),
+    ) {
+        let cuts: Vec<Micros> = cuts.into_iter().collect();
+        let parts: Vec<_> = cuts.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+        let mut member = member(&parts);
+        member.series.rollover = rollover.map(f64::from);
+        let range = TimeRange { from: 0, to: 900 * MINUTE };
+        let all = points(&all);
+        let increase = |resolution: &str| -> Vec<f64> {
+            let bucketing = bucketing(resolution, &[Aggregate::Increase], Fill::None);
+            of_member(&bucketing, range, &member, &all)
+                .iter().filter_map(|bucket| bucket.get(Aggregate::Increase)).collect()
+        };
+        let (fine, whole) = (increase(&format!("{step}m")), increase("100000m"));
+        prop_assert!(fine.iter().all(|own| *own >= 0.0), "{fine:?}");
+        let (fine, whole) = (fine.iter().sum::<f64>(), whole.iter().sum::<f64>());
         prop_assert!((fine - whole).abs() < 1e-6, "{fine} {whole}");
     }
 

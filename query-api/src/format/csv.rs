@@ -2,9 +2,7 @@
 
 use std::io::Write as _;
 
-use store::reads::series::Series;
-
-use super::{Row, Writer, json_value};
+use super::{Columns, Label, Row, Writer, json_value};
 use crate::aggregate::Aggregate;
 use crate::time;
 
@@ -16,11 +14,15 @@ pub(super) struct CsvWriter {
 }
 
 impl Writer for CsvWriter {
-    fn start(&mut self, out: &mut Vec<u8>, aggregates: Option<&[Aggregate]>) {
-        match aggregates {
-            None => out.extend_from_slice(b"device,metric,time,value"),
+    fn start(&mut self, out: &mut Vec<u8>, columns: Columns<'_>) {
+        out.extend_from_slice(columns.owner().as_bytes());
+        match columns.aggregates {
+            None => out.extend_from_slice(b",metric,time,value"),
             Some(aggregates) => {
-                out.extend_from_slice(b"device,metric,start,end,count");
+                out.extend_from_slice(b",metric,start,end,count,coverage");
+                if columns.combined {
+                    out.extend_from_slice(b",contributing,of");
+                }
                 for aggregate in without_count(aggregates) {
                     out.push(b',');
                     out.extend_from_slice(aggregate.name().as_bytes());
@@ -30,9 +32,9 @@ impl Writer for CsvWriter {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn series(&mut self, _: &mut Vec<u8>, series: &Series) {
+    fn series(&mut self, _: &mut Vec<u8>, label: Label<'_>) {
         self.names.clear();
-        for name in [&series.device, &series.metric] {
+        for name in [label.name, label.metric] {
             field(&mut self.names, name);
             self.names.push(b',');
         }
@@ -49,6 +51,13 @@ impl Writer for CsvWriter {
                 let (from, to) = (bucket.range.from, bucket.range.to);
                 let _ = write!(out, "{},{},", time::format(from), time::format(to));
                 json_value(out, &bucket.count);
+                out.push(b',');
+                if let Some(coverage) = bucket.coverage {
+                    json_value(out, &coverage);
+                }
+                if let Some(devices) = bucket.devices {
+                    let _ = write!(out, ",{},{}", devices.contributing, devices.of);
+                }
                 for aggregate in without_count(aggregates) {
                     out.push(b',');
                     if let Some(value) = bucket.get(aggregate) {

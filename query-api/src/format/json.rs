@@ -1,10 +1,7 @@
 //! One JSON object: `{"series": [{"device", "metric", "unit", "points": […]}, …], "next": …}`.
 //! `next` comes last, so that a response without it is not complete.
 
-use store::reads::series::Series;
-
-use super::{Row, Writer, json_members, json_value};
-use crate::aggregate::Aggregate;
+use super::{Columns, Label, Row, Writer, json_members, json_value};
 
 /// See the module.
 #[derive(Default)]
@@ -14,20 +11,22 @@ pub(super) struct JsonWriter {
 }
 
 impl Writer for JsonWriter {
-    fn start(&mut self, out: &mut Vec<u8>, _: Option<&[Aggregate]>) {
+    fn start(&mut self, out: &mut Vec<u8>, _: Columns<'_>) {
         out.extend_from_slice(b"{\"series\":[");
     }
 
-    fn series(&mut self, out: &mut Vec<u8>, series: &Series) {
+    fn series(&mut self, out: &mut Vec<u8>, label: Label<'_>) {
         if self.series {
             out.extend_from_slice(b"]},");
         }
-        out.extend_from_slice(b"{\"device\":");
-        json_value(out, &series.device);
+        out.extend_from_slice(b"{");
+        json_value(out, label.owner);
+        out.push(b':');
+        json_value(out, label.name);
         out.extend_from_slice(b",\"metric\":");
-        json_value(out, &series.metric);
+        json_value(out, label.metric);
         out.extend_from_slice(b",\"unit\":");
-        json_value(out, &series.unit);
+        json_value(out, &label.unit);
         out.extend_from_slice(b",\"points\":[");
         (self.series, self.rows) = (true, false);
     }

@@ -11,7 +11,6 @@ mod ndjson;
 use axum::http::{HeaderMap, header};
 use service::ApiError;
 use store::reads::points::Point;
-use store::reads::series::Series;
 
 use crate::aggregate::{Aggregate, Bucket};
 use crate::time;
@@ -25,13 +24,41 @@ pub(crate) enum Row<'a> {
     Bucket(&'a Bucket, &'a [Aggregate]),
 }
 
+/// The columns of a response.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns<'a> {
+    /// Those of buckets; for points there are none.
+    pub aggregates: Option<&'a [Aggregate]>,
+    /// Whether buckets are sums of devices.
+    pub combined: bool,
+}
+
+impl Columns<'_> {
+    /// The name of what a series belongs to.
+    pub(crate) fn owner(self) -> &'static str {
+        if self.combined { "component" } else { "device" }
+    }
+}
+
+/// The name of a series.
+#[derive(Clone, Copy)]
+pub(crate) struct Label<'a> {
+    /// `device` or `component`.
+    pub owner: &'static str,
+    /// Which one.
+    pub name: &'a str,
+    /// Its metric.
+    pub metric: &'a str,
+    /// The unit of the values, if it is known.
+    pub unit: Option<&'a str>,
+}
+
 /// Writes a response, series by series.
 pub(crate) trait Writer: Send {
-    /// The beginning of the response. `aggregates` are the columns of buckets; for points there are
-    /// none.
-    fn start(&mut self, out: &mut Vec<u8>, aggregates: Option<&[Aggregate]>);
+    /// The beginning of the response.
+    fn start(&mut self, out: &mut Vec<u8>, columns: Columns<'_>);
     /// The rows that follow are of this series.
-    fn series(&mut self, out: &mut Vec<u8>, series: &Series);
+    fn series(&mut self, out: &mut Vec<u8>, label: Label<'_>);
     /// A row.
     fn row(&mut self, out: &mut Vec<u8>, row: Row<'_>);
     /// The end of a complete response. `next` is where the next page starts, if there is one.
@@ -142,6 +169,14 @@ fn json_members(out: &mut Vec<u8>, row: Row<'_>) {
             json_time(out, bucket.range.to);
             out.extend_from_slice(b",\"count\":");
             json_value(out, &bucket.count);
+            out.extend_from_slice(b",\"coverage\":");
+            json_value(out, &bucket.coverage);
+            if let Some(devices) = bucket.devices {
+                out.extend_from_slice(b",\"contributing\":");
+                json_value(out, &devices.contributing);
+                out.extend_from_slice(b",\"of\":");
+                json_value(out, &devices.of);
+            }
             for &aggregate in aggregates.iter().filter(|own| **own != Aggregate::Count) {
                 out.extend_from_slice(b",\"");
                 out.extend_from_slice(aggregate.name().as_bytes());

@@ -1,10 +1,7 @@
 //! One JSON object per line: `{"device", "metric", "time", "value"}`, and at the end
 //! `{"end": true, "rows": n, "next": …}`.
 
-use store::reads::series::Series;
-
-use super::{Row, Writer, json_members, json_value};
-use crate::aggregate::Aggregate;
+use super::{Columns, Label, Row, Writer, json_members, json_value};
 
 /// See the module.
 #[derive(Default)]
@@ -14,14 +11,16 @@ pub(super) struct NdjsonWriter {
 }
 
 impl Writer for NdjsonWriter {
-    fn start(&mut self, _: &mut Vec<u8>, _: Option<&[Aggregate]>) {}
+    fn start(&mut self, _: &mut Vec<u8>, _: Columns<'_>) {}
 
-    fn series(&mut self, _: &mut Vec<u8>, series: &Series) {
+    fn series(&mut self, _: &mut Vec<u8>, label: Label<'_>) {
         self.names.clear();
-        self.names.extend_from_slice(b"{\"device\":");
-        json_value(&mut self.names, &series.device);
+        self.names.push(b'{');
+        json_value(&mut self.names, label.owner);
+        self.names.push(b':');
+        json_value(&mut self.names, label.name);
         self.names.extend_from_slice(b",\"metric\":");
-        json_value(&mut self.names, &series.metric);
+        json_value(&mut self.names, label.metric);
         self.names.push(b',');
     }
 

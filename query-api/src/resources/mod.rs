@@ -39,6 +39,8 @@ use crate::error::api_error;
 use crate::parameters::Parameters;
 use definition::{COMPONENT, CUSTOMER, DEVICE, Definition, KIND, SERIES, TARGET, TYPE};
 
+pub(crate) use request::conditions;
+
 /// What every request needs.
 pub(crate) struct Model {
     pool: Pool,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::remove::{Counts, add_counts, column, remove_components, remove_devices};
-use super::{WriteError, component, parse};
+use super::{WriteError, component, parse, readings};
 use crate::Pool;
 use crate::reads::{ReadError, connection};
 
@@ -25,7 +25,7 @@ const SERIES: i64 = 200;
 const SLICE_TIME: Duration = Duration::from_millis(20);
 
 const NEXT: &str = "
-    SELECT id, component, actor, position FROM job WHERE state = 'running'
+    SELECT id, component, actor, position, action FROM job WHERE state = 'running'
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED";
 
 const DOCUMENT: &str = "
@@ -66,6 +66,9 @@ pub async fn run_slice(pool: &Pool) -> Result<bool, ReadError> {
     let (job, component): (Uuid, Option<Uuid>) = (row.get(0), row.get(1));
     let (actor, position): (String, String) = (row.get(2), row.get(3));
     let worked = match component {
+        None if row.get::<_, &str>(4) == readings::ACTION => {
+            readings::run_slice(&transaction, job, &position).await
+        }
         Some(root) => delete_rows(&transaction, job, root, &actor).await,
         None => delete_readings(&transaction, job, &position).await,
     };

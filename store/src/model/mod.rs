@@ -14,6 +14,7 @@ pub mod health;
 mod idempotency;
 pub mod jobs;
 pub mod list;
+pub mod readings;
 mod remove;
 pub mod resource;
 pub mod targets;

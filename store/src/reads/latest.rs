@@ -10,7 +10,7 @@ use schema::clock;
 use schema::reading::{Micros, SeriesId};
 
 use super::points::Point;
-use super::series::Series;
+use super::series::{COLUMNS, Series};
 use super::{ReadError, connection};
 use crate::Pool;
 
@@ -19,14 +19,6 @@ pub const PAGE: usize = 1_000;
 
 /// How far back the first query looks.
 const RECENT_MICROS: Micros = 26 * 3_600 * 1_000_000;
-
-const SERIES: &str = "
-    SELECT s.id, d.external_id, s.metric, s.unit
-    FROM device d JOIN series s ON s.device_id = d.id
-    WHERE (d.external_id, s.metric) > ($1, $2)
-      AND ($3::text[] IS NULL OR d.external_id = ANY($3))
-      AND ($4::text IS NULL OR s.metric = $4)
-    ORDER BY d.external_id, s.metric LIMIT $5";
 
 const LATEST: &str = "
     SELECT wanted.id, (extract(epoch FROM r.measured_at) * 1000000)::bigint, r.value
@@ -52,17 +44,18 @@ pub async fn page(
 ) -> Result<Vec<Latest>, ReadError> {
     let client = connection(pool).await?;
     let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
-    let statement = client.prepare_cached(SERIES).await?;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM device d JOIN series s ON s.device_id = d.id
+         WHERE (d.external_id, s.metric) > ($1, $2)
+           AND ($3::text[] IS NULL OR d.external_id = ANY($3))
+           AND ($4::text IS NULL OR s.metric = $4)
+         ORDER BY d.external_id, s.metric LIMIT $5"
+    );
+    let statement = client.prepare_cached(&sql).await?;
     let rows = client
         .query(&statement, &[&after.0, &after.1, &devices, &metric, &limit])
         .await?;
-    let series = |row: &tokio_postgres::Row| Series {
-        id: row.get(0),
-        device: row.get(1),
-        metric: row.get(2),
-        unit: row.get(3),
-    };
-    let series: Vec<Series> = rows.iter().map(series).collect();
+    let series: Vec<Series> = rows.iter().map(Series::from_row).collect();
     let mut missing: Vec<SeriesId> = series.iter().map(|series| series.id).collect();
     let mut found: HashMap<SeriesId, Point> = HashMap::with_capacity(missing.len());
     let latest = client.prepare_cached(LATEST).await?;

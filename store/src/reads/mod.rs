@@ -5,11 +5,15 @@
 //! a single connection, so that a long query would hold up the worker; a client that disconnects
 //! costs at most the slice that is running.
 
+pub mod history;
 pub mod incidents;
 pub mod latency;
 pub mod latest;
 pub mod points;
 pub mod series;
+pub mod subtree;
+pub mod tail;
+pub mod targets;
 
 use service::error_chain;
 use tokio_postgres::Error;

@@ -137,10 +137,12 @@ pub async fn first_from(
     Ok(points.first().copied())
 }
 
-/// An instant as PostgreSQL reads it, clamped to the times that readings may have.
-fn literal(time: Micros) -> Timestamp {
+/// An instant as PostgreSQL reads it, clamped to the times that readings may have. The last of them
+/// is later than the last [`Timestamp`].
+fn literal(time: Micros) -> String {
     let time = time.clamp(MIN_MEASURED_AT, MAX_MEASURED_AT);
-    Timestamp::from_microsecond(time).unwrap_or_default()
+    let instant = Timestamp::from_microsecond(time);
+    instant.map_or_else(|_| "infinity".into(), |instant| instant.to_string())
 }
 
 /// Signature, flags and length of the extension.

@@ -1,12 +1,25 @@
 //! Series by name.
 
 use schema::reading::SeriesId;
+use tokio_postgres::Row;
 
 use super::{ReadError, connection};
 use crate::Pool;
 
+/// What the values of a series are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SeriesKind {
+    /// A state, such as a power.
+    #[default]
+    Gauge,
+    /// A register that only grows, rolls over and is reset.
+    Counter,
+    /// An amount since the reading before, such as the energy of 15 minutes.
+    Interval,
+}
+
 /// A series and its names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Series {
     /// `series.id`.
     pub id: SeriesId,
@@ -16,13 +29,36 @@ pub struct Series {
     pub metric: String,
     /// Unit of its values, if it is known.
     pub unit: Option<String>,
+    /// What its values are.
+    pub kind: SeriesKind,
+    /// The value at which a counter starts again from 0, if it is known.
+    pub rollover: Option<f64>,
+    /// Seconds between two readings, if they are known.
+    pub expected_interval: Option<f64>,
 }
 
-const FIND: &str = "
-    SELECT s.id, d.external_id, s.metric, s.unit
-    FROM device d JOIN series s ON s.device_id = d.id
-    WHERE d.external_id = ANY($1) AND ($2::text IS NULL OR s.metric = $2)
-    ORDER BY array_position($1, d.external_id), s.metric";
+/// The columns of [`Series`], of `series s` and `device d`.
+pub(super) const COLUMNS: &str =
+    "s.id, d.external_id, s.metric, s.unit, s.kind, s.rollover, d.expected_interval";
+
+impl Series {
+    /// A series from [`COLUMNS`], which are the first of a row.
+    pub(super) fn from_row(row: &Row) -> Self {
+        Self {
+            id: row.get(0),
+            device: row.get(1),
+            metric: row.get(2),
+            unit: row.get(3),
+            kind: match row.get(4) {
+                "counter" => SeriesKind::Counter,
+                "interval" => SeriesKind::Interval,
+                _ => SeriesKind::Gauge,
+            },
+            rollover: row.get(5),
+            expected_interval: row.get(6),
+        }
+    }
+}
 
 const UNKNOWN: &str = "
     SELECT name FROM unnest($1::text[]) AS wanted (name)
@@ -39,15 +75,14 @@ pub async fn find(
     metric: Option<&str>,
 ) -> Result<Vec<Series>, ReadError> {
     let client = connection(pool).await?;
-    let statement = client.prepare_cached(FIND).await?;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM device d JOIN series s ON s.device_id = d.id
+         WHERE d.external_id = ANY($1) AND ($2::text IS NULL OR s.metric = $2)
+         ORDER BY array_position($1, d.external_id), s.metric"
+    );
+    let statement = client.prepare_cached(&sql).await?;
     let rows = client.query(&statement, &[&devices, &metric]).await?;
-    let series = |row: &tokio_postgres::Row| Series {
-        id: row.get(0),
-        device: row.get(1),
-        metric: row.get(2),
-        unit: row.get(3),
-    };
-    Ok(rows.iter().map(series).collect())
+    Ok(rows.iter().map(Series::from_row).collect())
 }
 
 /// Those of these devices that are not registered.

@@ -1,0 +1,53 @@
+//! `DELETE /v1/readings`: deletes the readings of a series in a range of time.
+//!
+//! In: a device, a metric and a range. Out: 200 with the number of readings, or 202 with the job
+//! that deletes the rest. Who deleted what is in `/v1/changes`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::json;
+use service::ApiError;
+use store::Pool;
+use store::model::WriteError;
+use store::model::readings::delete_range;
+
+use crate::error::api_error;
+use crate::history::{find, one_series};
+use crate::parameters::Parameters;
+use crate::resources::conditions;
+
+/// See the module.
+pub(crate) async fn delete(
+    State(pool): State<Arc<Pool>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let mut parameters = Parameters::new(query.as_deref());
+    let names = one_series(&mut parameters)?;
+    let zone = parameters.zone()?;
+    let range = parameters.range(&zone)?;
+    parameters.finish()?;
+    let request = conditions(&headers)?;
+    let series = find(&pool, names).await?;
+    let deletion = delete_range(&pool, &series, range, &request.actor).await;
+    let deletion = deletion.map_err(|error| match error {
+        WriteError::Read(error) => api_error(&error),
+        error => {
+            tracing::error!(%error, "readings cannot be deleted");
+            ApiError::Internal
+        }
+    })?;
+    let job = deletion.job.map(|job| job.to_string());
+    let body = Json(json!({ "deleted": deletion.deleted, "job": job }));
+    Ok(match job {
+        None => body.into_response(),
+        Some(job) => {
+            let headers = [(header::LOCATION, format!("/v1/jobs/{job}"))];
+            (StatusCode::ACCEPTED, headers, body).into_response()
+        }
+    })
+}
