@@ -212,7 +212,7 @@ mod tests {
         let unlock = format!("SELECT pg_sleep(1.5); SELECT pg_advisory_unlock({LOCK})");
         let (applied, unlocked) = tokio::join!(run(&mut client), other.batch_execute(&unlock));
         unlocked.unwrap();
-        assert_eq!(applied.unwrap().len(), 2);
+        assert!(!applied.unwrap().is_empty());
         let row = client.query_one("SHOW statement_timeout", &[]).await;
         assert_eq!(row.unwrap().get::<_, &str>(0), "1s");
     }

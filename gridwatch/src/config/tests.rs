@@ -297,7 +297,13 @@ fn a_missing_file_is_reported_with_what_to_check() {
 #[test]
 fn the_help_lists_the_exit_codes() {
     let help = Settings::command().render_help().to_string();
-    for line in ["0    done", "1    failed", "2    a flag", "3    import", "130  "] {
+    for line in [
+        "0    done",
+        "1    failed",
+        "2    a flag",
+        "3    import",
+        "130  ",
+    ] {
         assert!(help.contains(line), "{help}");
     }
 }

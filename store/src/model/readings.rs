@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio_postgres::Error;
 use uuid::Uuid;
 
-use super::delete::{Counts, add_counts};
+use super::remove::{Counts, add_counts};
 use super::{Deletion, WriteError};
 use crate::Pool;
 use crate::reads::connection;
