@@ -184,9 +184,11 @@ async fn two_processes_that_add_units_in_other_orders_do_not_deadlock() {
     for (device, reversed) in [("a", false), ("b", true)] {
         let without = [new("a", "p", None), new("b", "p", None)];
         register(&blocker, &without).await.unwrap();
+        let without_units = "UPDATE series SET unit = NULL";
+        blocker.batch_execute(without_units).await.unwrap();
         // Both have to wait, so that they go on at the same time.
         let block = format!(
-            "UPDATE series SET unit = NULL; BEGIN;
+            "BEGIN;
              SELECT FROM series JOIN device ON device.id = device_id
              WHERE external_id = '{device}' FOR NO KEY UPDATE OF series"
         );
