@@ -3,7 +3,7 @@
 //! In: filters. Out: every component that passes them, in pages of the query API, as lines of a
 //! table or as JSON. Memory does not depend on their number.
 
-use std::io::{BufWriter, ErrorKind, Write as _};
+use std::io::{BufWriter, Write as _};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -35,14 +35,9 @@ pub(crate) async fn run(arguments: Components) -> anyhow::Result<()> {
     let ComponentsCommand::List(arguments) = arguments.command;
     match list(&arguments).await {
         // The program that reads the output has what it needs.
-        Err(error) if is_broken_pipe(&error) => Ok(()),
+        Err(error) if crate::is_broken_pipe(&error) => Ok(()),
         other => other,
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<std::io::Error>();
-    cause.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 async fn list(arguments: &ListComponents) -> anyhow::Result<()> {

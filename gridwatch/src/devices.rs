@@ -118,6 +118,13 @@ fn different_units(conflicts: &[UnitConflict]) -> String {
 }
 
 async fn list(database: &DatabaseUrl) -> anyhow::Result<()> {
+    match print_list(database).await {
+        Err(error) if crate::is_broken_pipe(&error) => Ok(()),
+        other => other,
+    }
+}
+
+async fn print_list(database: &DatabaseUrl) -> anyhow::Result<()> {
     let database = database.parse(NAME, STATEMENT_TIMEOUT)?;
     let client = connect(&database).await?;
     let mut out = std::io::stdout().lock();

@@ -4,7 +4,7 @@
 //! which appears when it is complete. Readings are read in pages, each of which proves that it is
 //! complete, so that memory does not depend on their number.
 
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -54,18 +54,13 @@ pub(crate) async fn run(arguments: Export) -> anyhow::Result<()> {
             match written.and_then(|rows| Ok((rows, out.flush()?).0)) {
                 Ok(rows) => rows,
                 // The program that reads the output has what it needs.
-                Err(error) if is_broken_pipe(&error) => return Ok(()),
+                Err(error) if crate::is_broken_pipe(&error) => return Ok(()),
                 Err(error) => return Err(error.context("the output is not complete")),
             }
         }
     };
     eprintln!("{rows} readings exported");
     Ok(())
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<std::io::Error>();
-    cause.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 /// Writes a file beside its place and moves it there.

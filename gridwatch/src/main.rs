@@ -44,6 +44,12 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether the program that reads the output, such as `head`, has closed it: it has what it needs.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
 fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {
     // First, because it may replace the process.
     confine(&settings.command)?;

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use service::log_limit::LogLimit;
 use service::{ApiError, Context};
 use store::Pool;
 use tail::Tails;
@@ -84,12 +85,15 @@ const SLICE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Works on jobs until the stop signal. A process that serves [`routes`] runs this too.
 pub async fn run_jobs(context: Context, pool: Pool) {
+    let failures = LogLimit::new();
     while !context.stop.is_cancelled() {
         let pause = match store::model::jobs::run_slice(&pool).await {
             Ok(true) => SLICE_PAUSE,
             Ok(false) => JOB_INTERVAL,
             Err(error) => {
-                tracing::warn!(%error, "a job cannot continue");
+                if let Some(failures) = failures.count() {
+                    tracing::warn!(%error, failures, "jobs cannot be worked on");
+                }
                 JOB_INTERVAL
             }
         };

@@ -2,9 +2,9 @@
 //!
 //! In: batches and poison messages. Out: all of them are committed and counted, or nothing is, and
 //! PostgreSQL's error is returned. The transaction inserts each batch into the ledger and skips
-//! those that are there already. Readings of deleted series become dead letters. It copies the rows straight into the reading table. If a key
-//! exists already, the rows go through the staging table. If a row is refused, the rows are
-//! bisected until the bad one is alone and becomes a dead letter.
+//! those that are there already. Readings of deleted series become dead letters. It copies the rows
+//! straight into the reading table. If a key exists already, the rows go through the staging table.
+//! If a row is refused, the rows are bisected until the bad one is alone and becomes a dead letter.
 
 use std::collections::HashSet;
 use std::sync::Arc;

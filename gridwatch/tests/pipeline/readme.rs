@@ -21,6 +21,8 @@ const EXPECTED: &[&str] = &[
     r#""accepted":1"#,
     "95 accepted, 1 rejected",
     "applied V1__pipeline",
+    r#""count":95,"coverage":null,"min":50.4"#,
+    "2019-01-17 21:00:00+00:00     12",
     "2019-01-17 23:45:00+00",
     "verified: every accepted reading is stored once",
 ];
@@ -102,6 +104,8 @@ fn the_commands_of_the_readme_work_from_top_to_bottom() {
         ("127.0.0.1:8080", free_address()),
         ("127.0.0.1:8081", free_address()),
         ("127.0.0.1:8082", free_address()),
+        ("127.0.0.1:8090", free_address()),
+        ("127.0.0.1:8091", free_address()),
         ("127.0.0.1:5432", postgres.clone()),
         ("127.0.0.1:5672", SHARED.rabbitmq.address()),
     ] {

@@ -37,7 +37,8 @@ const LATENCY: &str = "
            percentile_cont('{0.5,0.99}'::float8[]) WITHIN GROUP (ORDER BY greatest(0,
                extract(epoch FROM persisted_at - first_received)::float8))
     FROM batch
-    WHERE id >= $1 AND persisted_at >= to_timestamp($2::float8) AND persisted_at < to_timestamp($3::float8)
+    WHERE id >= $1 AND persisted_at >= to_timestamp($2::float8)
+      AND persisted_at < to_timestamp($3::float8)
     GROUP BY 1 ORDER BY 1";
 
 /// The minutes of a range in which batches were stored.

@@ -15,12 +15,11 @@ pub mod subtree;
 pub mod tail;
 pub mod targets;
 
-use service::error_chain;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
 use crate::Pool;
-use crate::error::{ErrorClass, classify};
+use crate::error::{ErrorClass, cause, classify};
 
 /// Why a query has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,8 +41,8 @@ impl From<Error> for ReadError {
             return Self::Timeout;
         }
         match classify(&error) {
-            ErrorClass::Transient => Self::Unavailable(error_chain(&error)),
-            _ => Self::Failed(error_chain(&error)),
+            ErrorClass::Transient => Self::Unavailable(cause(&error)),
+            _ => Self::Failed(cause(&error)),
         }
     }
 }
