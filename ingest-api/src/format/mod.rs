@@ -31,6 +31,9 @@ pub const MAX_DETAILS: usize = 100;
 /// What some programs write at the beginning of UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// The lines of a body, from 1, that have the entries with these ascending indices.
+type FindLines = fn(body: &[u8], indices: &[usize]) -> Vec<usize>;
+
 /// A format of bodies.
 #[derive(Debug)]
 pub struct Format {
@@ -40,9 +43,8 @@ pub struct Format {
     pub malformed: fn(String) -> ApiError,
     /// Parses a body without a byte order mark.
     read: for<'a> fn(&'a [u8]) -> Result<Entries<'a>, FormatError>,
-    /// The lines, from 1, of the entries with these ascending indices; `None` for a format whose
-    /// entries are not lines.
-    lines: Option<fn(&[u8], &[usize]) -> Vec<usize>>,
+    /// `None` for a format whose entries are not lines.
+    lines: Option<FindLines>,
     /// An upper bound on the entries of a body that is cheap to compute, for the memory budget.
     pub max_entries: fn(&[u8]) -> usize,
 }
@@ -202,7 +204,7 @@ mod tests {
             if is_latin_1 {
                 bad[11] = 0xe9;
             }
-            let mut readings = vec![good.as_bytes(); 5];
+            let mut readings = [good.as_bytes(); 5];
             readings[place] = &bad;
             let array = [b"[", &readings.join(&b","[..])[..], b"]"].concat();
             for (format, body) in [
