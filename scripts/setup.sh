@@ -35,6 +35,8 @@ has_postgres || missing+=(postgresql)
 has_rabbitmq || missing+=(rabbitmq-server)
 command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 command -v openssl >/dev/null 2>&1 || missing+=(openssl)
+# README's commands use it, which a test runs.
+command -v curl >/dev/null 2>&1 || missing+=(curl)
 for program in "$@"; do
     command -v "$program" >/dev/null 2>&1 || [ -x "/usr/sbin/$program" ] || missing+=("$program")
 done
