@@ -23,7 +23,7 @@ impl<'a> Parameters<'a> {
     pub(crate) fn new(query: Option<&'a str>) -> Self {
         let query = query.unwrap_or_default().as_bytes();
         Self {
-            pairs: form_urlencoded::parse(query).collect(),
+            pairs: form_urlencoded::parse(query).map(without_nul).collect(),
             known: Vec::new(),
         }
     }
@@ -158,4 +158,13 @@ impl<'a> Parameters<'a> {
 /// A bad query with this sentence.
 pub(crate) fn bad(sentence: String) -> ApiError {
     ApiError::BadQuery(sentence)
+}
+
+/// PostgreSQL has no text with U+0000, so that no name has one: it is replaced, and nothing is
+/// found.
+fn without_nul<'a>((name, value): (Cow<'a, str>, Cow<'a, str>)) -> (Cow<'a, str>, Cow<'a, str>) {
+    if value.contains('\0') {
+        return (name, value.replace('\0', "\u{fffd}").into());
+    }
+    (name, value)
 }

@@ -203,6 +203,18 @@ async fn lists_are_paged_and_complete() {
 async fn mistakes_are_refused_with_a_sentence_that_names_them() {
     let router = router().await;
     for (path, status, code, text) in [
+        (
+            "/v1/readings?device=m1&from=0&to=9223372036854775&resolution=1h",
+            400,
+            "bad_query",
+            "is not a time",
+        ),
+        (
+            "/v1/readings?device=%00&DAY",
+            404,
+            "unknown_device",
+            "no device",
+        ),
         ("/v1/readings", 400, "bad_query", "device is missing"),
         (
             "/v1/readings?device=m1",

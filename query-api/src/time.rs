@@ -5,7 +5,7 @@
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
-use schema::reading::Micros;
+use schema::reading::{MIN_MEASURED_AT, Micros};
 
 /// An instant: RFC 3339, a number of milliseconds since 1970 (as Grafana sends it), or a date,
 /// which is its first instant in the zone of the request.
@@ -26,6 +26,9 @@ pub(crate) fn parse(name: &str, text: &str, zone: &TimeZone) -> Result<Micros, S
         let instant: Option<Timestamp> = text.parse().or_else(|_| spaced.parse()).ok();
         instant.map(Timestamp::as_microsecond)
     };
+    // Beyond the calendar, sums of times and lengths would overflow.
+    let latest = Timestamp::MAX.as_microsecond();
+    let parsed = parsed.filter(|time| (MIN_MEASURED_AT..=latest).contains(time));
     parsed.ok_or_else(|| {
         format!(
             "{name}: '{text}' is not a time: use RFC 3339 such as 2026-11-21T10:00:00Z, \

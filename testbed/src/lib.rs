@@ -16,13 +16,29 @@ pub mod wait;
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A port of loopback that is free now.
+/// The ports that are handed out. The system takes those of outgoing connections from 32768 on, so
+/// that no connection of a test takes a port before its server listens on it.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
+/// A port of loopback that is free now, and that this process has not handed out lately.
 ///
 /// # Errors
 /// No port is free.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = u32::from(PORTS.end - PORTS.start);
+    // Processes that run at the same time begin at different ports.
+    let begin = std::process::id().wrapping_mul(977);
+    for _ in 0..count {
+        let next = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = PORTS.start + u16::try_from(next).unwrap_or_default();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no port is free"))
 }
 
 /// The path of a program: on `PATH`, or in one of the directories that packages install to. A `*`
