@@ -9,6 +9,8 @@
 //! Nothing is written outside the data directory. The settings for memory and disk, and their
 //! figures, are in docs/decisions/0014.
 
+mod cluster;
+
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -239,6 +241,7 @@ impl Connect for Connector {
 
 fn start(directory: &Path, socket: &Path) -> anyhow::Result<PgliteServer> {
     tracing::info!(directory = %directory.display(), "starting the embedded PostgreSQL");
+    cluster::make_whole(directory)?;
     PgliteServer::builder()
         .path(directory)
         .unix(socket)
@@ -300,6 +303,70 @@ mod tests {
         .await;
         pool.close();
         embedded.stop().await;
+    }
+
+    /// Runs statements in a database that PGlite opens by itself.
+    fn run_alone(directory: &Path, statements: &'static str) -> anyhow::Result<()> {
+        let server = PgliteServer::builder()
+            .path(directory)
+            .database("postgres")
+            .postgres_configs(POSTGRES_SETTINGS)
+            .start()?;
+        let url = server.database_url();
+        let runtime = tokio::runtime::Runtime::new()?;
+        runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
+            let connection = tokio::spawn(connection);
+            let result = client.batch_execute(statements).await;
+            drop(client);
+            connection.await??;
+            Ok::<_, anyhow::Error>(result?)
+        })?;
+        server.shutdown()
+    }
+
+    /// The files that a kill can leave when it comes in the middle of a first write to a table, or
+    /// of a start.
+    const INTERRUPTED: [(&str, usize); 5] = [
+        ("base/5/6239", 0),
+        ("base/5/1255", 16_384),
+        ("PG_VERSION", 0),
+        (".pglite-oxide-pgdata-overlay.json", 10),
+        ("../.pglite-oxide-runtime-layout.json", 3),
+    ];
+    /// It reads the first of these tables, an index, and the second one as a whole.
+    const READ: &str = "SET enable_seqscan = off;
+        SELECT * FROM pg_publication_namespace WHERE pnnspid = 1 AND pnpubid = 1;
+        SET enable_seqscan = on;
+        SELECT count(prosrc) FROM pg_proc";
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_first_write_that_a_kill_interrupted_is_repaired() {
+        for (file, length) in INTERRUPTED {
+            let parent = tempfile::tempdir().unwrap();
+            let directory = parent.path().to_owned();
+            let create = || "CREATE TABLE kept AS SELECT 7 AS value";
+            let copied = directory.clone();
+            let created = tokio::task::spawn_blocking(move || run_alone(&copied, create()));
+            created.await.unwrap().unwrap();
+            let tables = directory.join("tmp/pglite/base");
+            let manifest = fs::read_to_string(tables.join(".pglite-oxide-pgdata-overlay.json"));
+            let template = cluster::template(&manifest.unwrap()).unwrap().unwrap();
+            let path = tables.join(file);
+            let whole = fs::read(&path).or_else(|_| fs::read(template.join(file)));
+            fs::write(&path, &whole.unwrap()[..length]).unwrap();
+
+            for _ in 0..2 {
+                let (embedded, pool) = Embedded::pool(&directory).unwrap();
+                let client = embedded.connect(&pool).await.unwrap();
+                client.batch_execute(READ).await.unwrap();
+                let row = client.query_one("SELECT value FROM kept", &[]).await;
+                assert_eq!(row.unwrap().get::<_, i32>(0), 7, "{file}");
+                drop(client);
+                pool.close();
+                embedded.stop().await;
+            }
+        }
     }
 
     #[tokio::test]
