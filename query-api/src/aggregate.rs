@@ -10,6 +10,7 @@
 
 mod combined;
 mod open;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use crate::resolution::Resolution;
 
 pub(crate) use combined::Combined;
 pub(crate) use open::Buckets;
+pub(crate) use summary::add_to;
 
 /// What a bucket can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,7 +188,7 @@ fn step(from: f64, to: f64, rollover: Option<f64>) -> f64 {
 }
 
 /// The quartiles of values as `percentile_cont` defines them: linear between the two nearest.
-fn quartiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
+pub(crate) fn quartiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
     if values.is_empty() {
         return None;
     }

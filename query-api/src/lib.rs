@@ -17,6 +17,7 @@ mod readings;
 mod readings_tests;
 mod resolution;
 mod resources;
+mod rollups;
 mod selection;
 mod stream;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use axum::routing::get;
 use service::log_limit::LogLimit;
 use service::{ApiError, Context};
 use store::Pool;
+use store::reads::ReadError;
 use tail::Tails;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -78,23 +80,40 @@ pub fn routes_until(stop: CancellationToken, pool: Pool) -> Router {
         .merge(tails)
 }
 
-/// How long to wait before looking for a job again.
-const JOB_INTERVAL: Duration = Duration::from_secs(1);
-/// Pause between two slices of a job, in which others get a connection.
+/// How long to wait before looking for work again.
+const WORK_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between two slices of work, in which others get a connection.
 const SLICE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Works on jobs until the stop signal. A process that serves [`routes`] runs this too.
-pub async fn run_jobs(context: Context, pool: Pool) {
+/// Works on jobs and roll-ups until the stop signal. A process that serves [`routes`] runs this
+/// too.
+pub async fn run_background_work(context: Context, pool: Pool) {
+    let jobs = async || store::model::jobs::run_slice(&pool).await;
+    let mut builder = rollups::Builder::new();
+    tokio::join!(
+        repeat(&context, "jobs", jobs),
+        repeat(&context, "roll-ups", async || builder
+            .run_slice(&pool)
+            .await),
+    );
+}
+
+/// Runs slices of work until the stop signal: one after the other while there is work.
+async fn repeat(
+    context: &Context,
+    what: &'static str,
+    mut slice: impl AsyncFnMut() -> Result<bool, ReadError>,
+) {
     let failures = LogLimit::new();
     while !context.stop.is_cancelled() {
-        let pause = match store::model::jobs::run_slice(&pool).await {
+        let pause = match slice().await {
             Ok(true) => SLICE_PAUSE,
-            Ok(false) => JOB_INTERVAL,
+            Ok(false) => WORK_INTERVAL,
             Err(error) => {
                 if let Some(failures) = failures.count() {
-                    tracing::warn!(%error, failures, "jobs cannot be worked on");
+                    tracing::warn!(%error, failures, "{what} cannot be worked on");
                 }
-                JOB_INTERVAL
+                WORK_INTERVAL
             }
         };
         context
@@ -127,7 +146,7 @@ pub async fn run(context: Context, config: Config, listener: TcpListener, pool: 
     };
     tokio::join!(
         service::http::serve(server, listener, router, context.stop.clone()),
-        run_jobs(context.clone(), pool),
+        run_background_work(context.clone(), pool),
         drain
     );
 }

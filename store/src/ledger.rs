@@ -36,7 +36,10 @@ const UPDATE: &str = "
                      persisted_at = clock_timestamp()
     FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::integer[])
         AS entry (id, stored, duplicates, conflicts, dead_letters)
-    WHERE batch.id = entry.id";
+    WHERE batch.id = entry.id
+    RETURNING EXISTS (
+        SELECT FROM rollup_day WHERE day BETWEEN (first_measured AT TIME ZONE 'UTC')::date
+                                         AND (last_measured AT TIME ZONE 'UTC')::date)";
 
 const SELECT: &str = "
     SELECT id, stored, duplicates, conflicts, dead_letters FROM batch WHERE id = ANY($1)";
@@ -80,7 +83,8 @@ pub(crate) async fn insert(
     Ok((rows.iter().map(|row| row.get(0)).collect(), any_deleted))
 }
 
-/// Updates the counts of the batches and sets `persisted_at`.
+/// Updates the counts of the batches and sets `persisted_at`. Returns whether any of them may have
+/// readings of a day whose roll-ups are built ([`crate::rollups`]).
 ///
 /// # Errors
 /// PostgreSQL's error.
@@ -88,9 +92,9 @@ pub(crate) async fn update(
     client: &ClientWrapper,
     ids: &[Uuid],
     counts: &[BatchCounts],
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     if ids.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let column = |field: fn(&BatchCounts) -> u32| -> Vec<i32> {
         counts.iter().map(|counts| field(counts) as i32).collect()
@@ -100,13 +104,13 @@ pub(crate) async fn update(
     let conflicts = column(|counts| counts.conflicts);
     let dead_letters = column(|counts| counts.dead_letters);
     let statement = client.prepare_cached(UPDATE).await?;
-    client
-        .execute(
+    let rows = client
+        .query(
             &statement,
             &[&ids, &stored, &duplicates, &conflicts, &dead_letters],
         )
         .await?;
-    Ok(())
+    Ok(rows.iter().any(|row| row.get(0)))
 }
 
 /// The counts of those batches that are in the ledger, each with its index.
@@ -146,16 +150,22 @@ pub(crate) fn timestamp(micros: Micros) -> SystemTime {
     }
 }
 
+/// The inverse of [`timestamp`].
+pub(crate) fn micros(time: SystemTime) -> Micros {
+    let clamped =
+        |distance: Duration| Micros::try_from(distance.as_micros()).unwrap_or(Micros::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => clamped(since),
+        Err(before) => -clamped(before.duration()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn times_before_and_after_1970_are_exact_and_those_outside_the_calendar_are_clamped() {
-        let since = |time: SystemTime| match time.duration_since(UNIX_EPOCH) {
-            Ok(since) => since.as_micros() as i128,
-            Err(before) => -(before.duration().as_micros() as i128),
-        };
         for (micros, expected) in [
             (0, 0),
             (1, 1),
@@ -163,7 +173,7 @@ mod tests {
             (i64::MIN, MIN_MEASURED_AT),
             (i64::MAX, MAX_MEASURED_AT),
         ] {
-            assert_eq!(since(timestamp(micros)), i128::from(expected), "{micros}");
+            assert_eq!(super::micros(timestamp(micros)), expected, "{micros}");
         }
     }
 }

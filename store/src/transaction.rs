@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::copy::{Target, copy_in};
 use crate::error::{ErrorClass, classify};
-use crate::rows::{AssembledRows, BatchCounts, assemble};
-use crate::{ledger, rejects, staging};
+use crate::rows::{AssembledRows, BatchCounts, Row, assemble};
+use crate::{ledger, rejects, rollups, staging};
 
 /// A batch, and when it was received from the source.
 #[derive(Debug)]
@@ -81,13 +81,25 @@ pub async fn store_batches(
     rejects::insert_conflicts(client, &assembled.conflicts, &ids).await?;
     rejects::insert_dead_letters(client, &assembled.dead_letters, &ids).await?;
     rejects::insert_poison(client, poison).await?;
-    ledger::update(client, &ids, &assembled.counts).await?;
+    if ledger::update(client, &ids, &assembled.counts).await? {
+        mark_closed_days(client, &assembled.rows).await?;
+    }
     committing.clone_from(&new);
     client.batch_execute("COMMIT").await?;
     Ok(StoredBatches {
         new: new.into_iter().zip(assembled.counts).collect(),
         staged,
     })
+}
+
+/// Marks the roll-ups that these rows make invalid. It runs after the first write of the transaction:
+/// a day that is closed after this has been read is not built before the transaction has ended.
+async fn mark_closed_days(client: &ClientWrapper, rows: &[Row]) -> Result<(), Error> {
+    // Rows are sorted by series and time.
+    let key = |row: &Row| (row.series_id, rollups::day_of(row.measured_at));
+    let mut marks: Vec<_> = rows.iter().map(key).collect();
+    marks.dedup();
+    rollups::mark(client, &marks).await
 }
 
 /// Makes dead letters of the readings whose series was deleted while they were in the queue.

@@ -101,7 +101,7 @@ impl Deployment {
                     let more = ::query_api::routes_until(context.stop.clone(), queries.clone());
                     tokio::join!(
                         front_end::run(context.clone(), config, listener, sink, pool, more),
-                        ::query_api::run_jobs(context.clone(), queries)
+                        ::query_api::run_background_work(context.clone(), queries)
                     );
                 }
             }

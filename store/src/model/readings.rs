@@ -16,6 +16,7 @@ use crate::Pool;
 use crate::reads::connection;
 use crate::reads::points::TimeRange;
 use crate::reads::series::Series;
+use crate::rollups;
 
 /// Readings of a transaction.
 const READINGS: i64 = 5_000;
@@ -120,6 +121,8 @@ async fn slice(
     let sql = format!("DELETE FROM reading WHERE {range_of}");
     let until = end.unwrap_or(to);
     let deleted = transaction.execute(&sql, &[&series, &from, &until]).await?;
+    let changed = TimeRange { from, to: until };
+    rollups::mark_range(transaction, series, changed).await?;
     let left = end.map(|from| TimeRange { from, to });
     Ok((i64::try_from(deleted).unwrap_or(i64::MAX), left))
 }

@@ -60,6 +60,12 @@ impl TimeRange {
         }
     }
 
+    /// Whether an instant is in it.
+    #[must_use]
+    pub fn contains(self, time: Micros) -> bool {
+        (self.from..self.to).contains(&time)
+    }
+
     /// Whether no instant is in it.
     pub fn is_empty(self) -> bool {
         self.from >= self.to
