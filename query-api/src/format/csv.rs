@@ -2,8 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{Columns, Label, Row, Writer, json_value};
-use crate::aggregate::Aggregate;
+use super::{Columns, Label, Row, Writer, json_value, without_count};
 use crate::time;
 
 /// See the module.
@@ -72,14 +71,6 @@ impl Writer for CsvWriter {
     fn end(&mut self, _: &mut Vec<u8>, _: u64, _: Option<&str>) {}
 
     fn error(&mut self, _: &mut Vec<u8>, _: &str) {}
-}
-
-/// The count has a column in any case.
-fn without_count(aggregates: &[Aggregate]) -> impl Iterator<Item = Aggregate> {
-    aggregates
-        .iter()
-        .copied()
-        .filter(|aggregate| *aggregate != Aggregate::Count)
 }
 
 /// Writes text as a field, in quotes if it needs them.

@@ -1,9 +1,10 @@
 //! The forms of a response: rows in, text out.
 //!
 //! A form is one file and its line in [`Format::parse`] and [`Format::accepted`]. Every form
-//! proves that a response is complete: JSON ends with `next`, NDJSON with a line `"end": true`, and
-//! CSV with the trailer `gridwatch-rows`.
+//! proves that a response is complete: JSON ends with `next`, NDJSON with a line `"end": true`,
+//! Arrow with its end marker; every form has the trailer `gridwatch-rows`.
 
+mod arrow;
 mod csv;
 mod json;
 mod ndjson;
@@ -73,16 +74,18 @@ pub(crate) enum Format {
     Json,
     Ndjson,
     Csv,
+    Arrow,
 }
 
 impl Format {
-    const ALL: [Self; 3] = [Self::Json, Self::Ndjson, Self::Csv];
+    const ALL: [Self; 4] = [Self::Json, Self::Ndjson, Self::Csv, Self::Arrow];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Json => "json",
             Self::Ndjson => "ndjson",
             Self::Csv => "csv",
+            Self::Arrow => "arrow",
         }
     }
 
@@ -92,6 +95,7 @@ impl Format {
             Self::Json => "application/json",
             Self::Ndjson => "application/x-ndjson",
             Self::Csv => "text/csv; charset=utf-8",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
         }
     }
 
@@ -101,7 +105,9 @@ impl Format {
     /// A sentence with the value and what is expected.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|format| format.name() == text);
-        found.ok_or_else(|| format!("format: '{text}' is not a format: use json, ndjson or csv"))
+        found.ok_or_else(|| {
+            format!("format: '{text}' is not a format: use json, ndjson, csv or arrow")
+        })
     }
 
     /// The first format of `Accept` that exists; JSON if there is no such header.
@@ -122,12 +128,13 @@ impl Format {
                 "*/*" | "application/*" | "application/json" => Some(Self::Json),
                 "application/x-ndjson" | "application/ndjson" => Some(Self::Ndjson),
                 "text/csv" | "text/*" => Some(Self::Csv),
+                "application/vnd.apache.arrow.stream" => Some(Self::Arrow),
                 _ => None,
             });
         found.ok_or_else(|| {
             ApiError::NotAcceptable(format!(
-                "'{accept}' is not available: accept application/json, application/x-ndjson or \
-                 text/csv, or use the parameter format"
+                "'{accept}' is not available: accept application/json, application/x-ndjson, \
+                 text/csv or application/vnd.apache.arrow.stream, or use the parameter format"
             ))
         })
     }
@@ -138,8 +145,17 @@ impl Format {
             Self::Json => Box::<json::JsonWriter>::default(),
             Self::Ndjson => Box::<ndjson::NdjsonWriter>::default(),
             Self::Csv => Box::<csv::CsvWriter>::default(),
+            Self::Arrow => Box::<arrow::ArrowWriter>::default(),
         }
     }
+}
+
+/// The aggregates that have a column of their own: the count has one in any case.
+fn without_count(aggregates: &[Aggregate]) -> impl Iterator<Item = Aggregate> {
+    aggregates
+        .iter()
+        .copied()
+        .filter(|aggregate| *aggregate != Aggregate::Count)
 }
 
 /// Writes a value as JSON. Serializing text and numbers into memory cannot fail.
@@ -177,7 +193,7 @@ fn json_members(out: &mut Vec<u8>, row: Row<'_>) {
                 out.extend_from_slice(b",\"of\":");
                 json_value(out, &devices.of);
             }
-            for &aggregate in aggregates.iter().filter(|own| **own != Aggregate::Count) {
+            for aggregate in without_count(aggregates) {
                 out.extend_from_slice(b",\"");
                 out.extend_from_slice(aggregate.name().as_bytes());
                 out.extend_from_slice(b"\":");
