@@ -1,7 +1,7 @@
 //! Aggregates of buckets, computed from the points of one series in the order of time.
 //!
 //! In: the last point before each part of the range, its points, and the first one after it. Out:
-//! buckets. Memory is the values of one bucket, and only if quartiles are asked for.
+//! buckets, one by one. Memory is the values of one bucket, and only if quartiles are asked for.
 //!
 //! - `twa`, the time-weighted mean, takes a value as valid until the next one.
 //! - `increase` of a counter is interpolated between points, so that the increases of buckets add
@@ -21,8 +21,8 @@ use store::reads::points::TimeRange;
 use crate::resolution::Resolution;
 
 pub(crate) use combined::Combined;
-pub(crate) use open::Buckets;
-pub(crate) use summary::add_to;
+pub(crate) use open::{Buckets, Complete, MAX_VALUES};
+pub(crate) use summary::{Rollup, add_to};
 
 /// What a bucket can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +121,13 @@ pub(crate) struct Bucketing {
 }
 
 impl Bucketing {
+    /// Whether quartiles are asked for.
+    pub(crate) fn needs_quartiles(&self) -> bool {
+        use Aggregate::{Median, Q1, Q3};
+        let needs = |own: &Aggregate| matches!(own, Q1 | Median | Q3);
+        self.aggregates.iter().any(needs)
+    }
+
     /// Whether the points next to a range are needed.
     pub(crate) fn needs_neighbours(&self) -> bool {
         let needs = |own: &Aggregate| matches!(own, Aggregate::Twa | Aggregate::Increase);
@@ -192,13 +199,17 @@ pub(crate) fn quartiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
     if values.is_empty() {
         return None;
     }
-    values.sort_by(f64::total_cmp);
-    let at = |fraction: f64| {
+    // Only the values at these positions need to be in order.
+    let mut at = |fraction: f64| {
         let position = fraction * (values.len() - 1) as f64;
         let below = position.floor() as usize;
-        let above = position.ceil() as usize;
-        let (low, high) = (values[below], values[above]);
-        low + (high - low) * (position - below as f64)
+        let (_, low, above) = values.select_nth_unstable_by(below, f64::total_cmp);
+        let (low, part) = (*low, position - below as f64);
+        if part == 0.0 {
+            return low;
+        }
+        let high = above.iter().copied().min_by(f64::total_cmp);
+        low + (high.unwrap_or(low) - low) * part
     };
     Some([at(0.25), at(0.5), at(0.75)])
 }

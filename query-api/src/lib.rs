@@ -6,6 +6,8 @@
 
 mod aggregate;
 mod delete;
+#[cfg(test)]
+mod disconnect_tests;
 mod error;
 mod format;
 mod history;

@@ -76,7 +76,7 @@ pub(crate) async fn get(
         max_gap: None,
     };
     let buckets = sum(&pool, &members, &bucketing, range).await;
-    let buckets = buckets.map_err(|error| api_error(&error))?;
+    let buckets = buckets.map_err(|error| ApiError::from(&error))?;
     let mut goals = vec![None; buckets.len()];
     for member in &members {
         let added = add_goals(&pool, member, kind, &buckets, range, &mut goals).await;

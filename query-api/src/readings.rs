@@ -6,6 +6,7 @@
 
 mod buckets;
 mod rows;
+mod source;
 
 use std::sync::Arc;
 
@@ -85,6 +86,9 @@ pub(crate) async fn get(
         return Err(bad(sentence.into()));
     }
     let members = selection.find(&pool, range).await?;
+    if let Some(cursor) = cursor {
+        check_cursor(cursor, &members, range)?;
+    }
     let mut sum = None;
     if combine == Some(true) {
         let Some(bucketing) = &mut bucketing else {
@@ -277,6 +281,26 @@ async fn respond(
         Rows::new(format, output).produce(pool, request)
     })
     .await
+}
+
+/// Refuses a position that no page of this request ended at. Nothing would be behind it, which
+/// would look like the end of a complete response.
+fn check_cursor(
+    (id, time): (SeriesId, Micros),
+    members: &[Member],
+    range: TimeRange,
+) -> Result<(), ApiError> {
+    if !members.iter().any(|member| member.series.id == id) {
+        let sentence = "next: the series of this position is not part of the request; if it was \
+                        deleted or moved since, start again without next";
+        return Err(bad(sentence.into()));
+    }
+    if !(range.from..range.to).contains(&time) {
+        let sentence = "next: the position is outside of the range; use the value of next from \
+                        the last response, with the same from and to";
+        return Err(bad(sentence.into()));
+    }
+    Ok(())
 }
 
 /// Where a page starts: `SERIES.MICROSECONDS`, the last point of the page before it.

@@ -2,8 +2,8 @@
 //!
 //! In: chunks from a task. Out: the body of a response, with a trailer at its end. The channel
 //! holds a few chunks, so that memory does not depend on the size of the response. When the client
-//! disconnects, the channel closes and the task ends with the slice that it is reading. When the
-//! task fails, the body breaks off, which HTTP shows to the client.
+//! disconnects, the channel closes and the task ends, also in the middle of a slice. When the task
+//! fails, the body breaks off, which HTTP shows to the client.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,10 +14,9 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use hyper::body::Frame;
 use service::ApiError;
-use store::reads::ReadError;
 use tokio::sync::mpsc;
 
-use crate::error::api_error;
+use crate::error::QueryError;
 
 /// Chunks that are ready and not sent.
 const CHUNKS: usize = 4;
@@ -29,7 +28,7 @@ const ROWS: HeaderName = HeaderName::from_static("gridwatch-rows");
 
 /// The end of a task that produces a response.
 pub(crate) struct Output {
-    sender: mpsc::Sender<Result<Frame<Bytes>, ReadError>>,
+    sender: mpsc::Sender<Result<Frame<Bytes>, QueryError>>,
     buffer: Vec<u8>,
 }
 
@@ -57,6 +56,17 @@ impl Output {
         Disconnected
     }
 
+    /// Waits for a result, unless the client disconnects before.
+    pub(crate) async fn unless_closed<T>(
+        &self,
+        result: impl Future<Output = T>,
+    ) -> Result<T, Disconnected> {
+        tokio::select! {
+            result = result => Ok(result),
+            disconnected = self.closed() => Err(disconnected),
+        }
+    }
+
     /// Sends the buffer.
     pub(crate) async fn send(&mut self) -> Result<(), Disconnected> {
         let chunk = Bytes::from(std::mem::take(&mut self.buffer));
@@ -74,7 +84,7 @@ impl Output {
     }
 
     /// Sends the rest and breaks off.
-    pub(crate) async fn fail(mut self, error: ReadError) -> Result<(), Disconnected> {
+    pub(crate) async fn fail(mut self, error: QueryError) -> Result<(), Disconnected> {
         tracing::warn!(%error, "a response broke off");
         if !self.buffer.is_empty() {
             self.send().await?;
@@ -103,7 +113,7 @@ where
     tokio::spawn(produce(output));
     let first = match receiver.recv().await {
         None => return Err(ApiError::Internal),
-        Some(Err(error)) => return Err(api_error(&error)),
+        Some(Err(error)) => return Err(ApiError::from(&error)),
         Some(Ok(frame)) => Some(frame),
     };
     let headers = [
@@ -116,17 +126,17 @@ where
 
 struct ChannelBody {
     first: Option<Frame<Bytes>>,
-    receiver: mpsc::Receiver<Result<Frame<Bytes>, ReadError>>,
+    receiver: mpsc::Receiver<Result<Frame<Bytes>, QueryError>>,
 }
 
 impl hyper::body::Body for ChannelBody {
     type Data = Bytes;
-    type Error = ReadError;
+    type Error = QueryError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, QueryError>>> {
         match self.first.take() {
             Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => self.receiver.poll_recv(context),

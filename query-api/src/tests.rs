@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use store::testing;
+use store::{Client, testing};
 use tower::ServiceExt as _;
 
 use super::routes;
@@ -13,6 +13,10 @@ use super::routes;
 /// A database with two devices: `m1` with a point per minute of a day from 2026-11-20 on, and `m2`
 /// without points.
 async fn router() -> Router {
+    router_and_client().await.0
+}
+
+async fn router_and_client() -> (Router, Client) {
     let url = testing::create_database().await;
     let client = testing::connect(&url).await;
     client
@@ -29,7 +33,7 @@ async fn router() -> Router {
         )
         .await
         .unwrap();
-    routes(testing::pool(&url, 2))
+    (routes(testing::pool(&url, 2)), client)
 }
 
 async fn get(router: &Router, path: &str) -> (StatusCode, String, Option<String>) {
@@ -116,6 +120,42 @@ async fn pages_in_both_orders_return_each_point_once() {
             expected.reverse();
         }
         assert_eq!(values, expected, "{order}");
+    }
+}
+
+#[tokio::test]
+async fn a_position_whose_series_is_gone_is_an_error_and_not_the_end() {
+    let (router, client) = router_and_client().await;
+    let path = format!("/v1/readings?device=m1&device=m2&metric=p&{DAY}&limit=500");
+    let body = get_json(&router, &path).await;
+    let next = body["next"].as_str().unwrap();
+    let sql = "DELETE FROM reading WHERE series_id = $1::text::integer";
+    let series = next.split('.').next().unwrap();
+    client.execute(sql, &[&series]).await.unwrap();
+    let sql = "DELETE FROM series WHERE id = $1::text::integer";
+    client.execute(sql, &[&series]).await.unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO series (device_id, metric) SELECT id, 'p' FROM device
+                        WHERE external_id = 'm1'",
+        )
+        .await
+        .unwrap();
+    let (status, text, _) = get(&router, &format!("{path}&next={next}")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{text}");
+    assert!(text.contains("start again without next"), "{text}");
+}
+
+#[tokio::test]
+async fn a_position_outside_of_the_range_is_an_error() {
+    let router = router().await;
+    let path = format!("/v1/readings?device=m1&metric=p&{DAY}&limit=1");
+    let body = get_json(&router, &path).await;
+    let series = body["next"].as_str().unwrap().split('.').next().unwrap();
+    for time in [i64::MIN, 0, i64::MAX] {
+        let (status, text, _) = get(&router, &format!("{path}&next={series}.{time}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{text}");
+        assert!(text.contains("outside of the range"), "{text}");
     }
 }
 

@@ -16,9 +16,9 @@ use crate::tls::{self, Roots, Verification};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// After how long a peer that acknowledges nothing counts as lost. Queries are not cancelled while
-/// the process runs, because the server would go on executing them; this timeout is what ends a
-/// wait for a silent host.
+/// After how long a peer that acknowledges nothing counts as lost. A query does not end with the
+/// future that waits for it, because the server would go on executing it; this timeout is what ends
+/// a wait for a silent host. [`Pool::cancel`] asks the server to end one.
 const PEER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The shape of a URL, for error messages.
@@ -168,6 +168,27 @@ pub struct Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pool({:?})", self.server)
+    }
+}
+
+impl Pool {
+    /// Ends the statement that a connection is executing, and closes the connection: by the time
+    /// that the server is asked, another statement must not be the one that it ends. In the
+    /// embedded PostgreSQL, which cannot be asked, the statement ends by itself.
+    pub(crate) fn cancel(&self, client: deadpool_postgres::Object) {
+        let Some(server) = self.server.clone() else {
+            return;
+        };
+        let token = client.cancel_token();
+        drop(deadpool_postgres::Object::take(client));
+        // Nobody waits for this task: it ends with the timeout, and has nothing to clean up.
+        tokio::spawn(async move {
+            let cancel = token.cancel_query(server.tls.clone());
+            let cancelled = tokio::time::timeout(CONNECT_TIMEOUT, cancel).await;
+            if let Ok(Err(error)) = cancelled {
+                tracing::debug!(error = %cause(&error), "a statement cannot be cancelled");
+            }
+        });
     }
 }
 

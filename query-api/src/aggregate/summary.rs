@@ -5,6 +5,9 @@ use store::rollups::Summary;
 
 use super::step;
 
+/// What readings come to. Their quartiles are known if they are all of a local day.
+pub(crate) type Rollup = (Summary, Option<[f64; 3]>);
+
 /// A summary of one reading.
 fn of_point(point: Point) -> Summary {
     Summary {

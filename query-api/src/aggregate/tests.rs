@@ -44,18 +44,30 @@ fn of_member(
     member: &Member,
     all: &[Point],
 ) -> Vec<Bucket> {
-    let mut buckets = Buckets::new(bucketing, range, member);
+    let (mut buckets, mut done) = (Buckets::new(bucketing, range, member), Vec::new());
     for &part in &member.parts {
         let before = all.iter().copied().rfind(|point| point.time < part.from);
         buckets.enter(part, before);
+        drain(&mut buckets, &mut done);
         for &point in all {
             if (part.from..part.to).contains(&point.time) {
                 buckets.push(point);
+                drain(&mut buckets, &mut done);
             }
         }
         buckets.leave(all.iter().copied().find(|point| point.time >= part.to));
+        drain(&mut buckets, &mut done);
     }
-    buckets.finish()
+    buckets.finish();
+    drain(&mut buckets, &mut done);
+    done
+}
+
+/// Takes what a step completes.
+fn drain(buckets: &mut Buckets<'_>, done: &mut Vec<Bucket>) {
+    while let Some(complete) = buckets.next() {
+        done.push(complete.summarize());
+    }
 }
 
 fn buckets(
@@ -69,13 +81,12 @@ fn buckets(
     let member = member(&[range]);
     let bucketing = bucketing(resolution, &Aggregate::ALL, fill);
     let range = member.parts[0];
-    let mut buckets = Buckets::new(&bucketing, range, &member);
-    buckets.enter(range, before);
-    for &point in inside {
-        buckets.push(point);
-    }
-    buckets.leave(after);
-    buckets.finish()
+    let points: Vec<Point> = before
+        .into_iter()
+        .chain(inside.iter().copied())
+        .chain(after)
+        .collect();
+    of_member(&bucketing, range, &member, &points)
 }
 
 fn starts(buckets: &[Bucket]) -> Vec<Micros> {
@@ -270,6 +281,75 @@ fn a_sum_counts_a_device_for_the_time_in_which_it_was_in_the_subtree() {
         .map(|own| own.devices.map(|own| (own.contributing, own.of)).unwrap())
         .collect();
     assert_eq!(devices, [(2, 2), (2, 2), (1, 1)]);
+}
+
+#[test]
+fn the_memory_of_a_long_gap_does_not_depend_on_its_length() {
+    for (aggregate, fill) in [
+        (Aggregate::Increase, Fill::None),
+        (Aggregate::Mean, Fill::Null),
+        (Aggregate::Mean, Fill::Linear),
+    ] {
+        let bucketing = bucketing("1m", &[aggregate], fill);
+        let member = member(&[(0, 1_000_000)]);
+        let all = points(&[(0, 1.0), (999_999, 2.0)]);
+        let mut count = 0;
+        let used = allocation_counter::measure(|| {
+            let mut buckets = Buckets::new(&bucketing, member.parts[0], &member);
+            let mut drain = |buckets: &mut Buckets<'_>| {
+                while let Some(complete) = buckets.next() {
+                    complete.summarize();
+                    count += 1;
+                }
+            };
+            buckets.enter(member.parts[0], None);
+            drain(&mut buckets);
+            for &point in &all {
+                buckets.push(point);
+                drain(&mut buckets);
+            }
+            buckets.leave(None);
+            drain(&mut buckets);
+            buckets.finish();
+            drain(&mut buckets);
+        });
+        assert_eq!(count, 1_000_000, "{fill:?}");
+        assert!(used.bytes_max < 10_000, "{fill:?}: {used:?}");
+    }
+}
+
+#[test]
+fn the_values_of_a_bucket_have_a_bound() {
+    let bucketing = bucketing("1000mo", &[Aggregate::Median], Fill::None);
+    let member = member(&[(0, 1_000_000)]);
+    let mut buckets = Buckets::new(&bucketing, member.parts[0], &member);
+    buckets.enter(member.parts[0], None);
+    assert!(buckets.next().is_none());
+    for time in 0..=MAX_VALUES as Micros {
+        assert!(!buckets.has_too_many_values());
+        buckets.push(Point { time, value: 1.0 });
+        assert!(buckets.next().is_none());
+    }
+    assert!(buckets.has_too_many_values());
+}
+
+#[test]
+fn quartiles_are_those_of_the_sorted_values() {
+    for count in 1..200usize {
+        let values: Vec<f64> = (0..count).map(|n| ((n * 7_919) % 101) as f64).collect();
+        let mut sorted = values.clone();
+        sorted.sort_by(f64::total_cmp);
+        let expected = [0.25, 0.5, 0.75].map(|fraction| {
+            let position = fraction * (count - 1) as f64;
+            let (low, high) = (
+                sorted[position.floor() as usize],
+                sorted[position.ceil() as usize],
+            );
+            low + (high - low) * position.fract()
+        });
+        assert_eq!(quartiles(values), Some(expected), "{count}");
+    }
+    assert_eq!(quartiles(Vec::new()), None);
 }
 
 #[test]

@@ -1,22 +1,44 @@
 //! The buckets of series, read in slices.
 
+use std::vec::IntoIter;
+
+use schema::reading::Micros;
 use store::Pool;
 use store::reads::ReadError;
-use store::reads::points::{self, Order, SLICE, TimeRange};
+use store::reads::points::{self, Point, TimeRange};
 use store::reads::subtree::Member;
 
-use crate::aggregate::{Bucket, Bucketing, Buckets, Combined};
+use super::source::{Run, Source};
+use crate::aggregate::{Bucket, Bucketing, Buckets, Combined, Complete, Rollup};
+use crate::error::QueryError;
 
-/// The buckets of one series. Memory is a slice of points.
+/// Buckets that are returned at once: one slice may complete many, because gaps can be long.
+const BUCKETS: usize = 1_000;
+
+/// What is read next.
+enum Next<'a> {
+    /// The point before the next part.
+    Part,
+    /// A run of a part.
+    Run(Source<'a>),
+    /// The first point behind a part that ends here.
+    After(Micros),
+    /// Nothing.
+    End,
+}
+
+/// The buckets of one series. Memory is a slice of points and [`BUCKETS`].
 pub(super) struct MemberBuckets<'a> {
     pool: &'a Pool,
     bucketing: &'a Bucketing,
     member: &'a Member,
-    buckets: Option<Buckets<'a>>,
+    buckets: Buckets<'a>,
     /// The number of parts that were begun.
     begun: usize,
-    /// What is left of the part that was begun last.
-    rest: Option<TimeRange>,
+    next: Next<'a>,
+    /// Points and roll-ups that were read and are not in a bucket yet.
+    points: IntoIter<Point>,
+    rollups: IntoIter<Rollup>,
 }
 
 impl<'a> MemberBuckets<'a> {
@@ -31,64 +53,101 @@ impl<'a> MemberBuckets<'a> {
             pool,
             bucketing,
             member,
-            buckets: Some(Buckets::new(bucketing, range, member)),
+            buckets: Buckets::new(bucketing, range, member),
             begun: 0,
-            rest: None,
+            next: Next::Part,
+            points: Vec::new().into_iter(),
+            rollups: Vec::new().into_iter(),
         }
     }
 
-    /// Reads a slice. Returns the buckets that are complete then, and `None` at the end.
+    /// Reads at most one slice. Returns buckets that are complete then, at most [`BUCKETS`], and
+    /// `None` at the end.
     ///
     /// # Errors
-    /// [`ReadError`].
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<Bucket>>, ReadError> {
+    /// [`QueryError`].
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Bucket>>, QueryError> {
+        let (mut done, mut was_read) = (Vec::new(), false);
+        while done.len() < BUCKETS {
+            if let Some(complete) = self.buckets.next() {
+                done.push(summarize(complete).await?);
+            } else if let Some(point) = self.points.next() {
+                self.buckets.push(point);
+            } else if let Some(rollup) = self.rollups.next() {
+                self.buckets.push_rollup(rollup);
+            } else if let Next::End = self.next {
+                return Ok((!done.is_empty()).then_some(done));
+            } else if was_read {
+                break;
+            } else {
+                was_read = matches!(self.next, Next::Run(_));
+                self.read().await?;
+            }
+        }
+        Ok(Some(done))
+    }
+
+    /// Reads what is next, and begins the step that belongs to it.
+    async fn read(&mut self) -> Result<(), QueryError> {
+        if self.buckets.has_too_many_values() {
+            return Err(QueryError::TooManyValues);
+        }
         let (pool, id) = (self.pool, self.member.series.id);
         let neighbours = self.bucketing.needs_neighbours();
-        let Some(buckets) = &mut self.buckets else {
-            return Ok(None);
-        };
-        let rest = match (self.rest, self.member.parts.get(self.begun)) {
-            (Some(rest), _) => rest,
-            (None, Some(&part)) => {
-                let before = match neighbours {
-                    true => points::last_before(pool, id, part.from).await?,
+        match &mut self.next {
+            Next::Part => match self.member.parts.get(self.begun) {
+                Some(&part) => {
+                    let before = match neighbours {
+                        true => points::last_before(pool, id, part.from).await?,
+                        false => None,
+                    };
+                    self.buckets.enter(part, before);
+                    self.begun += 1;
+                    self.next = Next::Run(Source::new(pool, self.bucketing, id, part));
+                }
+                None => {
+                    self.buckets.finish();
+                    self.next = Next::End;
+                }
+            },
+            Next::Run(source) => match source.next().await? {
+                Some(Run::Points(points)) => self.points = points.into_iter(),
+                Some(Run::Rollups(rollups)) => self.rollups = rollups.into_iter(),
+                None => self.next = Next::After(source.end()),
+            },
+            &mut Next::After(end) => {
+                let after = match neighbours {
+                    true => points::first_from(pool, id, end).await?,
                     false => None,
                 };
-                buckets.enter(part, before);
-                self.begun += 1;
-                part
+                self.buckets.leave(after);
+                self.next = Next::Part;
             }
-            (None, None) => return Ok(self.buckets.take().map(Buckets::finish)),
-        };
-        let slice = points::slice(pool, id, rest, Order::OldestFirst, SLICE).await?;
-        for &point in &slice {
-            buckets.push(point);
+            Next::End => {}
         }
-        self.rest = match slice.last() {
-            Some(last) if slice.len() == SLICE => Some(rest.after(last.time, Order::OldestFirst)),
-            _ => None,
-        };
-        if self.rest.is_none() {
-            let after = match neighbours {
-                true => points::first_from(pool, id, rest.to).await?,
-                false => None,
-            };
-            buckets.leave(after);
-        }
-        Ok(Some(buckets.take()))
+        Ok(())
     }
+}
+
+/// The aggregates of a bucket. Those of a large one are computed where they hold up no request.
+async fn summarize(complete: Complete) -> Result<Bucket, QueryError> {
+    if !complete.is_large() {
+        return Ok(complete.summarize());
+    }
+    let summarized = tokio::task::spawn_blocking(|| complete.summarize()).await;
+    summarized.map_err(|error| QueryError::Read(ReadError::Failed(error.to_string())))
 }
 
 /// The sum of the buckets of series.
 ///
 /// # Errors
-/// [`ReadError`].
+/// [`QueryError`].
 pub(crate) async fn sum(
     pool: &Pool,
     members: &[Member],
     bucketing: &Bucketing,
     range: TimeRange,
-) -> Result<Vec<Bucket>, ReadError> {
+) -> Result<Vec<Bucket>, QueryError> {
     let mut combined = Combined::new(bucketing, range);
     for member in members {
         combined.expect(member);

@@ -13,13 +13,14 @@ use store::reads::subtree::Member;
 use super::ReadRequest;
 use super::buckets::{MemberBuckets, sum};
 use crate::aggregate::Bucketing;
+use crate::error::QueryError;
 use crate::format::{Columns, Format, Label, Row, Writer};
 use crate::stream::{Disconnected, Output};
 
 /// Why a response ended early.
 enum Ended {
     Disconnected,
-    Failed(ReadError),
+    Failed(QueryError),
 }
 
 impl From<Disconnected> for Ended {
@@ -28,9 +29,15 @@ impl From<Disconnected> for Ended {
     }
 }
 
+impl From<QueryError> for Ended {
+    fn from(error: QueryError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl From<ReadError> for Ended {
     fn from(error: ReadError) -> Self {
-        Self::Failed(error)
+        Self::Failed(error.into())
     }
 }
 
@@ -138,7 +145,8 @@ impl Rows {
             for mut rest in parts(member, range, request.order) {
                 loop {
                     let (id, wanted) = (member.series.id, left.min(SLICE));
-                    let slice = points::slice(pool, id, rest, request.order, wanted).await?;
+                    let slice = points::slice(pool, id, rest, request.order, wanted);
+                    let slice = self.output.unless_closed(slice).await??;
                     self.start(request);
                     if !std::mem::replace(&mut named, true) {
                         self.series(member);
@@ -171,7 +179,7 @@ impl Rows {
         for member in &request.members {
             let mut buckets = MemberBuckets::new(pool, bucketing, request.range, member);
             let mut named = false;
-            while let Some(some) = buckets.next().await? {
+            while let Some(some) = self.output.unless_closed(buckets.next()).await?? {
                 self.start(request);
                 if !std::mem::replace(&mut named, true) {
                     self.series(member);
@@ -194,12 +202,8 @@ impl Rows {
         let Some(label) = &request.sum else {
             return Ok(());
         };
-        // Nothing is sent until the sum is complete, so that a client that disconnects must be
-        // noticed here.
-        let buckets = tokio::select! {
-            buckets = sum(pool, &request.members, bucketing, request.range) => buckets?,
-            disconnected = self.output.closed() => return Err(disconnected.into()),
-        };
+        let buckets = sum(pool, &request.members, bucketing, request.range);
+        let buckets = self.output.unless_closed(buckets).await??;
         self.start(request);
         let label = Label {
             owner: "component",

@@ -9,17 +9,14 @@ use schema::reading::{Micros, SeriesId};
 use store::Pool;
 use store::reads::ReadError;
 use store::reads::points::{self, Order, Point, SLICE, TimeRange};
-use store::rollups::{self, DAY, QUARTER_HOUR, Summary};
+use store::rollups::{self, DAY, QUARTER_HOUR};
 
-use crate::aggregate::Bucketing;
+use crate::aggregate::{Bucketing, Rollup};
 use crate::resolution::Resolution;
 use crate::rollups::{local_date, local_day};
 
 /// Days of UTC whose quarters of an hour are one slice at most.
 const WINDOW: Micros = 50 * DAY;
-
-/// A roll-up. Its quartiles are known if it is a local day.
-pub(super) type Rollup = (Summary, Option<[f64; 3]>);
 
 /// What follows.
 pub(super) enum Run {
@@ -76,6 +73,11 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
+    /// Where the part ends.
+    pub(super) fn end(&self) -> Micros {
+        self.rest.to
+    }
+
     /// A whole part.
     pub(super) fn new(
         pool: &'a Pool,
@@ -166,7 +168,10 @@ impl<'a> Source<'a> {
     /// If any quarter of a day of UTC is there, the others have no readings.
     async fn look_up_quarters(&mut self) -> Result<(), ReadError> {
         let rest = self.rest;
-        let up = |time: Micros| time.saturating_add(QUARTER_HOUR - 1).div_euclid(QUARTER_HOUR);
+        let up = |time: Micros| {
+            time.saturating_add(QUARTER_HOUR - 1)
+                .div_euclid(QUARTER_HOUR)
+        };
         let day_after = (rest.from.div_euclid(DAY) * DAY).saturating_add(WINDOW);
         let aligned = TimeRange {
             from: up(rest.from) * QUARTER_HOUR,

@@ -53,3 +53,40 @@ pub(crate) async fn connection(pool: &Pool) -> Result<deadpool_postgres::Object,
         .await
         .map_err(ReadError::Unavailable)
 }
+
+/// A connection whose statement is cancelled if this is dropped before [`Self::finish`]: nobody
+/// waits for the result any more.
+pub(crate) struct CancelOnDrop<'a> {
+    pool: &'a Pool,
+    client: Option<deadpool_postgres::Object>,
+}
+
+impl<'a> CancelOnDrop<'a> {
+    /// Takes a connection of the pool.
+    pub(crate) async fn connect(pool: &'a Pool) -> Result<Self, ReadError> {
+        let client = Some(connection(pool).await?);
+        Ok(Self { pool, client })
+    }
+
+    /// The connection.
+    ///
+    /// # Errors
+    /// Never: it is there until [`Self::finish`].
+    pub(crate) fn client(&self) -> Result<&deadpool_postgres::Object, ReadError> {
+        let client = self.client.as_ref();
+        client.ok_or_else(|| ReadError::Failed("the connection was returned".into()))
+    }
+
+    /// The statement is done. Returns the connection to the pool.
+    pub(crate) fn finish(mut self) {
+        self.client = None;
+    }
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            self.pool.cancel(client);
+        }
+    }
+}

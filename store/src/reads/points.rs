@@ -12,8 +12,9 @@ use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use schema::clock::POSTGRES_EPOCH;
 use schema::reading::{MAX_MEASURED_AT, MIN_MEASURED_AT, Micros, SeriesId};
+use tokio_postgres::Client;
 
-use super::{ReadError, connection};
+use super::{CancelOnDrop, ReadError};
 use crate::Pool;
 
 /// Points of a slice. The embedded database reads them in some tens of milliseconds.
@@ -72,7 +73,7 @@ impl TimeRange {
     }
 }
 
-/// The first points of a range, at most `limit`.
+/// The first points of a range, at most `limit`. If the future is dropped, the query ends.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -99,8 +100,14 @@ pub async fn slice(
         literal(range.from),
         literal(range.to),
     );
-    let client = connection(pool).await?;
-    let stream = client.copy_out(statement.as_str()).await?;
+    let connection = CancelOnDrop::connect(pool).await?;
+    let points = copy(connection.client()?, &statement).await;
+    connection.finish();
+    points
+}
+
+async fn copy(client: &Client, statement: &str) -> Result<Vec<Point>, ReadError> {
+    let stream = client.copy_out(statement).await?;
     let mut stream = std::pin::pin!(stream);
     let mut decoder = Decoder::default();
     while let Some(chunk) = stream.try_next().await? {
