@@ -222,7 +222,7 @@ async fn roll_ups_answer_what_the_readings_answer_and_are_used() {
 }
 
 fn days_of(answer: &Value) -> usize {
-    answer["series"][0]["buckets"].as_array().unwrap().len()
+    answer["series"][0]["points"].as_array().unwrap().len()
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ pub(crate) async fn mark_range(
 ) -> Result<(), Error> {
     let sql = "INSERT INTO rollup_mark (series_id, day)
                SELECT $1, day FROM rollup_day
-               WHERE day - date '1970-01-01' BETWEEN $2 AND $3";
+               WHERE day - date '1970-01-01' BETWEEN $2::integer AND $3::integer";
     let (first, last) = (day_of(range.from), day_of(range.to));
     transaction.execute(sql, &[&series, &first, &last]).await?;
     Ok(())

@@ -106,7 +106,7 @@ pub async fn plan(pool: &Pool, holder: Uuid) -> Result<Option<Plan>, ReadError> 
              FROM found WHERE found.series_id IS NOT NULL)
          SELECT todo.series_id, $4::integer, s.rollover, gridwatch_time_zone(d.component),
                 NULL::bigint, {closed}, s.id IS NOT NULL
-         FROM (SELECT series_id, date '1970-01-01' + $4 AS day FROM found
+         FROM (SELECT series_id, date '1970-01-01' + $4::integer AS day FROM found
                WHERE series_id IS NOT NULL LIMIT $5) AS todo
          LEFT JOIN series s ON s.id = todo.series_id LEFT JOIN device d ON d.id = s.device_id
          ORDER BY todo.series_id"

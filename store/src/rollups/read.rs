@@ -57,7 +57,7 @@ pub async fn local_days(
     let sql = format!(
         "SELECT {COLUMNS}, day - date '1970-01-01', q1, median, q3 FROM rollup_local_day r
          WHERE series_id = $1 AND time_zone = $2
-           AND day >= date '1970-01-01' + $3 AND day < date '1970-01-01' + $4
+           AND day >= date '1970-01-01' + $3::integer AND day < date '1970-01-01' + $4::integer
            AND NOT EXISTS (SELECT FROM rollup_mark m
                            WHERE m.series_id = $1 AND m.day BETWEEN r.day - 1 AND r.day + 1)
          ORDER BY day LIMIT {SLICE}"

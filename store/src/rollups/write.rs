@@ -1,5 +1,6 @@
 //! Storing roll-ups.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use deadpool_postgres::Transaction;
@@ -51,7 +52,7 @@ pub async fn write(
         let next = done.last().map(|(work, _)| work.series.saturating_add(1));
         let sql = "UPDATE rollup_day SET next_series = coalesce($2, next_series),
                        built_at = CASE WHEN $3 THEN now() END
-                   WHERE day = date '1970-01-01' + $1";
+                   WHERE day = date '1970-01-01' + $1::integer";
         transaction.execute(sql, &[&day, &next, &is_last]).await?;
     }
     transaction.commit().await?;
@@ -191,18 +192,24 @@ async fn insert_local_days(
     transaction: &Transaction<'_>,
     done: &[(&Work, &Built)],
 ) -> Result<(), Error> {
+    // Neighbouring days of UTC have a local day in common. What was computed last is the newest.
+    let mut newest = BTreeMap::new();
+    for (work, built) in done {
+        for (day, local) in &built.local_days {
+            newest.insert((work.series, built.zone.as_str(), *day), local.as_ref());
+        }
+    }
     let (mut series, mut zones, mut days) = (Vec::new(), Vec::new(), Vec::new());
     let mut columns = Columns::default();
     let mut quartiles: [Vec<f64>; 3] = Default::default();
-    for (work, built) in done {
-        for local in built.local_days.iter().filter_map(|(_, day)| day.as_ref()) {
-            series.push(work.series);
-            zones.push(built.zone.as_str());
-            days.push(local.day);
-            columns.push(&local.summary);
-            for (column, value) in quartiles.iter_mut().zip(local.quartiles) {
-                column.push(value);
-            }
+    for ((id, zone, day), local) in newest {
+        let Some(local) = local else { continue };
+        series.push(id);
+        zones.push(zone);
+        days.push(day);
+        columns.push(&local.summary);
+        for (column, value) in quartiles.iter_mut().zip(local.quartiles) {
+            column.push(value);
         }
     }
     let sql =
