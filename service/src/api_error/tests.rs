@@ -48,18 +48,6 @@ fn table() -> Vec<(ApiError, u16, &'static str, &'static str)> {
             "cause; retry",
         ),
         (
-            ApiError::ForbiddenHost(text()),
-            403,
-            "forbidden_host",
-            "'cause', and must be localhost",
-        ),
-        (
-            ApiError::ForbiddenOrigin(text()),
-            403,
-            "forbidden_origin",
-            "'cause' may not",
-        ),
-        (
             ApiError::BadChunks,
             400,
             "body_incomplete",
@@ -258,6 +246,18 @@ fn table() -> Vec<(ApiError, u16, &'static str, &'static str)> {
             422,
             "idempotency_key_reused",
             "use a new key",
+        ),
+        (
+            ApiError::ForbiddenHost(text()),
+            403,
+            "forbidden_host",
+            "'cause', and must be localhost",
+        ),
+        (
+            ApiError::ForbiddenOrigin(text()),
+            403,
+            "forbidden_origin",
+            "'cause' may not",
         ),
     ]
 }
