@@ -48,8 +48,8 @@ pub(crate) struct Deployment {
     queue: Option<Queue>,
     spool: Option<OpenSpool>,
     pool: Pool,
-    /// Connections of the read side, and which of its requests are accepted, if it is on the port of
-    /// the front end.
+    /// Connections of the read side, and which of its requests are accepted, if it is on the port
+    /// of the front end.
     queries: Option<(Pool, Access)>,
     embedded: Option<Embedded>,
 }

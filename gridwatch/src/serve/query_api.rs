@@ -41,8 +41,8 @@ pub(crate) async fn run(arguments: QueryApi) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Which queries may be served by a listener, which comes from `--listen`: there are no API keys, so
-/// that other machines must not reach it, unless the operator takes care of that.
+/// Which queries may be served by a listener, which comes from `--listen`: there are no API keys,
+/// so that other machines must not reach it, unless the operator takes care of that.
 ///
 /// # Errors
 /// [`UsageError`]: other machines can reach the listener.
