@@ -4,6 +4,7 @@
 //! from PostgreSQL ([`store::reads`]). Nothing here knows the queue. While PostgreSQL is
 //! unavailable, requests get 503.
 
+mod access;
 mod aggregate;
 mod delete;
 #[cfg(test)]
@@ -11,12 +12,16 @@ mod disconnect_tests;
 mod error;
 mod format;
 mod history;
+#[cfg(test)]
+mod http_tests;
 mod lists;
+mod names;
 mod parameters;
 mod performance;
 mod readings;
 #[cfg(test)]
 mod readings_tests;
+mod request_id;
 mod resolution;
 mod resources;
 mod rollups;
@@ -32,7 +37,9 @@ mod time;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use access::Access;
 use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use service::log_limit::LogLimit;
 use service::{ApiError, Context};
@@ -49,6 +56,8 @@ pub struct Config {
     pub max_connections: usize,
     /// How long requests in flight may take after the stop signal.
     pub grace: Duration,
+    /// Which requests are accepted.
+    pub access: Access,
 }
 
 /// What the read side serves, for a request to another path.
@@ -56,15 +65,28 @@ const PATHS: &str = "this port serves /v1/readings, /v1/daily, /v1/latest, /v1/l
                      /v1/conflicts, /v1/dead-letters, /v1/devices, /v1/components, /v1/kinds, \
                      /v1/types, /v1/customers, /v1/changes and /v1/jobs";
 
-/// The routes, without a fallback, so that they can be part of another port.
-///
-/// `/v1/readings` has `GET` and `DELETE` only: a port that also accepts readings adds `POST`.
+/// The routes for everybody, without a fallback.
 pub fn routes(pool: Pool) -> Router {
-    routes_until(CancellationToken::new(), pool)
+    routes_until(CancellationToken::new(), pool, Access::Open)
 }
 
-/// The same routes, whose tails end with the stop signal.
-pub fn routes_until(stop: CancellationToken, pool: Pool) -> Router {
+/// The routes, without a fallback, so that they can be part of another port. Their tails end with
+/// the stop signal.
+///
+/// `/v1/readings` has `GET` and `DELETE` only: a port that also accepts readings adds `POST`.
+pub fn routes_until(stop: CancellationToken, pool: Pool, access: Access) -> Router {
+    checked(paths(stop, pool), access)
+}
+
+/// Adds what every route has. The last layer is the first to see a request.
+fn checked(router: Router, access: Access) -> Router {
+    router
+        .layer(from_fn(names::check))
+        .layer(from_fn_with_state(access, access::check))
+        .layer(from_fn(request_id::add))
+}
+
+fn paths(stop: CancellationToken, pool: Pool) -> Router {
     let tails = Router::new()
         .route("/v1/readings/tail", get(tail::get))
         .with_state(Arc::new(Tails::new(pool.clone(), stop)));
@@ -131,9 +153,10 @@ pub async fn run(context: Context, config: Config, listener: TcpListener, pool: 
     let not_allowed = || async {
         ApiError::MethodNotAllowed("this path does not support the method; see the header allow")
     };
-    let router = routes_until(context.stop.clone(), pool.clone())
+    let router = paths(context.stop.clone(), pool.clone())
         .method_not_allowed_fallback(not_allowed)
         .fallback(|| async { ApiError::NotFound(PATHS) });
+    let router = checked(router, config.access);
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "responding to queries");
     }

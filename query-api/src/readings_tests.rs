@@ -10,8 +10,8 @@ use store::model::jobs;
 use store::{Client, testing};
 use tower::ServiceExt as _;
 
-use super::routes;
 use super::tail::MAX_TAILS;
+use super::{Access, routes};
 
 struct Api {
     router: Router,
@@ -271,7 +271,7 @@ async fn the_number_of_tails_has_a_bound_and_a_client_that_disconnects_frees_its
 async fn tails_end_with_the_stop_signal() {
     let api = api().await;
     let stop = tokio_util::sync::CancellationToken::new();
-    let router = super::routes_until(stop.clone(), testing::pool(&api.url, 2));
+    let router = super::routes_until(stop.clone(), testing::pool(&api.url, 2), Access::Open);
     let request = Request::get("/v1/readings/tail?device=m");
     let request = request.body(Body::empty()).unwrap();
     let response = router.oneshot(request).await.unwrap();

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use hyper::body::Frame;
 use service::ApiError;
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use crate::error::QueryError;
 
@@ -110,7 +111,8 @@ where
         sender,
         buffer: Vec::new(),
     };
-    tokio::spawn(produce(output));
+    // What the task logs belongs to the request.
+    tokio::spawn(produce(output).in_current_span());
     let first = match receiver.recv().await {
         None => return Err(ApiError::Internal),
         Some(Err(error)) => return Err(ApiError::from(&error)),

@@ -3,8 +3,10 @@
 //! In: text of a query string. Out: microseconds since 1970, or a sentence that says what is
 //! expected.
 
+use std::fmt;
+
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, civil};
+use jiff::{SignedDuration, Timestamp, civil};
 use schema::reading::{MIN_MEASURED_AT, Micros};
 
 /// An instant: RFC 3339, a number of milliseconds since 1970 (as Grafana sends it), or a date,
@@ -71,6 +73,27 @@ pub(crate) fn zone(text: &str) -> Result<TimeZone, String> {
 }
 
 /// An instant as text: RFC 3339 in UTC, with as many digits as it needs.
-pub(crate) fn format(time: Micros) -> Timestamp {
-    Timestamp::from_microsecond(time).unwrap_or_default()
+pub(crate) fn format(time: Micros) -> Instant {
+    Instant(time)
+}
+
+/// See [`format`].
+pub(crate) struct Instant(Micros);
+
+impl fmt::Display for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Ok(instant) = Timestamp::from_microsecond(self.0) {
+            return fmt::Display::fmt(&instant, f);
+        }
+        // A timestamp ends a day before the calendar does.
+        let epoch = civil::date(1970, 1, 1).at(0, 0, 0, 0);
+        match epoch.checked_add(SignedDuration::from_micros(self.0)) {
+            Ok(datetime) => {
+                fmt::Display::fmt(&datetime, f)?;
+                f.write_str("Z")
+            }
+            Err(_) if self.0 < 0 => f.write_str("-infinity"),
+            Err(_) => f.write_str("infinity"),
+        }
+    }
 }

@@ -12,6 +12,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+use crate::quote::quote;
+
 /// Seconds after which a client should retry.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
@@ -20,7 +22,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub struct ErrorCode(pub &'static str);
 
 /// Every [`ApiError::code`], so that its counter exists before the first error.
-pub const CODES: [&str; 36] = [
+pub const CODES: [&str; 38] = [
     "not_found",
     "method_not_allowed",
     "bad_query",
@@ -57,6 +59,8 @@ pub const CODES: [&str; 36] = [
     "version_mismatch",
     "has_dependents",
     "idempotency_key_reused",
+    "forbidden_host",
+    "forbidden_origin",
 ];
 
 /// A field of a body that is not valid.
@@ -197,6 +201,10 @@ pub enum ApiError {
     },
     /// The `Idempotency-Key` was used for another request.
     IdempotencyKeyReused,
+    /// The `Host` is not a name of loopback, where the port listens. Holds its value.
+    ForbiddenHost(String),
+    /// The request comes from a page of another site. Holds the `Origin`.
+    ForbiddenOrigin(String),
 }
 
 impl ApiError {
@@ -216,6 +224,7 @@ impl ApiError {
             | Self::UnknownDevice(_)
             | Self::UnknownSeries { .. }
             | Self::UnknownResource { .. } => StatusCode::NOT_FOUND,
+            Self::ForbiddenHost(_) | Self::ForbiddenOrigin(_) => StatusCode::FORBIDDEN,
             Self::AlreadyExists { .. } | Self::HasDependents { .. } => StatusCode::CONFLICT,
             Self::VersionMismatch(_) => StatusCode::PRECONDITION_FAILED,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
@@ -284,6 +293,8 @@ impl ApiError {
             Self::VersionMismatch(_) => "version_mismatch",
             Self::HasDependents { .. } => "has_dependents",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::ForbiddenHost(_) => "forbidden_host",
+            Self::ForbiddenOrigin(_) => "forbidden_origin",
         }
     }
 
@@ -398,6 +409,15 @@ impl ApiError {
             Self::HasDependents {
                 can_cascade: false, ..
             } => "it is in use, see 'dependents'; delete or change those first".into(),
+            Self::ForbiddenHost(host) => format!(
+                "the header host is {}, and must be localhost, 127.0.0.1 or [::1], because there \
+                 are no API keys yet; a proxy must set it, or start with --insecure-no-auth",
+                quote(host)
+            ),
+            Self::ForbiddenOrigin(origin) => format!(
+                "a page of {} may not send requests to this site",
+                quote(origin)
+            ),
             Self::IdempotencyKeyReused => {
                 "this Idempotency-Key was used for another request; use a new key".into()
             }

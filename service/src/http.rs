@@ -99,8 +99,8 @@ pub async fn serve(config: Config, listener: TcpListener, router: Router, stop: 
 const FIRST_STATUS: usize = 100;
 /// The statuses that Gridwatch responds with. Their counters exist from the start, so that a rate
 /// includes the first response.
-const STATUSES: [u16; 18] = [
-    200, 201, 202, 400, 404, 405, 406, 408, 409, 412, 413, 414, 415, 422, 431, 500, 503, 504,
+const STATUSES: [u16; 19] = [
+    200, 201, 202, 400, 403, 404, 405, 406, 408, 409, 412, 413, 414, 415, 422, 431, 500, 503, 504,
 ];
 
 /// Counters of one listener. Each is made once, so that counting is one atomic addition.

@@ -13,6 +13,7 @@ pub(crate) mod worker;
 use std::sync::Arc;
 
 use ::ingest_api as front_end;
+use ::query_api::Access;
 use anyhow::Context as _;
 use service::http::Router;
 use store::Pool;
@@ -47,8 +48,9 @@ pub(crate) struct Deployment {
     queue: Option<Queue>,
     spool: Option<OpenSpool>,
     pool: Pool,
-    /// Connections of the read side, if it is on the port of the front end.
-    queries: Option<Pool>,
+    /// Connections of the read side, and which of its requests are accepted, if it is on the port
+    /// of the front end.
+    queries: Option<(Pool, Access)>,
     embedded: Option<Embedded>,
 }
 
@@ -97,8 +99,9 @@ impl Deployment {
                     let more = Router::new();
                     front_end::run(context.clone(), config, listener, sink, pool, more).await;
                 }
-                Some(queries) => {
-                    let more = ::query_api::routes_until(context.stop.clone(), queries.clone());
+                Some((queries, access)) => {
+                    let stop = context.stop.clone();
+                    let more = ::query_api::routes_until(stop, queries.clone(), access);
                     tokio::join!(
                         front_end::run(context.clone(), config, listener, sink, pool, more),
                         ::query_api::run_background_work(context.clone(), queries)
@@ -118,7 +121,7 @@ impl Deployment {
             None => Ok(()),
             Some(spool) => spool.close().await,
         };
-        if let Some(queries) = self.queries {
+        if let Some((queries, _)) = self.queries {
             queries.close();
         }
         self.pool.close();

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use ::query_api::Access;
 use service::health::Component;
 use store::probe;
+use tokio::net::TcpListener;
 
 use super::process::{Process, bind};
 use crate::UsageError;
@@ -18,9 +20,9 @@ pub(super) const CONNECTIONS: usize = 4;
 
 /// Runs the command.
 pub(crate) async fn run(arguments: QueryApi) -> anyhow::Result<()> {
-    check_access(&arguments.listen, arguments.insecure_no_auth).await?;
     let database = arguments.database.parse(NAME, STATEMENT_TIMEOUT)?;
     let listener = bind("--listen", &arguments.listen).await?;
+    let access = check_access(&arguments.listen, &listener, arguments.insecure_no_auth)?;
     let process = Process::start(&arguments.admin, &[Component::Database]).await?;
     let context = process.context();
     // One more, so that the probe does not wait for queries.
@@ -30,6 +32,7 @@ pub(crate) async fn run(arguments: QueryApi) -> anyhow::Result<()> {
     let config = ::query_api::Config {
         max_connections: arguments.max_connections,
         grace: arguments.grace,
+        access,
     };
     ::query_api::run(context, config, listener, pool.clone()).await;
     let _ = probing.await;
@@ -38,27 +41,48 @@ pub(crate) async fn run(arguments: QueryApi) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether queries may be served on an address: there are no API keys, so that other machines must
-/// not reach them, unless the operator takes care of that.
+/// Which queries may be served by a listener, which comes from `--listen`: there are no API keys,
+/// so that other machines must not reach it, unless the operator takes care of that.
 ///
 /// # Errors
-/// [`UsageError`]: other machines can reach the address.
-pub(super) async fn check_access(
+/// [`UsageError`]: other machines can reach the listener.
+pub(super) fn check_access(
     listen: &Address,
+    listener: &TcpListener,
     insecure_no_auth: bool,
-) -> Result<(), UsageError> {
+) -> Result<Access, UsageError> {
     if insecure_no_auth {
-        return Ok(());
+        return Ok(Access::Open);
     }
-    let address = listen
-        .resolve()
-        .await
-        .map_err(|reason| UsageError(format!("--listen {listen}: {reason}")))?;
-    if address.ip().is_loopback() {
-        return Ok(());
+    let address = listener
+        .local_addr()
+        .map_err(|error| UsageError(format!("--listen {listen}: {error}")))?;
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(Access::Loopback);
     }
     Err(UsageError(format!(
         "--listen {listen}: other machines could read everything, because there are no API keys \
          yet. Listen on 127.0.0.1 behind a proxy with authentication, or give --insecure-no-auth"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn queries_are_served_on_loopback_unless_the_operator_insists() {
+        for (address, insecure, expected) in [
+            ("127.0.0.1:0", false, Some(Access::Loopback)),
+            ("127.0.0.1:0", true, Some(Access::Open)),
+            ("0.0.0.0:0", false, None),
+            ("0.0.0.0:0", true, Some(Access::Open)),
+        ] {
+            let listener = TcpListener::bind(address).await.unwrap();
+            // What a name resolves to later does not matter.
+            let listen: Address = "localhost:0".parse().unwrap();
+            let access = check_access(&listen, &listener, insecure).ok();
+            assert_eq!(access, expected, "{address} {insecure}");
+        }
+    }
 }

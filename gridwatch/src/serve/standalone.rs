@@ -94,9 +94,9 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
             (pool, None, Some(embedded))
         }
     };
-    let queries = match query_api::check_access(&front_end.listen, arguments.insecure_no_auth).await
-    {
-        Ok(()) => Some(reads.unwrap_or_else(|| pool.clone())),
+    let insecure = arguments.insecure_no_auth;
+    let queries = match query_api::check_access(&front_end.listen, &listener, insecure) {
+        Ok(access) => Some((reads.unwrap_or_else(|| pool.clone()), access)),
         Err(error) => {
             tracing::warn!("queries are not served: {error}");
             None

@@ -195,9 +195,6 @@ impl Definition {
     /// 404: no row can have this key.
     pub(crate) fn key(&self, mut path: Vec<String>) -> Result<Vec<String>, ApiError> {
         let missing = self.not_found(&path);
-        if path.iter().any(|part| part.contains('\0')) {
-            return Err(missing);
-        }
         let normal = match (self.resource, path.last()) {
             (Resource::Component | Resource::Type | Resource::Customer, Some(id)) => {
                 id.parse::<Uuid>().ok().map(|id| id.to_string())

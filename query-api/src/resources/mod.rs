@@ -39,7 +39,7 @@ use crate::error::api_error;
 use crate::parameters::Parameters;
 use definition::{COMPONENT, CUSTOMER, DEVICE, Definition, KIND, SERIES, TARGET, TYPE};
 
-pub(crate) use request::conditions;
+pub(crate) use request::{conditions, media_type};
 
 /// What every request needs.
 pub(crate) struct Model {

@@ -247,6 +247,18 @@ fn table() -> Vec<(ApiError, u16, &'static str, &'static str)> {
             "idempotency_key_reused",
             "use a new key",
         ),
+        (
+            ApiError::ForbiddenHost(text()),
+            403,
+            "forbidden_host",
+            "'cause', and must be localhost",
+        ),
+        (
+            ApiError::ForbiddenOrigin(text()),
+            403,
+            "forbidden_origin",
+            "'cause' may not",
+        ),
     ]
 }
 
@@ -294,9 +306,11 @@ fn index(error: &ApiError) -> usize {
         ApiError::HasDependents { .. } => 36,
         ApiError::IdempotencyKeyReused => 37,
         ApiError::BadChunks => 38,
+        ApiError::ForbiddenHost(_) => 39,
+        ApiError::ForbiddenOrigin(_) => 40,
     }
 }
-const VARIANTS: usize = 39;
+const VARIANTS: usize = 41;
 
 #[tokio::test]
 async fn every_error_has_its_status_its_code_and_a_sentence_that_helps() {

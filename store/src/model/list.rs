@@ -4,7 +4,7 @@
 //! documents of the page, each with its position. Orders are those of an index, and the key is
 //! their last part, so that a page starts exactly behind the last row of the page before it.
 
-use schema::reading::Micros;
+use schema::reading::{MAX_MEASURED_AT, MIN_MEASURED_AT, Micros};
 use serde_json::Value;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -206,7 +206,11 @@ impl Sql {
 
     fn bind_time(&mut self, time: Micros) -> String {
         let time = self.bind(time);
-        format!("('epoch'::timestamptz + {time}::bigint * interval '1 microsecond')")
+        // An interval is multiplied in floating point, which has no room for so many microseconds.
+        format!(
+            "('epoch'::timestamptz + {time}::bigint / 1000000 * interval '1 second'
+              + {time}::bigint % 1000000 * interval '1 microsecond')"
+        )
     }
 }
 
@@ -237,7 +241,9 @@ pub fn is_position(list: &List, position: &[String]) -> bool {
             .all(|((_, kind), value)| match *kind {
                 "integer" => value.parse::<i32>().is_ok(),
                 "uuid" => value.parse::<Uuid>().is_ok(),
-                "timestamptz" => value.parse::<i64>().is_ok(),
+                "timestamptz" => value
+                    .parse()
+                    .is_ok_and(|time| (MIN_MEASURED_AT..=MAX_MEASURED_AT).contains(&time)),
                 _ => !value.contains('\0'),
             })
 }

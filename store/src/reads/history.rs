@@ -29,7 +29,9 @@ pub struct Found {
     pub complete: bool,
 }
 
-const INSTANT: &str = "'epoch'::timestamptz + $2::bigint * interval '1 microsecond'";
+/// An interval is multiplied in floating point, which has no room for so many microseconds.
+const INSTANT: &str = "('epoch'::timestamptz + $2::bigint / 1000000 * interval '1 second'
+    + $2::bigint % 1000000 * interval '1 microsecond')";
 
 /// The stored value.
 ///

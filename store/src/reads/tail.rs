@@ -14,7 +14,8 @@ const AFTER: &str = "
     CROSS JOIN LATERAL (
         SELECT measured_at, value FROM reading
         WHERE series_id = wanted.id
-          AND measured_at > 'epoch'::timestamptz + wanted.time * interval '1 microsecond'
+          AND measured_at > 'epoch'::timestamptz + wanted.time / 1000000 * interval '1 second'
+                            + wanted.time % 1000000 * interval '1 microsecond'
         ORDER BY measured_at LIMIT $3) r
     ORDER BY 2, 1";
 
