@@ -166,7 +166,7 @@ mod tests {
         client.batch_execute(reading).await.unwrap();
         assert_eq!(
             run(&mut client).await.unwrap(),
-            ["V2__readings_by_name", "V3__model"]
+            ["V2__readings_by_name", "V3__model", "V4__deletion"]
         );
         assert!(are_current(&client).await.unwrap());
         let readings = "SELECT * FROM readings_by_name
