@@ -49,6 +49,9 @@ pub(crate) struct Deployment {
     pool: Pool,
     /// Connections of the read side, if it is on the port of the front end.
     queries: Option<Pool>,
+    /// Connections of the jobs, if this process works on them, which a process without queries does
+    /// too: another one may have created them. Jobs end with the front end.
+    jobs: Option<Pool>,
     embedded: Option<Embedded>,
 }
 
@@ -60,7 +63,7 @@ impl Deployment {
     ///    returns to the queue;
     /// 3. the queue: the drain of the spool and the connection of the sink;
     /// 4. the spool: everything is synced;
-    /// 5. the pool and the embedded database;
+    /// 5. the pools and the embedded database;
     /// 6. the admin port, so that the shutdown can be observed.
     ///
     /// The worker stops after the front end, because in direct mode it has to store what the front
@@ -92,17 +95,15 @@ impl Deployment {
         }) = self.front_end
         {
             let pool = self.pool.clone();
-            match self.queries.clone() {
-                None => {
-                    let more = Router::new();
-                    front_end::run(context.clone(), config, listener, sink, pool, more).await;
-                }
-                Some(queries) => {
-                    let more = ::query_api::routes_until(context.stop.clone(), queries.clone());
-                    tokio::join!(
-                        front_end::run(context.clone(), config, listener, sink, pool, more),
-                        ::query_api::run_jobs(context.clone(), queries)
-                    );
+            let more = match self.queries.clone() {
+                None => Router::new(),
+                Some(queries) => ::query_api::routes_until(context.stop.clone(), queries),
+            };
+            let serving = front_end::run(context.clone(), config, listener, sink, pool, more);
+            match self.jobs.clone() {
+                None => serving.await,
+                Some(jobs) => {
+                    tokio::join!(serving, ::query_api::run_jobs(context.clone(), jobs));
                 }
             }
             worker_stop.cancel();
@@ -118,8 +119,8 @@ impl Deployment {
             None => Ok(()),
             Some(spool) => spool.close().await,
         };
-        if let Some(queries) = self.queries {
-            queries.close();
+        for pool in self.queries.into_iter().chain(self.jobs) {
+            pool.close();
         }
         self.pool.close();
         if let Some(embedded) = self.embedded {
