@@ -47,7 +47,8 @@ const CONFINED_VARIABLE: &str = "_GRIDWATCH_CONFINED_TO";
 const ALLOCATOR_SETTINGS: [(&str, &str); 2] =
     [("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "0")];
 
-/// Settings of PostgreSQL.
+/// Settings of PostgreSQL. There is no `statement_timeout`, because PGlite has no timer and ignores
+/// it (17.5: with 200 ms, a statement of 2 s ends normally). So statements have to be short.
 const POSTGRES_SETTINGS: [(&str, &str); 5] = [
     ("fsync", "off"),
     // All of it is resident from the start. The page cache of the kernel holds the same pages.

@@ -213,8 +213,18 @@ impl NameError {
 /// characters, and whitespace at the ends, give names that look like other names wherever they are
 /// printed.
 pub fn check_names(device: &str, metric: &str) -> Result<(), NameError> {
-    check_name("device", device, MAX_DEVICE_BYTES)?;
-    check_name("metric", metric, MAX_METRIC_BYTES)
+    check_device(device)?;
+    check_metric(metric)
+}
+
+/// Checks the name of a device, as [`check_names`] does.
+pub fn check_device(name: &str) -> Result<(), NameError> {
+    check_name("device", name, MAX_DEVICE_BYTES)
+}
+
+/// Checks the name of a metric, as [`check_names`] does.
+pub fn check_metric(name: &str) -> Result<(), NameError> {
+    check_name("metric", name, MAX_METRIC_BYTES)
 }
 
 fn check_name(kind: &'static str, name: &str, max: usize) -> Result<(), NameError> {

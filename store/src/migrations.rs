@@ -166,7 +166,12 @@ mod tests {
         client.batch_execute(reading).await.unwrap();
         assert_eq!(
             run(&mut client).await.unwrap(),
-            ["V2__readings_by_name", "V3__model", "V5__rollups"]
+            [
+                "V2__readings_by_name",
+                "V3__model",
+                "V4__deletion",
+                "V5__rollups"
+            ]
         );
         assert!(are_current(&client).await.unwrap());
         let readings = "SELECT * FROM readings_by_name

@@ -63,6 +63,7 @@ async fn queued(arguments: IngestApi) -> anyhow::Result<()> {
         spool,
         pool,
         queries: None,
+        background: None,
         embedded: None,
     };
     deployment.run(process).await
@@ -101,6 +102,7 @@ async fn direct(arguments: IngestApi) -> anyhow::Result<()> {
         spool: None,
         pool,
         queries: None,
+        background: None,
         embedded: None,
     };
     deployment.run(process).await

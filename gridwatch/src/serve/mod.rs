@@ -51,6 +51,9 @@ pub(crate) struct Deployment {
     /// Connections of the read side, and which of its requests are accepted, if it is on the port
     /// of the front end.
     queries: Option<(Pool, Access)>,
+    /// Connections of background work, if this process does it, which a process without queries does
+    /// too: another one may have created jobs. It ends with the front end.
+    background: Option<Pool>,
     embedded: Option<Embedded>,
 }
 
@@ -62,7 +65,7 @@ impl Deployment {
     ///    returns to the queue;
     /// 3. the queue: the drain of the spool and the connection of the sink;
     /// 4. the spool: everything is synced;
-    /// 5. the pool and the embedded database;
+    /// 5. the pools and the embedded database;
     /// 6. the admin port, so that the shutdown can be observed.
     ///
     /// The worker stops after the front end, because in direct mode it has to store what the front
@@ -94,18 +97,18 @@ impl Deployment {
         }) = self.front_end
         {
             let pool = self.pool.clone();
-            match self.queries.clone() {
-                None => {
-                    let more = Router::new();
-                    front_end::run(context.clone(), config, listener, sink, pool, more).await;
-                }
+            let more = match self.queries.clone() {
+                None => Router::new(),
                 Some((queries, access)) => {
-                    let stop = context.stop.clone();
-                    let more = ::query_api::routes_until(stop, queries.clone(), access);
-                    tokio::join!(
-                        front_end::run(context.clone(), config, listener, sink, pool, more),
-                        ::query_api::run_background_work(context.clone(), queries)
-                    );
+                    ::query_api::routes_until(context.stop.clone(), queries, access)
+                }
+            };
+            let serving = front_end::run(context.clone(), config, listener, sink, pool, more);
+            match self.background.clone() {
+                None => serving.await,
+                Some(background) => {
+                    let working = ::query_api::run_background_work(context.clone(), background);
+                    tokio::join!(serving, working);
                 }
             }
             worker_stop.cancel();
@@ -121,8 +124,9 @@ impl Deployment {
             None => Ok(()),
             Some(spool) => spool.close().await,
         };
-        if let Some((queries, _)) = self.queries {
-            queries.close();
+        let queries = self.queries.into_iter().map(|(queries, _)| queries);
+        for pool in queries.chain(self.background) {
+            pool.close();
         }
         self.pool.close();
         if let Some(embedded) = self.embedded {

@@ -94,9 +94,10 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
             (pool, None, Some(embedded))
         }
     };
+    let reads = reads.unwrap_or_else(|| pool.clone());
     let insecure = arguments.insecure_no_auth;
     let queries = match query_api::check_access(&front_end.listen, &listener, insecure) {
-        Ok(access) => Some((reads.unwrap_or_else(|| pool.clone()), access)),
+        Ok(access) => Some((reads.clone(), access)),
         Err(error) => {
             tracing::warn!("queries are not served: {error}");
             None
@@ -132,6 +133,7 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
         spool: Some(open),
         pool,
         queries,
+        background: Some(reads),
         embedded,
     };
     Ok((deployment, process))
@@ -161,4 +163,52 @@ fn synced(
     let synced = SyncedSource::new(source, data, failed)
         .with_context(|| format!("--data: {}", data.display()))?;
     Ok(Box::new(synced))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser as _;
+    use testbed::wait::until_async;
+
+    use super::*;
+    use crate::config::{Command, Settings};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn jobs_are_worked_on_where_queries_are_not_served() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().to_str().unwrap();
+        let flags = [
+            "--data",
+            data,
+            "--listen",
+            "0.0.0.0:0",
+            "--admin",
+            "127.0.0.1:0",
+        ];
+        let command = ["gridwatch", "standalone"].into_iter().chain(flags);
+        let Command::Standalone(settings) = Settings::try_parse_from(command).unwrap().command
+        else {
+            panic!("not the standalone command");
+        };
+        let (deployment, process) = open(settings).await.unwrap();
+        assert!(deployment.queries.is_none());
+        let (pool, stop) = (deployment.pool.clone(), process.context().stop);
+        let client = pool.get().await.unwrap();
+        let job = "INSERT INTO job (id, action, actor) VALUES (gen_random_uuid(), 'delete', 'x')";
+        client.batch_execute(job).await.unwrap();
+        drop(client);
+        let working = async {
+            until_async("the job is done", Duration::from_secs(60), async || {
+                let client = pool.get().await.unwrap();
+                let sql = "SELECT FROM job WHERE state = 'done'";
+                client.query_opt(sql, &[]).await.unwrap().is_some()
+            })
+            .await;
+            stop.cancel();
+        };
+        let (run, ()) = tokio::join!(deployment.run(process), working);
+        run.unwrap();
+    }
 }

@@ -31,6 +31,7 @@ pub(crate) async fn run(arguments: config::Worker) -> anyhow::Result<()> {
         spool: None,
         pool,
         queries: None,
+        background: None,
         embedded: None,
     };
     deployment.run(process).await

@@ -4,6 +4,10 @@
 //! error for each line. Each row has the fields of a device and, optionally, its `series`: a list
 //! of `{"metric", "unit", "kind", "rollover"}`, or in CSV `metric:unit;metric:unit`.
 
+mod csv;
+
+use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Json;
@@ -11,15 +15,17 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use service::{ApiError, FieldError};
 use store::model::bulk::{self, Devices};
 
 use super::Model;
 use super::definition::{DEVICE, SERIES};
 use super::error::write_error;
-use super::fields::{self, Rule, error};
-use super::request::{media_type, parse, post_conditions, receive};
+use super::fields::{self, error};
+use super::request::{media_type, post_conditions, receive};
 
 /// Upper bound on the body.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -27,8 +33,11 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 const MAX_DEVICES: usize = 200_000;
 /// Upper bound on the series of a device.
 const MAX_SERIES: usize = 1_000;
+/// Upper bound on the bytes of a row: of an element of an array, or of a line. A parsed row needs
+/// some twenty times as much memory.
+const MAX_ROW_BYTES: usize = 1024 * 1024;
 /// After this many errors the rest of the body is not checked.
-const MAX_ERRORS: usize = 1_000;
+const MAX_ERRORS: usize = 100;
 
 const SERIES_FIELD: &str = "series";
 
@@ -61,15 +70,18 @@ pub(crate) async fn create(
     // One at a time: a body and its rows may need several times MAX_BYTES.
     let permit = model
         .bulk
-        .try_acquire()
+        .clone()
+        .try_acquire_owned()
         .map_err(|_| ApiError::TooManyBodies)?;
     let bytes = receive(&headers, body, MAX_BYTES).await?;
     let request = post_conditions(&headers, uri.path(), &bytes)?;
-    let reading = tokio::task::spawn_blocking(move || read(format, &bytes));
-    let devices = reading.await.map_err(|error| {
+    // The permit goes along: when the request is cancelled, the task still runs to its end.
+    let reading = tokio::task::spawn_blocking(move || (read(format, &bytes), permit));
+    let (devices, permit) = reading.await.map_err(|error| {
         tracing::error!(%error, "reading devices failed");
         ApiError::Internal
-    })??;
+    })?;
+    let devices = devices?;
     let created = bulk::create(&model.pool, devices, &request).await;
     drop(permit);
     let created = created.map_err(|cause| match write_error(&DEVICE, &[], &[], cause) {
@@ -118,13 +130,14 @@ fn read(format: Format, bytes: &Bytes) -> Result<Devices, ApiError> {
     match format {
         Format::Array => read_array(bytes, &mut rows)?,
         Format::Ndjson => read_ndjson(bytes, &mut rows)?,
-        Format::Csv => read_csv(bytes, &mut rows),
+        Format::Csv => csv::read(bytes, &mut rows),
     }
     if rows.devices.len() > MAX_DEVICES {
         let reason = format!("a request has at most {MAX_DEVICES} devices; split it");
         rows.errors.insert(0, error("", reason));
     }
     if !rows.errors.is_empty() {
+        rows.errors.truncate(MAX_ERRORS);
         return Err(ApiError::InvalidBody(rows.errors));
     }
     if rows.devices.is_empty() {
@@ -137,18 +150,69 @@ fn read(format: Format, bytes: &Bytes) -> Result<Devices, ApiError> {
 }
 
 fn read_array(bytes: &[u8], rows: &mut Rows) -> Result<(), ApiError> {
-    let Value::Array(items) = parse(bytes)? else {
-        let reason = "the body is not an array of devices";
-        rows.errors.push(error("", reason));
-        return Ok(());
-    };
-    for (index, item) in items.into_iter().enumerate() {
-        rows.push(Format::Array, index + 1, Ok(item));
-        if rows.is_full() {
-            break;
+    std::str::from_utf8(bytes).map_err(|error| ApiError::NotUtf8(error.valid_up_to()))?;
+    let mut parser = serde_json::Deserializer::from_slice(bytes);
+    let read = Array(rows).deserialize(&mut parser);
+    match read.and_then(|()| parser.end()) {
+        // The rest is not read after too many errors.
+        _ if rows.is_full() => Ok(()),
+        Ok(()) => Ok(()),
+        Err(cause) if cause.is_data() => {
+            let reason = "the body is not an array of devices";
+            rows.errors.push(error("", reason));
+            Ok(())
         }
+        Err(cause) => Err(ApiError::MalformedJson(format!(
+            "the body is not valid JSON: {cause}"
+        ))),
     }
-    Ok(())
+}
+
+/// Reads an array element by element, so that one of them is in memory as a value.
+struct Array<'a>(&'a mut Rows);
+
+impl<'de> DeserializeSeed<'de> for Array<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Array<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array of devices")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let rows = self.0;
+        let mut position = 0;
+        while let Some(item) = items.next_element::<&RawValue>()? {
+            position += 1;
+            rows.push(Format::Array, position, row(item.get()));
+            if rows.is_full() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The JSON of a row.
+fn row(text: &str) -> Result<Value, Vec<FieldError>> {
+    if text.len() > MAX_ROW_BYTES {
+        return Err(vec![error("", too_long())]);
+    }
+    serde_json::from_str(text).map_err(|cause| {
+        let reason = format!("the line is not valid JSON at column {}", cause.column());
+        vec![error("", reason)]
+    })
+}
+
+fn too_long() -> String {
+    format!("a device has at most {MAX_ROW_BYTES} bytes")
 }
 
 fn read_ndjson(bytes: &[u8], rows: &mut Rows) -> Result<(), ApiError> {
@@ -158,99 +222,12 @@ fn read_ndjson(bytes: &[u8], rows: &mut Rows) -> Result<(), ApiError> {
         if line.trim().is_empty() {
             continue;
         }
-        let row = serde_json::from_str(line);
-        let row = row.map_err(|cause| {
-            let reason = format!("the line is not valid JSON at column {}", cause.column());
-            vec![error("", reason)]
-        });
-        rows.push(Format::Ndjson, index + 1, row);
+        rows.push(Format::Ndjson, index + 1, row(line));
         if rows.is_full() {
             break;
         }
     }
     Ok(())
-}
-
-fn read_csv(bytes: &[u8], rows: &mut Rows) {
-    let mut reader = csv::ReaderBuilder::new()
-        .trim(csv::Trim::All)
-        .from_reader(bytes);
-    let header: Vec<String> = match reader.headers() {
-        Ok(header) => header.iter().map(str::to_owned).collect(),
-        Err(cause) => {
-            rows.errors.push(csv_error(&cause));
-            return;
-        }
-    };
-    for name in &header {
-        let is_field = DEVICE.fields.iter().any(|field| field.name == name);
-        if !is_field && name != SERIES_FIELD {
-            let unknown = fields::unknown_field(DEVICE.fields, DEVICE.computed, name);
-            let line = Some(1);
-            rows.errors.push(FieldError { line, ..unknown });
-        }
-    }
-    if !rows.errors.is_empty() {
-        return;
-    }
-    for record in reader.records() {
-        match record {
-            Ok(record) => {
-                let line = record.position().map_or(0, csv::Position::line);
-                let line = usize::try_from(line).unwrap_or(usize::MAX);
-                let cells = header
-                    .iter()
-                    .zip(&record)
-                    .filter(|(_, cell)| !cell.is_empty());
-                let row = cells.map(|(name, text)| (name.clone(), cell(name, text)));
-                rows.push(Format::Csv, line, Ok(Value::Object(row.collect())));
-            }
-            Err(cause) => rows.errors.push(csv_error(&cause)),
-        }
-        if rows.is_full() {
-            break;
-        }
-    }
-}
-
-fn csv_error(cause: &csv::Error) -> FieldError {
-    let line = cause.position().map(csv::Position::line);
-    let line = line.and_then(|line| usize::try_from(line).ok());
-    let reason = match cause.kind() {
-        csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => format!("the line has {len} fields, and the header has {expected_len}"),
-        csv::ErrorKind::Utf8 { .. } => "the line is not valid UTF-8".into(),
-        _ => "the line is not valid CSV".into(),
-    };
-    FieldError {
-        line,
-        ..error("", reason)
-    }
-}
-
-/// A cell of a CSV file. One that cannot be parsed stays text, which the field then refuses.
-fn cell(name: &str, text: &str) -> Value {
-    if name == SERIES_FIELD {
-        let series = text
-            .split(';')
-            .map(str::trim)
-            .filter(|part| !part.is_empty());
-        return series
-            .map(|part| match part.split_once(':') {
-                Some((metric, unit)) => json!({ "metric": metric.trim(), "unit": unit.trim() }),
-                None => json!({ "metric": part }),
-            })
-            .collect();
-    }
-    let field = DEVICE.fields.iter().find(|field| field.name == name);
-    let text_value = || Value::String(text.to_owned());
-    match field.map(|field| field.rule) {
-        Some(Rule::Boolean | Rule::Number(..) | Rule::Positive(_) | Rule::Object) => {
-            serde_json::from_str(text).unwrap_or_else(|_| text_value())
-        }
-        _ => text_value(),
-    }
 }
 
 /// A device with every field, and its series.
@@ -281,10 +258,12 @@ fn series_list(series: Value, errors: &mut Vec<FieldError>) -> Vec<Value> {
         }
     };
     let mut list: Vec<Value> = Vec::with_capacity(items.len());
+    // At most MAX_SERIES names.
+    let mut metrics = HashSet::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
         let read = fields::object(item).and_then(|map: Map<String, Value>| SERIES.read(map, &[]));
         match read {
-            Ok(series) if list.iter().any(|other| other["metric"] == series["metric"]) => {
+            Ok(series) if !metrics.insert(series["metric"].to_string()) => {
                 let pointer = format!("/series/{index}/metric");
                 errors.push(error(pointer, "this metric is listed twice"));
             }

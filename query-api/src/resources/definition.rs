@@ -83,11 +83,7 @@ pub(crate) static DEVICE: Definition = Definition {
     resource: Resource::Device,
     list: "devices",
     fields: &[
-        Field::new(
-            "device",
-            Rule::Text(schema::reading::MAX_DEVICE_BYTES),
-            Refused,
-        ),
+        Field::new("device", Rule::Device, Refused),
         Field::new("type", Rule::Uuid, Null),
         Field::new("name", Rule::Text(256), Null),
         Field::new("component", Rule::Uuid, Null),
@@ -108,7 +104,7 @@ pub(crate) static SERIES: Definition = Definition {
     resource: Resource::Series,
     list: "series",
     fields: &[
-        Field::fixed("metric", Rule::Text(schema::reading::MAX_METRIC_BYTES)),
+        Field::fixed("metric", Rule::Metric),
         Field::new("unit", Rule::Text(64), Null),
         Field::new(
             "kind",

@@ -24,6 +24,8 @@ pub(crate) fn write_error(
             },
         },
         WriteError::Invalid(errors) => ApiError::InvalidBody(errors),
+        // A writer that others overtake again and again: it retries later.
+        WriteError::Changed => ApiError::DatabaseUnavailable,
         WriteError::VersionMismatch(version) => ApiError::VersionMismatch(version),
         WriteError::HasDependents {
             dependents,

@@ -5,7 +5,7 @@
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use schema::reading::{MAX_MEASURED_AT, MIN_MEASURED_AT};
+use schema::reading::{MAX_MEASURED_AT, MIN_MEASURED_AT, check_device, check_metric};
 use serde_json::{Map, Value, json};
 use service::FieldError;
 use uuid::Uuid;
@@ -45,6 +45,10 @@ pub(crate) enum Absent {
 pub(crate) enum Rule {
     /// Text of 1 to this many bytes, without control characters.
     Text(usize),
+    /// The external id of a device, as in a reading.
+    Device,
+    /// The name of a metric, as in a reading.
+    Metric,
     /// A lower-case letter, followed by lower-case letters, digits, `-` and `_`.
     Slug,
     Uuid,
@@ -83,6 +87,9 @@ impl Field {
         }
     }
 }
+
+/// Upper bound on the errors of a document.
+pub(crate) const MAX_ERRORS: usize = 100;
 
 /// An error of a field.
 pub(crate) fn error(pointer: impl Into<String>, reason: impl Into<String>) -> FieldError {
@@ -123,7 +130,9 @@ pub(crate) fn read(
         values.insert(field.name.into(), value);
     }
     let unknown = map.keys().filter(|name| !ignored.contains(&name.as_str()));
+    let unknown = unknown.take(MAX_ERRORS);
     errors.extend(unknown.map(|name| unknown_field(fields, ignored, name)));
+    errors.truncate(MAX_ERRORS);
     if errors.is_empty() {
         Ok(values)
     } else {
@@ -141,7 +150,8 @@ pub(crate) fn unknown_field(fields: &[Field], computed: &[&str], name: &str) -> 
         "there is no such field; the fields are {}",
         names.join(", ")
     );
-    error(pointer(name), reason)
+    // A pointer in full would repeat a name of any length.
+    error(pointer(&shorten_text(name)), reason)
 }
 
 /// The JSON Pointer to a member.
@@ -151,9 +161,12 @@ pub(crate) fn pointer(name: &str) -> String {
 
 /// A value as a message shows it.
 pub(crate) fn shorten(value: &Value) -> String {
-    let text = value.to_string();
+    shorten_text(&value.to_string())
+}
+
+fn shorten_text(text: &str) -> String {
     if text.chars().count() <= 60 {
-        return text;
+        return text.to_owned();
     }
     let start: String = text.chars().take(57).collect();
     format!("{start}...")
@@ -200,6 +213,17 @@ impl Rule {
             }
             Self::Parents if value.is_array() => {
                 return kinds::read_parents(value, pointer, errors);
+            }
+            Self::Device | Self::Metric if value.is_string() => {
+                let name = value.as_str().unwrap_or_default();
+                let checked = match self {
+                    Self::Device => check_device(name),
+                    _ => check_metric(name),
+                };
+                if let Err(reason) = checked {
+                    errors.push(error(pointer, reason.to_string()));
+                }
+                return value;
             }
             Self::Boolean if value.is_boolean() => return value,
             Self::Number(..) | Self::Positive(_) => self.number(&value),
@@ -255,6 +279,7 @@ impl Rule {
             Self::Text(max) => {
                 format!("text of 1 to {max} bytes without control characters")
             }
+            Self::Device | Self::Metric => "a name, which is text".into(),
             Self::Slug => "a name of at most 64 lower-case letters, digits, '-' and '_', \
                            which starts with a letter"
                 .into(),
@@ -293,6 +318,9 @@ pub(crate) fn time_text(text: &str) -> Option<String> {
 
 /// PostgreSQL's JSON cannot hold the character NUL.
 fn check_texts(value: &Value, at: &str, errors: &mut Vec<FieldError>) {
+    if errors.len() >= MAX_ERRORS {
+        return;
+    }
     match value {
         Value::String(text) if text.contains('\0') => {
             errors.push(error(at, "text with the character U+0000 cannot be stored"));

@@ -44,9 +44,13 @@ pub(crate) use request::{conditions, media_type};
 /// What every request needs.
 pub(crate) struct Model {
     pool: Pool,
-    validators: kinds::Validators,
-    bulk: Semaphore,
+    validators: Arc<kinds::Validators>,
+    validations: Arc<Semaphore>,
+    bulk: Arc<Semaphore>,
 }
+
+/// Validations at the same time. Each has a thread of its own, because it may take some time.
+const MAX_VALIDATIONS: usize = 2;
 
 type Shared = Arc<Model>;
 
@@ -54,8 +58,9 @@ type Shared = Arc<Model>;
 pub(crate) fn routes(pool: Pool) -> Router {
     let model = Model {
         pool,
-        validators: kinds::Validators::default(),
-        bulk: Semaphore::new(1),
+        validators: Arc::default(),
+        validations: Arc::new(Semaphore::new(MAX_VALIDATIONS)),
+        bulk: Arc::new(Semaphore::new(1)),
     };
     let mut router = Router::new();
     for definition in [&KIND, &COMPONENT, &DEVICE, &TYPE, &CUSTOMER] {

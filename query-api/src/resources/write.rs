@@ -5,9 +5,9 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 use service::{ApiError, FieldError};
-use store::model::{self, Resource};
+use store::model::{self, Resource, WriteError};
 
-use super::definition::{COMPONENT, Definition, KIND};
+use super::definition::{Definition, KIND};
 use super::error::write_error;
 use super::fields::{self, error};
 use super::request::{conditions, post_conditions, receive_json};
@@ -28,12 +28,20 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let (bytes, body) = receive_json(headers, body, &[JSON]).await?;
     let request = post_conditions(headers, uri.path(), &bytes)?;
-    let values = fields::object(body).and_then(|map| definition.read(map, &[]));
-    let values = Value::Object(values.map_err(ApiError::InvalidBody)?);
+    let read = move || fields::object(body).and_then(|map| definition.read(map, &[]));
+    let values = match definition.resource {
+        Resource::Kind => validate(model, read).await?,
+        _ => read(),
+    };
+    let mut values = Value::Object(values.map_err(ApiError::InvalidBody)?);
     if definition.resource == Resource::Component {
         let kind = kind(model, &values["kind"]).await?;
-        let checked = model.validators.check(&kind, &values["attributes"]);
-        checked.map_err(ApiError::InvalidBody)?;
+        let validators = model.validators.clone();
+        let checked = validate(model, move || {
+            validators.check(&kind, &values["attributes"])?;
+            Ok(values)
+        });
+        values = checked.await?.map_err(ApiError::InvalidBody)?;
     }
     let key = definition.new_key(path.clone(), &values);
     let created = model::create(&model.pool, definition.resource, &key, &values, &request).await;
@@ -53,8 +61,8 @@ pub(crate) async fn put(
 ) -> Result<Document, ApiError> {
     let (_, body) = receive_json(headers, body, &[JSON]).await?;
     let body = fields::object(body).map_err(ApiError::InvalidBody)?;
-    change(model, definition, path, headers, |before| {
-        let mut body = body;
+    change(model, definition, path, headers, move |before| {
+        let mut body = body.clone();
         // The path already has these.
         for field in definition.fields {
             if (field.fixed || field.name == "device") && !body.contains_key(field.name) {
@@ -80,60 +88,100 @@ pub(crate) async fn patch(
     let unknown: Vec<FieldError> = patch
         .keys()
         .filter(|name| !is_field(name))
+        .take(fields::MAX_ERRORS)
         .map(|name| fields::unknown_field(definition.fields, definition.computed, name))
         .collect();
     if !unknown.is_empty() {
         return Err(ApiError::InvalidBody(unknown));
     }
-    change(model, definition, path, headers, |before| {
+    change(model, definition, path, headers, move |before| {
         let stored = definition.fields.iter();
         let stored = stored.map(|field| (field.name.into(), before[field.name].clone()));
         let mut merged = Value::Object(stored.collect());
-        merge(&mut merged, Value::Object(patch));
+        merge(&mut merged, Value::Object(patch.clone()));
         definition.read(fields::object(merged)?, &[])
     })
     .await
 }
 
+/// How often a change is computed again because another one came first.
+const MAX_ATTEMPTS: usize = 100;
+
+/// Computes the new values of a document and stores them. That is done without a lock, and again if
+/// the document was changed in the meantime.
 async fn change(
     model: &Model,
     definition: &'static Definition,
     path: Vec<String>,
     headers: &HeaderMap,
-    values: impl FnOnce(&Value) -> Result<Map<String, Value>, Vec<FieldError>>,
+    values: impl Fn(&Value) -> Result<Map<String, Value>, Vec<FieldError>> + Clone + Send + 'static,
 ) -> Result<Document, ApiError> {
     let request = conditions(headers)?;
-    let key = definition.key(path)?;
-    // The kind of a component never changes, so that it can be read before the transaction.
-    let kind = match definition.resource {
-        Resource::Component => {
-            let component = model::get(&model.pool, COMPONENT.resource, &key).await;
-            let component = component.map_err(|error| api_error(&error))?;
-            let component = component.ok_or_else(|| definition.not_found(&key))?;
-            Some(kind(model, &component["kind"]).await?)
-        }
-        _ => None,
-    };
-    let mut new_key = key.clone();
-    let apply = |before: &Value| {
-        let values = Value::Object(values(before)?);
-        if let (Resource::Device, Some(name)) = (definition.resource, values["device"].as_str()) {
-            new_key = vec![name.to_owned()];
-        }
-        for field in definition.fields.iter().filter(|field| field.fixed) {
-            if values[field.name] != before[field.name] {
-                let reason = format!("this field is fixed: it is {}", before[field.name]);
-                return Err(vec![error(fields::pointer(field.name), reason)]);
+    let (resource, key) = (definition.resource, definition.key(path)?);
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let base = model::get(&model.pool, resource, &key).await;
+        let base = base.map_err(|error| api_error(&error))?;
+        let base = base.ok_or_else(|| definition.not_found(&key))?;
+        let failed = |error| write_error(definition, &key, &key, error);
+        model::check_version(&base, &request).map_err(failed)?;
+        let kind = match resource {
+            Resource::Component => Some(kind(model, &base["kind"]).await?),
+            _ => None,
+        };
+        let (validators, values, before) = (model.validators.clone(), values.clone(), base.clone());
+        let compute = move || {
+            let values = Value::Object(values(&before)?);
+            for field in definition.fields.iter().filter(|field| field.fixed) {
+                if values[field.name] != before[field.name] {
+                    let reason = format!("this field is fixed: it is {}", before[field.name]);
+                    return Err(vec![error(fields::pointer(field.name), reason)]);
+                }
+            }
+            if let Some(kind) = &kind {
+                validators.check(kind, &values["attributes"])?;
+            }
+            Ok(values)
+        };
+        let values = match resource {
+            Resource::Kind | Resource::Component => validate(model, compute).await?,
+            _ => compute(),
+        };
+        let values = values.map_err(ApiError::InvalidBody)?;
+        let changed = model::change(&model.pool, resource, &key, &request, &base, &values).await;
+        match changed {
+            Ok(changed) => return Ok(document(changed)),
+            Err(WriteError::Changed) if attempts < MAX_ATTEMPTS => {}
+            Err(error) => {
+                let name = values["device"]
+                    .as_str()
+                    .filter(|_| resource == Resource::Device);
+                let new_key = name.map_or_else(|| key.clone(), |name| vec![name.to_owned()]);
+                return Err(write_error(definition, &key, &new_key, error));
             }
         }
-        if let Some(kind) = &kind {
-            model.validators.check(kind, &values["attributes"])?;
-        }
-        Ok(values)
+    }
+}
+
+/// Runs a check against a schema, or of a schema, on a thread of its own, and few at a time: it may
+/// take some time. The place is free when the check ends, even if the request was cancelled.
+async fn validate<T: Send + 'static>(
+    model: &Model,
+    check: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let failed = |error: &dyn std::error::Error| {
+        tracing::error!(%error, "a validation failed");
+        ApiError::Internal
     };
-    let changed = model::change(&model.pool, definition.resource, &key, &request, apply).await;
-    let changed = changed.map_err(|error| write_error(definition, &key, &new_key, error))?;
-    Ok(document(changed))
+    let permit = model.validations.clone().acquire_owned().await;
+    let permit = permit.map_err(|error| failed(&error))?;
+    let checking = tokio::task::spawn_blocking(move || {
+        let checked = check();
+        drop(permit);
+        checked
+    });
+    checking.await.map_err(|error| failed(&error))
 }
 
 /// The document of a kind that a component has.

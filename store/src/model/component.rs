@@ -27,8 +27,35 @@ const PARENT: &str = "
            coalesce(bool_or(id = $2), false)
     FROM path";
 
+/// The number of levels of a component and what is below it; 1 for one that is created.
+const HEIGHT: &str = "
+    WITH RECURSIVE subtree (id, height) AS (
+        SELECT $1::uuid, 1
+        UNION ALL
+        SELECT c.id, height + 1 FROM subtree JOIN component c ON c.parent = subtree.id
+        WHERE height < 64)
+    SELECT max(height)::bigint FROM subtree";
+
 const SIBLINGS: &str = "
     SELECT count(*) FROM component WHERE parent = $1 AND kind = $2 AND id <> $3";
+
+/// The components of the kind `$1` whose parents the rules `$2` do not allow, by kind of parent.
+const MISPLACED: &str = "
+    SELECT p.kind, count(*) FROM component c LEFT JOIN component p ON p.id = c.parent
+    WHERE c.kind = $1
+      AND NOT CASE WHEN p.id IS NULL THEN $2::text::jsonb = '[]'
+                   ELSE $2::text::jsonb @> jsonb_build_array(jsonb_build_object('kind', p.kind))
+              END
+    GROUP BY p.kind ORDER BY count(*) DESC LIMIT 1";
+
+/// A parent that has more components of the kind `$1` than the rules `$2` allow.
+const CROWDED: &str = "
+    SELECT p.id, count(*), (rule ->> 'max')::bigint
+    FROM component c JOIN component p ON p.id = c.parent
+    JOIN jsonb_array_elements($2::text::jsonb) AS rule ON rule ->> 'kind' = p.kind
+    WHERE c.kind = $1
+    GROUP BY p.id, rule HAVING count(*) > (rule ->> 'max')::bigint
+    ORDER BY count(*) DESC LIMIT 1";
 
 const MISSING: &str = "
     SELECT child.name, (rule ->> 'min')::bigint,
@@ -62,7 +89,7 @@ pub(super) async fn check_parent(
     let id = key.first().and_then(|id| id.parse::<Uuid>().ok());
     let id = id.unwrap_or_default();
     let kind = value["kind"].as_str().unwrap_or_default();
-    let sql = "SELECT parents::text FROM kind WHERE name = $1 FOR KEY SHARE";
+    let sql = "SELECT parents::text FROM kind WHERE name = $1 FOR SHARE";
     let Some(row) = transaction.query_opt(sql, &[&kind]).await? else {
         return Err(invalid("/kind", format!("no kind '{kind}' exists")));
     };
@@ -102,9 +129,11 @@ pub(super) async fn check_parent(
             "'{parent}' is this component, or a component below it"
         ));
     }
-    if depth >= MAX_DEPTH {
+    let height: i64 = transaction.query_one(HEIGHT, &[&id]).await?.get(0);
+    if depth + height > MAX_DEPTH {
         return wrong(format!(
-            "'{parent}' is at depth {depth}, and the limit is {MAX_DEPTH}"
+            "'{parent}' is at depth {depth}, and this component has {height} levels with those \
+             below it; the tree has at most {MAX_DEPTH}"
         ));
     }
     let siblings = transaction
@@ -116,6 +145,42 @@ pub(super) async fn check_parent(
         )),
         _ => Ok(()),
     }
+}
+
+/// Checks that the components of a kind, whose row is locked, are where its new rules allow them.
+pub(super) async fn check_rules(
+    transaction: &Transaction<'_>,
+    before: &Value,
+    value: &Value,
+) -> Result<(), WriteError> {
+    if before["parents"] == value["parents"] {
+        return Ok(());
+    }
+    let wrong = |reason: String| Err(invalid("/parents", reason));
+    let kind = value["name"].as_str().unwrap_or_default();
+    let rules = value["parents"].to_string();
+    if let Some(row) = transaction.query_opt(MISPLACED, &[&kind, &rules]).await? {
+        let (parent, count): (Option<String>, i64) = (row.get(0), row.get(1));
+        let components = match count {
+            1 => "1 component".into(),
+            count => format!("{count} components"),
+        };
+        let parents = match parent {
+            Some(parent) => format!("below a component of kind {parent}"),
+            None => "without a parent".into(),
+        };
+        return wrong(format!(
+            "{components} of kind {kind} could not stay {parents}; move or delete them first"
+        ));
+    }
+    if let Some(row) = transaction.query_opt(CROWDED, &[&kind, &rules]).await? {
+        let (parent, count, max): (Uuid, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        return wrong(format!(
+            "'{parent}' has {count} components of kind {kind}, and the most that it may have \
+             would be {max}; move or delete some first"
+        ));
+    }
+    Ok(())
 }
 
 /// Kinds of which a component has fewer children than it needs.

@@ -103,23 +103,37 @@ async fn check_unused(
     resource: Resource,
     key: &[String],
 ) -> Result<(), WriteError> {
-    let (name, condition) = match resource {
-        Resource::Kind => ("components", "component WHERE kind = ($1::text[])[1]"),
-        Resource::Type => ("devices", "device WHERE type = ($1::text[])[1]::uuid"),
-        Resource::Customer => (
+    let uses: &[(&str, &str)] = match resource {
+        Resource::Kind => &[
+            ("components", "component WHERE kind = ($1::text[])[1]"),
+            (
+                "kinds",
+                "kind WHERE name <> ($1::text[])[1] AND parents @> jsonb_build_array(
+                     jsonb_build_object('kind', ($1::text[])[1]))",
+            ),
+        ],
+        Resource::Type => &[("devices", "device WHERE type = ($1::text[])[1]::uuid")],
+        Resource::Customer => &[(
             "components",
             "component WHERE customer = ($1::text[])[1]::uuid",
-        ),
-        _ => return Ok(()),
+        )],
+        _ => &[],
     };
-    let sql = format!("SELECT count(*) FROM {condition}");
-    match transaction.query_one(&sql, &[&key]).await?.get::<_, i64>(0) {
-        0 => Ok(()),
-        count => Err(WriteError::HasDependents {
-            dependents: json!({ name: count }),
-            can_cascade: false,
-        }),
+    let mut dependents = json!({});
+    for (name, condition) in uses {
+        let sql = format!("SELECT count(*) FROM {condition}");
+        let count: i64 = transaction.query_one(&sql, &[&key]).await?.get(0);
+        if count > 0 {
+            dependents[*name] = count.into();
+        }
     }
+    if dependents.as_object().is_none_or(serde_json::Map::is_empty) {
+        return Ok(());
+    }
+    Err(WriteError::HasDependents {
+        dependents,
+        can_cascade: false,
+    })
 }
 
 async fn delete_series(
@@ -138,7 +152,7 @@ async fn delete_series(
         ..Counts::default()
     };
     touch_device(transaction, key).await?;
-    finish(transaction, &ids, job, &mut counts).await
+    finish(transaction, &ids, job, actor, &mut counts).await
 }
 
 async fn delete_device(
@@ -154,7 +168,7 @@ async fn delete_device(
     let readings = check_dependents(transaction, &ids, json!({}), cascade).await?;
     let job = start_job(transaction, None, actor, readings).await?;
     let mut counts = remove_devices(transaction, &devices, actor, job).await?;
-    finish(transaction, &ids, job, &mut counts).await
+    finish(transaction, &ids, job, actor, &mut counts).await
 }
 
 async fn delete_component(
@@ -189,14 +203,15 @@ async fn delete_component(
     let sql = "SELECT id FROM component WHERE id IN (SELECT component FROM gridwatch_subtree($1))
                FOR UPDATE";
     let components = column(&transaction.query(sql, &[&root]).await?);
-    let sql = "SELECT id FROM device WHERE component = ANY($1)";
+    // A device that is moved while this waits for its row is not in the result.
+    let sql = "SELECT id FROM device WHERE component = ANY($1) ORDER BY external_id FOR UPDATE";
     let devices: Vec<i32> = column(&transaction.query(sql, &[&components]).await?);
     let ids = series_of(transaction, &devices).await?;
     let readings = check_dependents(transaction, &ids, dependents, cascade).await?;
     let job = start_job(transaction, None, actor, readings).await?;
     let mut counts = remove_devices(transaction, &devices, actor, job).await?;
     counts.components = remove_components(transaction, &components, actor).await?;
-    finish(transaction, &ids, job, &mut counts).await
+    finish(transaction, &ids, job, actor, &mut counts).await
 }
 
 /// Refuses to delete what has dependents unless the client asked for it. Returns the number of
@@ -250,17 +265,29 @@ async fn start_job(
     if readings <= MAX_READINGS {
         return Ok(None);
     }
+    Ok(Some(insert_job(transaction, component, actor).await?))
+}
+
+async fn insert_job(
+    transaction: &Transaction<'_>,
+    component: Option<Uuid>,
+    actor: &str,
+) -> Result<Uuid, Error> {
     let id = Uuid::now_v7();
     let sql = "INSERT INTO job (id, action, component, actor) VALUES ($1, 'delete', $2, $3)";
     transaction.execute(sql, &[&id, &component, &actor]).await?;
-    Ok(Some(id))
+    Ok(id)
 }
 
 /// Deletes the readings, or hands the counts so far to the job.
+///
+/// A worker may be storing readings of the series at this moment. So there is a job in any case; of
+/// one that has only those to delete, the client does not learn.
 async fn finish(
     transaction: &Transaction<'_>,
     series: &[i32],
     job: Option<Uuid>,
+    actor: &str,
     counts: &mut Counts,
 ) -> Result<Deletion, WriteError> {
     match job {
@@ -270,6 +297,9 @@ async fn finish(
             let sql = "DELETE FROM reading WHERE series_id = ANY($1)";
             let deleted = transaction.execute(sql, &[&series]).await?;
             counts.readings = i64::try_from(deleted).unwrap_or(i64::MAX);
+            let rest = insert_job(transaction, None, actor).await?;
+            let sql = "UPDATE deleted_series SET job = $2 WHERE series_id = ANY($1)";
+            transaction.execute(sql, &[&series, &rest]).await?;
         }
     }
     let deleted = counts.json();

@@ -1,16 +1,19 @@
 //! Jobs: deletions that are too large for one transaction.
 //!
-//! In: the job that is oldest. Out: a slice of its work, in one transaction that also writes its
-//! progress. Whoever runs slices may stop at any time: the next process continues from the last
-//! slice. Two processes never work on the same job, because its row is locked.
+//! In: the job that has waited longest. Out: a slice of its work, in one transaction that also
+//! writes its progress. Jobs take turns. A process that runs slices may stop at any time: the next
+//! process continues from the last slice. Two processes never work on the same job, because its row
+//! is locked. A job whose slice fails is retried later, and the others go on.
 
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::Transaction;
 use serde_json::Value;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
-use super::remove::{Counts, add_counts, column, remove_components, remove_devices};
+use super::remove::{Counts, add_counts, column, lock_devices, remove_components, remove_devices};
 use super::{WriteError, component, parse, readings};
 use crate::Pool;
 use crate::reads::{ReadError, connection};
@@ -25,8 +28,41 @@ const SERIES: i64 = 200;
 const SLICE_TIME: Duration = Duration::from_millis(20);
 
 const NEXT: &str = "
-    SELECT id, component, actor, position, action FROM job WHERE state = 'running'
-    ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED";
+    SELECT id, component, actor, position, action, cut::text::bigint, waits_for = '{}'
+    FROM job WHERE state = 'running' AND due_at <= clock_timestamp()
+    ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED";
+
+/// The first time, remembers which transactions of workers are in flight. Later, forgets those that
+/// are over. Returns whether none is left.
+///
+/// A worker finds out which series are deleted in the statement that writes to the ledger. It has
+/// the lock of the table `batch` from before that statement until the end of its transaction.
+const WAIT: &str = "
+    WITH storing (ids) AS (
+        SELECT coalesce(array_agg(DISTINCT virtualtransaction), '{}') FROM pg_locks
+        WHERE relation = 'batch'::regclass AND mode = 'RowExclusiveLock' AND granted
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND pid IS DISTINCT FROM pg_backend_pid())
+    UPDATE job SET waits_for = ARRAY(
+        SELECT unnest(ids) FROM storing
+        INTERSECT SELECT unnest(coalesce(waits_for, ids)) FROM storing)
+    WHERE id = $1 RETURNING waits_for = '{}'";
+
+/// How long a job is left alone while it waits for workers.
+const LATER: &str = "
+    UPDATE job SET due_at = clock_timestamp() + interval '100 milliseconds' WHERE id = $1";
+
+/// After a failure a job pauses for 2 seconds, and twice as long after each further one, up to 64.
+const RETRY_LATER: &str = "
+    UPDATE job SET failures = failures + 1, updated_at = now(),
+        due_at = clock_timestamp() + interval '1 second' * 2 ^ least(failures + 1, 6),
+        error = 'the last step failed and is retried; the log of the server has the cause'
+    WHERE id = $1";
+
+const FAIL: &str = "
+    UPDATE job SET state = 'failed', updated_at = now(), finished_at = now(),
+                   error = 'the server failed; its log has the cause'
+    WHERE id = $1";
 
 const DOCUMENT: &str = "
     SELECT json_build_object(
@@ -55,40 +91,51 @@ pub async fn get(pool: &Pool, id: Uuid) -> Result<Option<Value>, ReadError> {
 /// Works on a job for a moment. Returns whether there was one.
 ///
 /// # Errors
-/// [`ReadError`]; the slice changed nothing. A job whose slice would fail again is marked as
-/// failed.
+/// [`ReadError`]; the slice changed nothing. A job whose slice may succeed later is retried after a
+/// pause, and one whose slice would fail again is marked as failed.
 pub async fn run_slice(pool: &Pool) -> Result<bool, ReadError> {
     let mut client = connection(pool).await?;
     let transaction = client.transaction().await?;
     let Some(row) = transaction.query_opt(NEXT, &[]).await? else {
         return Ok(false);
     };
-    let (job, component): (Uuid, Option<Uuid>) = (row.get(0), row.get(1));
-    let (actor, position): (String, String) = (row.get(2), row.get(3));
-    let worked = match component {
-        None if row.get::<_, &str>(4) == readings::ACTION => {
-            readings::run_slice(&transaction, job, &position).await
-        }
-        Some(root) => delete_rows(&transaction, job, root, &actor).await,
-        None => delete_readings(&transaction, job, &position).await,
-    };
-    match worked {
+    let job: Uuid = row.get(0);
+    match work(&transaction, &row).await {
         Ok(()) => {
             transaction.commit().await?;
             Ok(true)
         }
-        Err(WriteError::Read(error @ (ReadError::Unavailable(_) | ReadError::Timeout))) => {
-            Err(error)
-        }
         Err(error) => {
             transaction.rollback().await?;
-            let sql = "UPDATE job SET state = 'failed', updated_at = now(), finished_at = now(),
-                           error = 'the server failed; its log has the cause'
-                       WHERE id = $1";
+            let (sql, error) = match error {
+                WriteError::Read(error @ (ReadError::Unavailable(_) | ReadError::Timeout)) => {
+                    (RETRY_LATER, error)
+                }
+                error => (FAIL, ReadError::Failed(format!("job {job}: {error}"))),
+            };
             client.execute(sql, &[&job]).await?;
-            Err(ReadError::Failed(format!("job {job}: {error}")))
+            Err(error)
         }
     }
+}
+
+/// Does a slice of a row of [`NEXT`].
+async fn work(transaction: &Transaction<'_>, row: &Row) -> Result<(), WriteError> {
+    let (job, component): (Uuid, Option<Uuid>) = (row.get(0), row.get(1));
+    let (actor, position): (&str, &str) = (row.get(2), row.get(3));
+    if let Some(root) = component {
+        return delete_rows(transaction, job, root, actor).await;
+    }
+    if row.get::<_, &str>(4) == readings::ACTION {
+        return readings::run_slice(transaction, job, position, row.get(5)).await;
+    }
+    // The rows of the series are gone, so that workers that begin now see it.
+    let waited = row.get::<_, Option<bool>>(6) == Some(true);
+    if waited || transaction.query_one(WAIT, &[&job]).await?.get(0) {
+        return delete_readings(transaction, job, position).await;
+    }
+    transaction.execute(LATER, &[&job]).await?;
+    Ok(())
 }
 
 /// Deletes some devices of a subtree, or, when there are none, some components without children.
@@ -98,14 +145,20 @@ async fn delete_rows(
     root: Uuid,
     actor: &str,
 ) -> Result<(), WriteError> {
+    component::lock_tree(transaction).await?;
     let sql = "SELECT id FROM device
                WHERE component IN (SELECT component FROM gridwatch_subtree($1)) LIMIT $2";
     let devices: Vec<i32> = column(&transaction.query(sql, &[&root, &ROWS]).await?);
     if !devices.is_empty() {
+        // A device may have been moved until its row was locked.
+        lock_devices(transaction, &devices).await?;
+        let sql = "SELECT id FROM device
+                   WHERE id = ANY($2)
+                     AND component IN (SELECT component FROM gridwatch_subtree($1))";
+        let devices: Vec<i32> = column(&transaction.query(sql, &[&root, &devices]).await?);
         let counts = remove_devices(transaction, &devices, actor, Some(job)).await?;
         return Ok(add_counts(transaction, job, counts).await?);
     }
-    component::lock_tree(transaction).await?;
     let sql = "SELECT id FROM component c
                WHERE id IN (SELECT component FROM gridwatch_subtree($1))
                  AND NOT EXISTS (SELECT FROM component child WHERE child.parent = c.id)
@@ -132,7 +185,9 @@ async fn delete_readings(
     let started = Instant::now();
     let sql = "SELECT relid::regclass::text FROM pg_partition_tree('reading')
                WHERE isleaf ORDER BY relid::regclass::text COLLATE \"C\"";
-    let partitions: Vec<String> = column(&transaction.query(sql, &[]).await?);
+    let mut partitions: Vec<String> = column(&transaction.query(sql, &[]).await?);
+    // A partition that was dropped during the query has no name, but a number.
+    partitions.retain(|name| !name.starts_with(|first: char| first.is_ascii_digit()));
     let (current, last) = position.rsplit_once(' ').unwrap_or(("", "0"));
     let mut rest = partitions
         .iter()
@@ -161,7 +216,8 @@ async fn delete_readings(
                  SELECT ctid FROM {partition} WHERE series_id = ANY($1) LIMIT $2))"
         );
         let limit = READINGS - deleted;
-        let count = transaction.execute(&sql, &[&series, &limit]).await?;
+        let count = transaction.execute(&sql, &[&series, &limit]).await;
+        let count = count.map_err(dropped)?;
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         deleted += count;
         if count < limit {
@@ -185,4 +241,13 @@ async fn delete_readings(
         }
     }
     Ok(())
+}
+
+/// The next slice reads the list of the partitions again, and does not find this one.
+fn dropped(error: Error) -> WriteError {
+    if error.code() == Some(&SqlState::UNDEFINED_TABLE) {
+        let cause = "a partition was dropped while its readings were deleted";
+        return ReadError::Unavailable(cause.into()).into();
+    }
+    error.into()
 }

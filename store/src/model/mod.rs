@@ -25,7 +25,7 @@ mod write;
 pub use delete::{Deletion, delete};
 pub use idempotency::IdempotencyKey;
 pub use resource::Resource;
-pub use write::{change, create, get};
+pub use write::{change, check_version, create, get};
 
 use serde_json::Value;
 use service::FieldError;
@@ -64,6 +64,9 @@ pub enum WriteError {
     /// The row has this version, which the client did not ask for.
     #[error("the row has version {0}")]
     VersionMismatch(i64),
+    /// The row was changed while the new value was computed.
+    #[error("the row was changed in the meantime")]
+    Changed,
     /// Other rows depend on it.
     #[error("other rows depend on it: {dependents}")]
     HasDependents {

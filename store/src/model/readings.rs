@@ -2,7 +2,17 @@
 //!
 //! In: a series and a range. Out: what was deleted, and the job that deletes the rest, if that is
 //! too much for one transaction. The request itself is recorded in the table `change`, in the
-//! transaction that begins it. Readings of the range that are stored later stay.
+//! transaction that begins it.
+//!
+//! The job deletes what was stored when it was accepted, and keeps what is stored later. It tells
+//! them apart by the transaction that wrote a row (`xmin`): the job remembers the first transaction
+//! number that was not taken yet, its cut. A row below it was stored before, or by a transaction
+//! that was in flight, whose rows may be deleted or not, as if it had been a moment earlier or
+//! later. (`pg_visible_in_snapshot` does not know the numbers of savepoints, which a worker uses.)
+//!
+//! `xmin` has 32 bits, and a frozen row keeps it. Of a number that was used again, the older row
+//! counts as later only when exactly one round of 2^32 transactions lies between, and is kept.
+//! A database that is restored from a dump has new numbers: the job then deletes what is there.
 
 use deadpool_postgres::Transaction;
 use schema::reading::{Micros, SeriesId};
@@ -37,12 +47,12 @@ pub async fn delete_range(
 ) -> Result<Deletion, WriteError> {
     let mut client = connection(pool).await?;
     let transaction = client.transaction().await?;
-    let (deleted, rest) = slice(&transaction, series.id, range).await?;
+    let (deleted, rest) = slice(&transaction, series.id, range, None).await?;
     let mut job = None;
     if let Some(rest) = rest {
         let id = Uuid::now_v7();
-        let sql = "INSERT INTO job (id, action, actor, position, readings)
-                   VALUES ($1, $2, $3, $4, $5)";
+        let sql = "INSERT INTO job (id, action, actor, position, readings, cut)
+                   VALUES ($1, $2, $3, $4, $5, pg_snapshot_xmax(pg_current_snapshot()))";
         let position = position(series.id, rest);
         transaction
             .execute(sql, &[&id, &ACTION, &actor, &position, &deleted])
@@ -71,11 +81,12 @@ pub(super) async fn run_slice(
     transaction: &Transaction<'_>,
     job: Uuid,
     rest: &str,
+    cut: Option<i64>,
 ) -> Result<(), WriteError> {
     let mut counts = Counts::default();
     let left = match parse(rest) {
         Some((series, range)) => {
-            let (deleted, left) = slice(transaction, series, range).await?;
+            let (deleted, left) = slice(transaction, series, range, cut).await?;
             counts.readings = deleted;
             left.map(|left| position(series, left))
         }
@@ -95,11 +106,18 @@ pub(super) async fn run_slice(
     Ok(())
 }
 
+/// Whether a row is below the cut `$4`. The numbers from the cut to the next one are those of later
+/// transactions, in a circle of 2^32 numbers.
+const BELOW_CUT: &str = "($4::bigint IS NULL OR
+    (xmin::text::bigint - $4 % 4294967296 + 4294967296) % 4294967296
+    >= (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint - $4))";
+
 /// Deletes the oldest readings of a range. Returns their number, and the range that is left.
 async fn slice(
     transaction: &Transaction<'_>,
     series: SeriesId,
     range: TimeRange,
+    cut: Option<i64>,
 ) -> Result<(i64, Option<TimeRange>), Error> {
     let (from, to) = (range.from, range.to);
     let instant = |parameter: u8| {
@@ -118,9 +136,11 @@ async fn slice(
         .query_opt(&sql, &[&series, &from, &to, &READINGS])
         .await?;
     let end: Option<Micros> = row.map(|row| row.get(0));
-    let sql = format!("DELETE FROM reading WHERE {range_of}");
+    let sql = format!("DELETE FROM reading WHERE {range_of} AND {BELOW_CUT}");
     let until = end.unwrap_or(to);
-    let deleted = transaction.execute(&sql, &[&series, &from, &until]).await?;
+    let deleted = transaction
+        .execute(&sql, &[&series, &from, &until, &cut])
+        .await?;
     let changed = TimeRange { from, to: until };
     rollups::mark_range(transaction, series, changed).await?;
     let left = end.map(|from| TimeRange { from, to });
@@ -137,4 +157,36 @@ fn parse(position: &str) -> Option<(SeriesId, TimeRange)> {
     let from = parts.next()?.parse().ok()?;
     let to = parts.next()?.parse().ok()?;
     Some((series, TimeRange { from, to }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BELOW_CUT;
+    use crate::testing::{connect, create_database};
+
+    #[tokio::test]
+    async fn rows_of_transactions_from_the_cut_on_are_later_and_all_others_are_earlier() {
+        let client = connect(&create_database().await).await;
+        let next = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+        let next: i64 = client.query_one(next, &[]).await.unwrap().get(0);
+        let cut = next - 10;
+        let sql = format!(
+            "SELECT {} FROM (SELECT $1::text::xid AS xmin) AS row",
+            BELOW_CUT.replace("$4", "$2")
+        );
+        for (xmin, expected) in [
+            (cut - 1, true),
+            (cut, false),
+            (next - 1, false),
+            // Frozen, and of the round before.
+            (2, true),
+            (next + 1_000_000, true),
+            (4_294_967_295, true),
+        ] {
+            let text = xmin.to_string();
+            let row = client.query_one(&sql, &[&text, &cut]).await.unwrap();
+            let found: bool = row.get(0);
+            assert_eq!(found, expected, "{xmin}, cut {cut}, next {next}");
+        }
+    }
 }

@@ -37,14 +37,15 @@ impl Counts {
     }
 }
 
-/// Adds what was deleted to the progress of a job.
+/// Adds what was deleted to the progress of a job. It is then the turn of other jobs.
 pub(super) async fn add_counts(
     transaction: &Transaction<'_>,
     job: Uuid,
     counts: Counts,
 ) -> Result<(), Error> {
     let sql = "UPDATE job SET components = components + $2, devices = devices + $3,
-                   series = series + $4, readings = readings + $5, updated_at = now()
+                   series = series + $4, readings = readings + $5, updated_at = now(),
+                   due_at = clock_timestamp(), failures = 0, error = NULL
                WHERE id = $1";
     let Counts {
         components,
@@ -58,14 +59,23 @@ pub(super) async fn add_counts(
     Ok(())
 }
 
+/// Locks the rows of devices until the end of the transaction, in the order of a registration.
+pub(super) async fn lock_devices(
+    transaction: &Transaction<'_>,
+    devices: &[i32],
+) -> Result<(), Error> {
+    let lock = "SELECT FROM device WHERE id = ANY($1) ORDER BY external_id FOR UPDATE";
+    transaction.execute(lock, &[&devices]).await?;
+    Ok(())
+}
+
 /// The series of devices, whose rows are locked until the end of the transaction.
 pub(super) async fn series_of(
     transaction: &Transaction<'_>,
     devices: &[i32],
 ) -> Result<Vec<i32>, Error> {
     // The rows of the devices are locked first, as in a registration.
-    let lock = "SELECT FROM device WHERE id = ANY($1) ORDER BY external_id FOR UPDATE";
-    transaction.execute(lock, &[&devices]).await?;
+    lock_devices(transaction, devices).await?;
     let sql = "SELECT id FROM series WHERE device_id = ANY($1)";
     Ok(column(&transaction.query(sql, &[&devices]).await?))
 }

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use deadpool_postgres::Transaction;
 use serde_json::Value;
-use service::FieldError;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
@@ -116,17 +115,19 @@ pub(super) async fn create_in(
     Ok(document)
 }
 
-/// Changes a row. `apply` computes the new value of every field of [`Resource::columns`] from the
-/// document. Returns the new document; nothing is written when no field changes.
+/// Changes a row. `value` has the new value of every field of [`Resource::columns`], which the
+/// caller computed from the document `base`, before any lock. Returns the new document; nothing is
+/// written when no field changes.
 ///
 /// # Errors
-/// [`WriteError`]; nothing was written.
+/// [`WriteError`]; nothing was written. [`WriteError::Changed`]: the row is not `base` any more.
 pub async fn change(
     pool: &Pool,
     resource: Resource,
     key: &[String],
     request: &Request,
-    apply: impl FnOnce(&Value) -> Result<Value, Vec<FieldError>>,
+    base: &Value,
+    value: &Value,
 ) -> Result<Value, WriteError> {
     let mut client = connection(pool).await?;
     let transaction = client.transaction().await?;
@@ -136,13 +137,20 @@ pub async fn change(
     let before = locked(&transaction, resource, key).await?;
     let before = before.ok_or(WriteError::NotFound)?;
     check_version(&before, request)?;
-    let value = apply(&before).map_err(WriteError::Invalid)?;
+    let mut columns = resource.columns().iter();
+    if columns.any(|column| before[column.field] != base[column.field]) {
+        return Err(WriteError::Changed);
+    }
     let mut columns = resource.columns().iter();
     if columns.all(|column| before[column.field] == value[column.field]) {
         return Ok(before);
     }
-    if resource == Resource::Component {
-        component::check_parent(&transaction, key, Some(&before), &value).await?;
+    match resource {
+        Resource::Component => {
+            component::check_parent(&transaction, key, Some(&before), value).await?;
+        }
+        Resource::Kind => component::check_rules(&transaction, &before, value).await?,
+        _ => {}
     }
     let (mut names, mut values) = (String::new(), String::new());
     for column in resource.columns() {
@@ -161,7 +169,7 @@ pub async fn change(
     let updated = transaction
         .execute(&statement, &[&key, &text, &request.actor])
         .await;
-    updated.map_err(|error| reference(resource, error, &value))?;
+    updated.map_err(|error| reference(resource, error, value))?;
     let mut new_key = key.to_vec();
     if resource == Resource::Device
         && let Some(name) = value["device"].as_str()
@@ -208,7 +216,10 @@ pub(super) async fn locked(
 }
 
 /// Whether the row has a version that the client asked for.
-pub(super) fn check_version(document: &Value, request: &Request) -> Result<(), WriteError> {
+///
+/// # Errors
+/// [`WriteError::VersionMismatch`].
+pub fn check_version(document: &Value, request: &Request) -> Result<(), WriteError> {
     let version = document["version"].as_i64().unwrap_or_default();
     match &request.if_match {
         Some(versions) if !versions.contains(&version) => Err(WriteError::VersionMismatch(version)),

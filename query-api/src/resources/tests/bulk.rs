@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -172,4 +173,94 @@ async fn many_devices_are_one_request_and_each_is_on_one_page() {
         }
     }
     assert_eq!(names.len(), 20_000);
+}
+
+#[tokio::test]
+async fn a_body_that_would_need_more_memory_than_its_size_is_refused() {
+    let api = Api::new().await;
+    let metrics: Vec<String> = (0..1_001).map(|n| format!("m{n}")).collect();
+    let metrics = metrics.join(";");
+    let deep = format!(
+        "[{{\"device\": \"m\", \"specs\": {{\"x\": [{}0]}}}}]",
+        "0,".repeat(600_000)
+    );
+    let unknown: Vec<String> = (0..5_000).map(|n| format!("\"x{n}\": 0")).collect();
+    let unknown = format!("{{\"device\": \"m\", {}}}\n", unknown.join(", "));
+    for (format, body, text) in [
+        (
+            "text/csv",
+            format!("device,series\nm,{metrics}\n"),
+            "1000 series",
+        ),
+        ("text/csv", "device,name,name\nm,a,b\n".into(), "twice"),
+        (
+            "text/csv",
+            format!("device,name\nm{}\n", ",".repeat(2_000)),
+            "more than",
+        ),
+        (
+            "text/csv",
+            format!("device{}\n", ",device".repeat(2_000)),
+            "more than",
+        ),
+        (
+            "text/csv",
+            format!("device,name\nm,\"{}\"\n", "x".repeat(1_100_000)),
+            "bytes",
+        ),
+        ("application/json", deep.clone(), "bytes"),
+        (
+            "application/x-ndjson",
+            deep[1..deep.len() - 1].into(),
+            "bytes",
+        ),
+        ("application/x-ndjson", unknown, "no such field"),
+    ] {
+        let reply = post(&api, format, body).await;
+        assert_eq!(reply.status, 422, "{format} {text}: {}", reply.body);
+        let reason = reply.body["reason"].as_str().unwrap();
+        assert!(reason.contains(text), "{text}: {reason}");
+        assert!(
+            reply.body["errors"]
+                .as_array()
+                .is_none_or(|errors| errors.len() <= 100)
+        );
+    }
+    // Quotes and commas within cells are no columns.
+    let body = format!(
+        "device,name\nm,\"{}\"\n\"n,\"\"1\"\"\",5\" pipe\n",
+        ",".repeat(100)
+    );
+    let reply = post(&api, "text/csv", body).await;
+    assert_eq!(reply.status, 201, "{}", reply.body);
+    let devices = api.get("/v1/devices").await;
+    assert_eq!(column(&devices["devices"], "device"), ["m", "n,\"1\""]);
+}
+
+#[test]
+fn a_bulk_that_was_cancelled_holds_its_place_until_its_work_ends() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let api = Api::new().await;
+        api.ok("POST /v1/devices", json!({ "device": "old" })).await;
+        // The thread that reads bodies is busy.
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || released.recv());
+        let send = || post(&api, "application/json", "[{\"device\": \"new\"}]");
+        let cancelled = tokio::time::timeout(Duration::ZERO, send()).await;
+        assert!(cancelled.is_err());
+        let second = tokio::time::timeout(Duration::ZERO, send()).await;
+        let reply = second.expect("the place is taken");
+        assert_eq!(reply.body["code"], "overloaded", "{}", reply.body);
+        release.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        let accepted = async { while send().await.status != 201 {} };
+        tokio::time::timeout(store::testing::LIMIT, accepted)
+            .await
+            .expect("the place is free");
+    });
 }

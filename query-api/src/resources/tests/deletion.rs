@@ -54,7 +54,7 @@ async fn what_nothing_depends_on_is_deleted_at_once() {
             json!({ "components": 1 }),
         ),
         ("/v1/devices/m".into(), json!({ "devices": 1 })),
-        ("/v1/kinds/station".into(), json!({ "kinds": 1 })),
+        ("/v1/kinds/factory".into(), json!({ "kinds": 1 })),
         (
             format!("/v1/customers/{}", customer["id"].as_str().unwrap()),
             json!({ "customers": 1 }),
@@ -104,7 +104,10 @@ async fn what_is_in_use_is_not_deleted_unless_the_client_asks_for_it() {
             "/v1/devices/m/series/p".into(),
             json!({ "series": 1, "readings": 30 }),
         ),
-        ("/v1/kinds/station".into(), json!({ "components": 1 })),
+        (
+            "/v1/kinds/station".into(),
+            json!({ "components": 1, "kinds": 1 }),
+        ),
     ] {
         let error = api
             .fails(

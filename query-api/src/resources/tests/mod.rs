@@ -4,6 +4,8 @@ mod bulk;
 mod concurrent;
 mod crud;
 mod deletion;
+mod jobs;
+mod kinds;
 mod lists;
 
 use axum::Router;
