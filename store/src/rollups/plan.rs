@@ -54,6 +54,12 @@ pub struct Plan {
 /// [`ReadError`].
 pub async fn plan(pool: &Pool, holder: Uuid) -> Result<Option<Plan>, ReadError> {
     let client = connection(pool).await?;
+    // Most of the time there is nothing to do, and then nothing is written.
+    let sql = "SELECT EXISTS (SELECT FROM rollup_day WHERE built_at IS NULL)
+                   OR EXISTS (SELECT FROM rollup_mark)";
+    if !client.query_one(sql, &[]).await?.get::<_, bool>(0) {
+        return Ok(None);
+    }
     let sql = "UPDATE rollup_lease
                SET holder = $1, expires_at = clock_timestamp() + $2::float8 * interval '1 second'
                WHERE holder = $1 OR expires_at < clock_timestamp()";
