@@ -10,6 +10,7 @@ mod error;
 mod format;
 mod history;
 mod lists;
+pub mod openapi;
 mod parameters;
 mod performance;
 mod readings;
@@ -50,7 +51,7 @@ pub struct Config {
 /// What the read side serves, for a request to another path.
 const PATHS: &str = "this port serves /v1/readings, /v1/daily, /v1/latest, /v1/latency, \
                      /v1/conflicts, /v1/dead-letters, /v1/devices, /v1/components, /v1/kinds, \
-                     /v1/types, /v1/customers, /v1/changes and /v1/jobs";
+                     /v1/types, /v1/customers, /v1/changes and /v1/jobs; see /docs";
 
 /// The routes, without a fallback, so that they can be part of another port.
 ///
@@ -111,6 +112,7 @@ pub async fn run(context: Context, config: Config, listener: TcpListener, pool: 
         ApiError::MethodNotAllowed("this path does not support the method; see the header allow")
     };
     let router = routes_until(context.stop.clone(), pool.clone())
+        .merge(service::openapi::routes(&[openapi::api()]))
         .method_not_allowed_fallback(not_allowed)
         .fallback(|| async { ApiError::NotFound(PATHS) });
     if let Ok(address) = listener.local_addr() {

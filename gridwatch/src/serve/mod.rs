@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ::ingest_api as front_end;
 use anyhow::Context as _;
-use service::http::Router;
+use service::openapi;
 use store::Pool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -94,11 +94,13 @@ impl Deployment {
             let pool = self.pool.clone();
             match self.queries.clone() {
                 None => {
-                    let more = Router::new();
+                    let more = openapi::routes(&[front_end::openapi::api()]);
                     front_end::run(context.clone(), config, listener, sink, pool, more).await;
                 }
                 Some(queries) => {
-                    let more = ::query_api::routes_until(context.stop.clone(), queries.clone());
+                    let apis = [front_end::openapi::api(), ::query_api::openapi::api()];
+                    let more = ::query_api::routes_until(context.stop.clone(), queries.clone())
+                        .merge(openapi::routes(&apis));
                     tokio::join!(
                         front_end::run(context.clone(), config, listener, sink, pool, more),
                         ::query_api::run_jobs(context.clone(), queries)
