@@ -138,9 +138,9 @@ fn computed_field(name: &str, usage: Use) -> Value {
         "created_at" => time("when it was created"),
         "updated_at" => time("when it was changed last"),
         "updated_by" => text("who changed it last, see the header `X-Actor`"),
-        "effective_time_zone" => {
-            text("IANA name of its own zone, or of the nearest ancestor with one, or UTC")
-        }
+        "effective_time_zone" => nullable(text(
+            "IANA name of its own zone, or of the nearest ancestor with one; null: UTC",
+        )),
         "missing" => {
             let mut missing = list(object(json!({
                 "kind": text("kind of the children"),
