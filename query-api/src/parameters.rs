@@ -158,6 +158,9 @@ impl<'a> Parameters<'a> {
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         match self.pairs.first() {
             None => Ok(()),
+            Some((name, _)) if self.known.is_empty() => Err(bad(format!(
+                "'{name}' is not a parameter of this operation; it has none"
+            ))),
             Some((name, _)) => Err(bad(format!(
                 "'{name}' is not a parameter of this path; it has {}",
                 self.known.join(", ")

@@ -20,6 +20,8 @@ use super::definition::{DEVICE, SERIES};
 use super::error::write_error;
 use super::fields::{self, Rule, error};
 use super::request::{media_type, parse, post_conditions, receive};
+use crate::openapi::parameters as openapi;
+use crate::parameters::Parameters;
 
 /// Upper bound on the body.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -46,6 +48,7 @@ pub(crate) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
+    Parameters::new(uri.query(), openapi::NONE).finish()?;
     let format = match media_type(&headers).as_str() {
         "application/json" => Format::Array,
         "application/x-ndjson" | "application/ndjson" => Format::Ndjson,

@@ -129,17 +129,19 @@ fn item(definition: &'static Definition) -> MethodRouter<Shared> {
     .put(
         move |State(model): State<Shared>,
               Path(path): Path<Vec<String>>,
+              RawQuery(query): RawQuery,
               headers: HeaderMap,
               body: Body| async move {
-            write::put(&model, definition, path, &headers, body).await
+            write::put(&model, definition, path, query.as_deref(), &headers, body).await
         },
     )
     .patch(
         move |State(model): State<Shared>,
               Path(path): Path<Vec<String>>,
+              RawQuery(query): RawQuery,
               headers: HeaderMap,
               body: Body| async move {
-            write::patch(&model, definition, path, &headers, body).await
+            write::patch(&model, definition, path, query.as_deref(), &headers, body).await
         },
     )
     .delete(

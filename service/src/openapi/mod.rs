@@ -96,7 +96,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img
 pub fn routes(apis: &[Api]) -> Router {
     let document = document(apis);
     let page = page::render(&document);
-    let json = format!("{document:#}\n");
+    let json = format!("{document}\n");
     Router::new()
         .route("/openapi.json", text("application/json", json))
         .route("/docs", text("text/html; charset=utf-8", page))

@@ -21,7 +21,7 @@ pub(super) fn render(document: &Value) -> String {
     );
     navigation(&mut html, document);
     let version = text(&document["info"]["version"]);
-    let _ = write!(html, "<main>\n<h1>{title} {version}: the HTTP API</h1>\n");
+    let _ = writeln!(html, "<main>\n<h1>{title} {version}: the HTTP API</h1>");
     prose(&mut html, &document["info"]["description"]);
     html.push_str(
         "<p>The same as an OpenAPI 3.1 document: <a href=\"/openapi.json\">/openapi.json</a>. In \
@@ -58,9 +58,10 @@ fn for_each_tag(document: &Value, mut render: impl FnMut(&str, Vec<Entry<'_>>)) 
         let name = tag["name"].as_str().unwrap_or_default();
         let mut operations = Vec::new();
         for (path, methods) in members(&document["paths"]) {
-            for (method, operation) in members(methods) {
+            for method in ["get", "post", "put", "patch", "delete"] {
+                let operation = &methods[method];
                 if operation["tags"][0] == name {
-                    operations.push((path.as_str(), method.as_str(), operation));
+                    operations.push((path.as_str(), method, operation));
                 }
             }
         }

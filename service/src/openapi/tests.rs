@@ -67,11 +67,7 @@ fn an_operation_has_a_response_for_each_status_with_its_codes() {
 async fn the_document_and_the_page_are_served_and_load_nothing_from_elsewhere() {
     let service = TowerToHyperService::new(routes(&[api()]));
     for (path, media_type, part) in [
-        (
-            "/openapi.json",
-            "application/json",
-            "\"openapi\": \"3.1.0\"",
-        ),
+        ("/openapi.json", "application/json", "\"openapi\":\"3.1.0\""),
         ("/docs", "text/html; charset=utf-8", "Read a &lt;thing&gt;"),
         ("/docs/style.css", "text/css; charset=utf-8", "body {"),
     ] {
