@@ -5,6 +5,8 @@
 use service::openapi::{Accepts, Declared, Parameter};
 use store::model::Resource;
 
+use crate::aggregate::Aggregate;
+
 const DEVICE: Parameter = Parameter::query(
     "device",
     Accepts::Text,
@@ -89,6 +91,16 @@ const LIMIT: Parameter = Parameter::query(
     "upper bound on the entries of the page (default: 100)",
 );
 
+const AGGREGATES: [&str; Aggregate::ALL.len()] = {
+    let mut names = [""; Aggregate::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = Aggregate::ALL[index].name();
+        index += 1;
+    }
+    names
+};
+
 const SELECTION: &[Parameter] = &[DEVICE, COMPONENT, TOPOLOGY, METRIC, TIME_ZONE];
 const RANGE: &[Parameter] = &[FROM, TO];
 
@@ -115,10 +127,7 @@ pub(crate) const READINGS: Declared = &[
         MAX_POINTS,
         Parameter::query(
             "aggregates",
-            Accepts::ListOf(&[
-                "min", "q1", "median", "q3", "max", "mean", "twa", "sum", "count", "first", "last",
-                "increase",
-            ]),
+            Accepts::ListOf(&AGGREGATES),
             "what each bucket has, with commas (default: `mean`). Quartiles are interpolated \
              linearly; `twa` is the time-weighted mean; `increase` is that of a counter, with \
              rollovers and resets",

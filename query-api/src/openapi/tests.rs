@@ -165,6 +165,79 @@ async fn every_parameter_of_the_document_is_read_and_no_other_one() {
     }
 }
 
+/// The values that a message of an error lists behind "use" or "one of".
+fn listed(body: &str) -> BTreeSet<String> {
+    let body: Value = serde_json::from_str(body).unwrap();
+    let detail = body["detail"].as_str().unwrap();
+    let list = detail
+        .rsplit_once(" use ")
+        .or(detail.rsplit_once(" one of "));
+    let list = list
+        .unwrap_or_else(|| panic!("{detail}"))
+        .1
+        .replace(" or ", ", ");
+    list.split(", ").map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_names_and_the_bounds_of_parameters_are_those_that_are_accepted() {
+    let router = router().await;
+    let mut checked = 0;
+    for operation in api().operations {
+        let parameters: Vec<&Parameter> = operation
+            .parameters
+            .iter()
+            .copied()
+            .flatten()
+            .copied()
+            .flatten()
+            .collect();
+        let mut path = operation.path.clone();
+        for parameter in parameters.iter().filter(|own| own.place == Place::Path) {
+            path = path.replace(&format!("{{{}}}", parameter.name), &value(parameter));
+        }
+        let query = parameters.iter().filter(|own| own.place == Place::Query);
+        for parameter in query.clone() {
+            let name = parameter.name;
+            let mut pairs: Vec<String> = query
+                .clone()
+                .filter(|own| own.required && own.name != name)
+                .map(|own| format!("{}={}", own.name, value(own)))
+                .collect();
+            // Some are read for a component only, and the others for a device too.
+            let selects = if name == "topology" {
+                "component"
+            } else {
+                "device"
+            };
+            pairs.extend(
+                query
+                    .clone()
+                    .filter(|own| own.name == selects && !own.required && own.name != name)
+                    .map(|own| format!("{}={}", own.name, value(own))),
+            );
+            let uri = |text: &str| format!("{path}?{}&{name}={text}", pairs.join("&"));
+            let method = operation.method.to_uppercase();
+            match parameter.accepts {
+                Accepts::OneOf(names) => {
+                    let (_, _, body) = send(&router, &method, &uri("nonsense")).await;
+                    let names: BTreeSet<String> = names.iter().map(|own| (*own).into()).collect();
+                    assert_eq!(listed(&body), names, "{method} {path}: {body}");
+                    checked += 1;
+                }
+                Accepts::Count(max) => {
+                    let (_, _, body) = send(&router, &method, &uri(&(max + 1).to_string())).await;
+                    let bound = format!("from 1 to {max}");
+                    assert!(body.contains(&bound), "{method} {path}: {name}: {body}");
+                    checked += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(checked > 30, "{checked}");
+}
+
 #[test]
 fn every_field_of_the_model_and_every_property_is_described() {
     for definition in DEFINITIONS {
