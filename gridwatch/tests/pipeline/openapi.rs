@@ -89,7 +89,10 @@ async fn the_document_of_standalone_has_both_apis_and_every_error_code() {
     let page = get(&site, "/docs").await;
     assert_eq!(page.status, 200);
     let page = page.text();
-    assert!(page.contains("Send readings") && page.contains("List devices"), "{page}");
+    assert!(
+        page.contains("Send readings") && page.contains("List devices"),
+        "{page}"
+    );
     assert!(page.len() < 1_000_000, "{} bytes", page.len());
     assert!(process.terminate().unwrap().success());
 }
@@ -120,10 +123,17 @@ async fn every_operation_responds_to_generated_input_as_the_document_says() {
         .env("PYTHONPATH", &scripts)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(site.directory.path());
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}:\n{text}\n{errors}", output.status);
+    assert!(
+        output.status.success(),
+        "{}:\n{text}\n{errors}",
+        output.status
+    );
     let log = process.log();
     assert!(!log.contains("panicked"), "{log}");
     assert!(process.terminate().unwrap().success());

@@ -125,7 +125,7 @@ fn of_list(definition: &'static Definition) -> [Operation; 2] {
     list.parameters = vec![parameters::list_path(resource), parameters::list(resource)];
     list.errors.extend(not_found(resource, false));
     let (body, document) = (body_example(resource), document_example(definition));
-    let page_example = json!({ many: [document.clone()], "next": null });
+    let page_example = json!({ many: [document], "next": null });
     let schema = page(many, names.document);
     list.successes = vec![success(
         200,
