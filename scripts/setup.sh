@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests and benchmarks of Gridwatch need and this machine does not have:
 # PostgreSQL, RabbitMQ, a C compiler, and the programs that the arguments name (haproxy, wrk).
+# `setup.sh openapi` also installs schemathesis, from PyPI, in target/schemathesis.
 # `setup.sh build` installs nothing: it reports what is missing for a build.
 # Packages are installed on systems with apt only. Elsewhere the script reports what to install.
 # The services of the packages are not started: Gridwatch starts private servers on free ports.
@@ -37,12 +38,42 @@ command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 command -v openssl >/dev/null 2>&1 || missing+=(openssl)
 # README's commands use it, which a test runs.
 command -v curl >/dev/null 2>&1 || missing+=(curl)
+schemathesis=
 for program in "$@"; do
+    if [ "$program" = openapi ]; then
+        schemathesis=yes
+        python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
+        continue
+    fi
     command -v "$program" >/dev/null 2>&1 || [ -x "/usr/sbin/$program" ] || missing+=("$program")
 done
 
+# Where PyPI cannot be reached, the file `unreachable` says so, and the test is skipped.
+install_schemathesis() {
+    local requirements directory output
+    requirements=$(dirname "$0")/openapi/requirements.txt
+    directory=$(dirname "$0")/../target/schemathesis
+    cmp -s "$requirements" "$directory/requirements.txt" && return
+    echo "setup: installing schemathesis in target/schemathesis"
+    rm -rf "$directory"
+    python3 -m venv "$directory"
+    if output=$("$directory/bin/pip" install --quiet --disable-pip-version-check --retries 1 \
+        --requirement "$requirements" 2>&1); then
+        cp "$requirements" "$directory/requirements.txt"
+    elif grep -q 'connection broken by\|Could not fetch URL' <<<"$output"; then
+        tail -n 1 <<<"$output" >"$directory/unreachable"
+        echo "setup: PyPI cannot be reached: the test with generated requests is skipped" >&2
+    else
+        fail "schemathesis cannot be installed: $output"
+    fi
+}
+finish() {
+    [ -z "$schemathesis" ] || install_schemathesis
+    exit 0
+}
+
 require_cargo
-[ ${#missing[@]} -eq 0 ] && exit 0
+[ ${#missing[@]} -eq 0 ] && finish
 
 command -v apt-get >/dev/null 2>&1 ||
     fail "missing: ${missing[*]}. This system has no apt-get: install them and run this again."
@@ -64,3 +95,4 @@ fi
 "${sudo[@]}" apt-get update -q
 "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get install -q -y --no-install-recommends "${missing[@]}"
+finish

@@ -12,6 +12,7 @@
 mod body;
 pub mod coalesce;
 pub mod format;
+pub mod openapi;
 mod query;
 mod readings;
 pub mod registry;

@@ -17,6 +17,7 @@ use store::model::readings::delete_range;
 
 use crate::error::api_error;
 use crate::history::{find, one_series};
+use crate::openapi::parameters as openapi;
 use crate::parameters::Parameters;
 use crate::resources::conditions;
 
@@ -26,7 +27,7 @@ pub(crate) async fn delete(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::DELETE_READINGS);
     let names = one_series(&mut parameters)?;
     let zone = parameters.zone()?;
     let range = parameters.range(&zone)?;

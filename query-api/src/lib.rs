@@ -16,6 +16,7 @@ mod history;
 mod http_tests;
 mod lists;
 mod names;
+pub mod openapi;
 mod parameters;
 mod performance;
 mod readings;
@@ -63,7 +64,7 @@ pub struct Config {
 /// What the read side serves, for a request to another path.
 const PATHS: &str = "this port serves /v1/readings, /v1/daily, /v1/latest, /v1/latency, \
                      /v1/conflicts, /v1/dead-letters, /v1/devices, /v1/components, /v1/kinds, \
-                     /v1/types, /v1/customers, /v1/changes and /v1/jobs";
+                     /v1/types, /v1/customers, /v1/changes and /v1/jobs; see /docs";
 
 /// The routes for everybody, without a fallback.
 pub fn routes(pool: Pool) -> Router {
@@ -154,6 +155,7 @@ pub async fn run(context: Context, config: Config, listener: TcpListener, pool: 
         ApiError::MethodNotAllowed("this path does not support the method; see the header allow")
     };
     let router = paths(context.stop.clone(), pool.clone())
+        .merge(service::openapi::routes(&[openapi::api()]))
         .method_not_allowed_fallback(not_allowed)
         .fallback(|| async { ApiError::NotFound(PATHS) });
     let router = checked(router, config.access);

@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::aggregate::{Aggregate, Bucketing, Combined, Fill};
 use crate::format::Format;
+use crate::openapi::parameters as openapi;
 use crate::parameters::{Parameters, bad};
 use crate::resolution::Resolution;
 use crate::selection::Selection;
@@ -67,7 +68,7 @@ pub(crate) async fn get(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::READINGS);
     let format = format(&mut parameters, &headers)?;
     let combine = parameters.parsed("combine", |text| match text {
         "none" => Ok(false),
@@ -190,7 +191,7 @@ pub(crate) async fn get_daily(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::DAILY);
     let format = format(&mut parameters, &headers)?;
     let selection = Selection::read(&mut parameters, &pool).await?;
     let range = parameters.range(&selection.zone)?;

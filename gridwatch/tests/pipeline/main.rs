@@ -10,6 +10,7 @@ mod http_requests;
 mod import;
 mod load_test;
 mod negative_controls;
+mod openapi;
 mod readme;
 mod reads;
 mod registry;

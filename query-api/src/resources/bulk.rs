@@ -26,6 +26,8 @@ use super::definition::{DEVICE, SERIES};
 use super::error::write_error;
 use super::fields::{self, error};
 use super::request::{media_type, post_conditions, receive};
+use crate::openapi::parameters as openapi;
+use crate::parameters::Parameters;
 
 /// Upper bound on the body.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -55,6 +57,7 @@ pub(crate) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
+    Parameters::new(uri.query(), openapi::NONE).finish()?;
     let format = match media_type(&headers).as_str() {
         "application/json" => Format::Array,
         "application/x-ndjson" | "application/ndjson" => Format::Ndjson,

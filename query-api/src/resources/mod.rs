@@ -7,10 +7,10 @@
 
 mod bulk;
 mod changes;
-mod definition;
+pub(crate) mod definition;
 mod delete;
 mod error;
-mod fields;
+pub(crate) mod fields;
 mod kinds;
 mod list;
 mod request;
@@ -36,6 +36,7 @@ use store::model::{self, Resource};
 use tokio::sync::Semaphore;
 
 use crate::error::api_error;
+use crate::openapi::parameters as openapi;
 use crate::parameters::Parameters;
 use definition::{COMPONENT, CUSTOMER, DEVICE, Definition, KIND, SERIES, TARGET, TYPE};
 
@@ -133,17 +134,19 @@ fn item(definition: &'static Definition) -> MethodRouter<Shared> {
     .put(
         move |State(model): State<Shared>,
               Path(path): Path<Vec<String>>,
+              RawQuery(query): RawQuery,
               headers: HeaderMap,
               body: Body| async move {
-            write::put(&model, definition, path, &headers, body).await
+            write::put(&model, definition, path, query.as_deref(), &headers, body).await
         },
     )
     .patch(
         move |State(model): State<Shared>,
               Path(path): Path<Vec<String>>,
+              RawQuery(query): RawQuery,
               headers: HeaderMap,
               body: Body| async move {
-            write::patch(&model, definition, path, &headers, body).await
+            write::patch(&model, definition, path, query.as_deref(), &headers, body).await
         },
     )
     .delete(
@@ -170,7 +173,7 @@ async fn read(
     path: Vec<String>,
     query: Option<&str>,
 ) -> Result<Document, ApiError> {
-    Parameters::new(query).finish()?;
+    Parameters::new(query, openapi::NONE).finish()?;
     let key = definition.key(path)?;
     let found = model::get(&model.pool, definition.resource, &key).await;
     let Some(mut value) = found.map_err(|error| api_error(&error))? else {
