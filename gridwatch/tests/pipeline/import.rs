@@ -4,46 +4,32 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use serde_json::{Value, json};
-use testbed::process::Process;
 use testbed::wait::until_async;
 
 use crate::support::*;
 
-/// A standalone process with an embedded database: both APIs are on one port.
-struct Standalone {
+/// A standalone process with an embedded database, for commands.
+struct Server {
     url: String,
     client: Client,
-    process: Process,
+    standalone: Standalone,
     directory: tempfile::TempDir,
 }
 
-impl Standalone {
+impl Server {
     fn start(more: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let data = directory.path().join("data");
-        let (listen, admin) = (free_address(), free_address());
-        let arguments = [
-            "standalone",
-            "--data",
-            data.to_str().unwrap(),
-            "--listen",
-            &listen,
-            "--admin",
-            &admin,
-        ];
-        let arguments = [&arguments, more].concat();
-        let mut process = Process::start(program(), &arguments, &admin, directory.path()).unwrap();
-        process.wait_ready();
+        let standalone = Standalone::ready(directory.path(), more);
         Self {
-            url: format!("http://{listen}"),
+            url: format!("http://{}", standalone.listen),
             client: http_client(),
-            process,
+            standalone,
             directory,
         }
     }
 
-    fn stop(mut self) {
-        assert!(self.process.terminate().unwrap().success());
+    fn stop(self) {
+        self.standalone.stop();
     }
 
     fn file(&self, name: &str, content: &str) -> PathBuf {
@@ -123,7 +109,7 @@ fn sample(name: &str) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_of_local_times_is_imported_twice_and_stored_once() {
-    let server = Standalone::start(&[]);
+    let server = Server::start(&[]);
     let file = server.file(
         "meter.csv",
         "when,usage\n\
@@ -166,7 +152,7 @@ async fn a_file_of_local_times_is_imported_twice_and_stored_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_exported_can_be_imported_and_shown() {
-    let server = Standalone::start(&[]);
+    let server = Server::start(&[]);
     let mut dump = String::new();
     for minute in 0..60_i64 {
         let time = (1_767_225_600 + minute * 60) * 1_000_000_000;
@@ -238,7 +224,7 @@ async fn what_is_exported_can_be_imported_and_shown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn factories_and_sprockets_are_imported_twice_and_stored_once() {
     // The series exist before their readings: the import registers them.
-    let server = Standalone::start(&["--unknown-devices", "reject"]);
+    let server = Server::start(&["--unknown-devices", "reject"]);
     let factories = sample("factories.json");
     let flags = ["--kind", "factories"];
     let first = server.import(&factories, &flags, 0);

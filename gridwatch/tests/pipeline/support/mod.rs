@@ -7,6 +7,7 @@ mod assertions;
 mod load;
 mod servers;
 mod site;
+mod standalone;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub(crate) use assertions::*;
 pub(crate) use load::*;
 pub(crate) use servers::*;
 pub(crate) use site::*;
+pub(crate) use standalone::*;
 
 /// Ends a test that hangs; no condition needs nearly as long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
