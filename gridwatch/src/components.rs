@@ -41,7 +41,7 @@ pub(crate) async fn run(arguments: Components) -> anyhow::Result<()> {
 }
 
 async fn list(arguments: &ListComponents) -> anyhow::Result<()> {
-    let api = QueryApi::new("--url", &arguments.url)?;
+    let api = QueryApi::new("--url", &arguments.query.url)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     if arguments.json {
         write!(out, "[")?;
@@ -58,7 +58,7 @@ async fn list(arguments: &ListComponents) -> anyhow::Result<()> {
         let response = api.get("/components", &parameters).await;
         let response = response.map_err(QueryError::of_command)?;
         let page: Page = serde_json::from_slice(&response.body)
-            .with_context(|| format!("{} did not respond with components", arguments.url))?;
+            .with_context(|| format!("{} did not respond with components", arguments.query.url))?;
         for component in &page.components {
             if arguments.json {
                 write!(out, "{separator}{}", serde_json::to_string(component)?)?;

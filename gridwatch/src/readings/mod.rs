@@ -44,7 +44,7 @@ struct Series {
 
 /// Runs the command.
 pub(crate) async fn run(arguments: Readings) -> anyhow::Result<()> {
-    let api = QueryApi::new("--url", &arguments.url)?;
+    let api = QueryApi::new("--url", &arguments.query.url)?;
     let terminal = terminal_size::terminal_size();
     let columns = usize::from(terminal.map_or(DEFAULT_COLUMNS, |(width, _)| width.0));
     let parameters = parameters(&arguments, columns)?;
@@ -62,7 +62,7 @@ pub(crate) async fn run(arguments: Readings) -> anyhow::Result<()> {
         }
     })?;
     let output: Output = serde_json::from_slice(&response.body)
-        .with_context(|| format!("{} did not respond with readings", arguments.url))?;
+        .with_context(|| format!("{} did not respond with readings", arguments.query.url))?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&output)?);
     } else {
