@@ -121,13 +121,8 @@ pub async fn run(context: Context, config: Config, listener: TcpListener, pool: 
         max_connections: config.max_connections,
         grace: config.grace,
     };
-    let drain = async {
-        context.stop.cancelled().await;
-        context.health.begin_drain();
-    };
     tokio::join!(
-        service::http::serve(server, listener, router, context.stop.clone()),
-        run_jobs(context.clone(), pool),
-        drain
+        service::http::serve_until_stop(&context, server, listener, router),
+        run_jobs(context.clone(), pool)
     );
 }
