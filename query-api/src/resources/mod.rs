@@ -75,7 +75,8 @@ pub(crate) fn routes(pool: Pool) -> Router {
             &format!("{series}/{{metric}}/targets/{{starts_at}}"),
             item(&TARGET),
         )
-        .route("/v1/devices:bulk", post(bulk::create))
+        .route("/v1/devices:bulk", post(bulk::create_devices))
+        .route("/v1/components:bulk", post(bulk::create_components))
         .route("/v1/changes", get(changes::list))
         .route("/v1/jobs/{id}", get(delete::job))
         .with_state(Arc::new(model))

@@ -1,6 +1,7 @@
 //! The model over HTTP, on a real database.
 
 mod bulk;
+mod bulk_components;
 mod concurrent;
 mod crud;
 mod deletion;

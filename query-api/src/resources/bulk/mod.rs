@@ -1,36 +1,36 @@
-//! `POST /v1/devices:bulk`: many devices at once, all or none of them.
+//! `POST /v1/devices:bulk` and `/v1/components:bulk`: many at once, all or none of them.
 //!
-//! In: a JSON array, NDJSON or CSV. Out: the number of devices and series that were created, or an
-//! error for each line. Each row has the fields of a device and, optionally, its `series`: a list
-//! of `{"metric", "unit", "kind", "rollover"}`, or in CSV `metric:unit;metric:unit`.
+//! In: a JSON array, NDJSON or CSV. Out: the number of rows that were created, or an error for each
+//! line. Each row has the fields of its resource, and those of [`devices`] or [`components`]. With
+//! `existing=skip`, rows that exist already are left out and counted.
+
+mod components;
+mod devices;
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use service::{ApiError, FieldError};
-use store::model::bulk::{self, Devices};
+use store::model::bulk::{self, Existing};
 
 use super::Model;
-use super::definition::{DEVICE, SERIES};
+use super::definition::{COMPONENT, DEVICE, Definition};
 use super::error::write_error;
-use super::fields::{self, Rule, error};
+use super::fields::{self, Field, Rule, error};
 use super::request::{media_type, parse, post_conditions, receive};
+use crate::parameters::Parameters;
 
 /// Upper bound on the body.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// Upper bound on the devices of a request.
-const MAX_DEVICES: usize = 200_000;
-/// Upper bound on the series of a device.
-const MAX_SERIES: usize = 1_000;
+/// Upper bound on the rows of a request.
+const MAX_ROWS: usize = 200_000;
 /// After this many errors the rest of the body is not checked.
 const MAX_ERRORS: usize = 1_000;
-
-const SERIES_FIELD: &str = "series";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -39,13 +39,52 @@ enum Format {
     Csv,
 }
 
+/// What a row becomes: its key, and a document with every field. [`ApiError::InvalidBody`] is about
+/// this row alone; any other error ends the request.
+type Row = Result<(String, Value), ApiError>;
+
 /// Creates devices.
-pub(crate) async fn create(
+pub(crate) async fn create_devices(
     State(model): State<Arc<Model>>,
     uri: Uri,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let rows = Rows::new(&DEVICE, devices::MORE_FIELDS, devices::read);
+    create(model, rows, uri, query, headers, body).await
+}
+
+/// Creates components.
+pub(crate) async fn create_components(
+    State(model): State<Arc<Model>>,
+    uri: Uri,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let mut reader = components::Reader::new(model.clone());
+    let read = move |line, row| reader.read(line, row);
+    let rows = Rows::new(&COMPONENT, components::MORE_FIELDS, read);
+    create(model, rows, uri, query, headers, body).await
+}
+
+async fn create(
+    model: Arc<Model>,
+    rows: Rows,
+    uri: Uri,
+    query: Option<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let mut parameters = Parameters::new(query.as_deref());
+    let existing = parameters.parsed("existing", |text| match text {
+        "refuse" => Ok(Existing::Refuse),
+        "skip" => Ok(Existing::Skip),
+        _ => Err(format!("existing: '{text}' is not refuse or skip")),
+    })?;
+    parameters.finish()?;
+    let definition = rows.definition;
     let format = match media_type(&headers).as_str() {
         "application/json" => Format::Array,
         "application/x-ndjson" | "application/ndjson" => Format::Ndjson,
@@ -64,21 +103,26 @@ pub(crate) async fn create(
         .try_acquire()
         .map_err(|_| ApiError::TooManyBodies)?;
     let bytes = receive(&headers, body, MAX_BYTES).await?;
-    let request = post_conditions(&headers, uri.path(), &bytes)?;
-    let reading = tokio::task::spawn_blocking(move || read(format, &bytes));
-    let devices = reading.await.map_err(|error| {
-        tracing::error!(%error, "reading devices failed");
+    let target = uri
+        .path_and_query()
+        .map_or(uri.path(), |path| path.as_str());
+    let request = post_conditions(&headers, target, &bytes)?;
+    let reading = tokio::task::spawn_blocking(move || read(format, &bytes, rows));
+    let rows = reading.await.map_err(|error| {
+        tracing::error!(%error, "reading rows failed");
         ApiError::Internal
     })??;
-    let created = bulk::create(&model.pool, devices, &request).await;
+    let existing = existing.unwrap_or_default();
+    let created = bulk::create(&model.pool, definition.resource, rows, existing, &request).await;
     drop(permit);
-    let created = created.map_err(|cause| match write_error(&DEVICE, &[], &[], cause) {
+    let created = created.map_err(|cause| match write_error(definition, &[], &[], cause) {
         ApiError::InvalidBody(errors) => {
             let located = errors.into_iter().map(|error| located(format, error));
             ApiError::InvalidBody(located.collect())
         }
-        ApiError::AlreadyExists { .. } => {
-            let reason = "a device of the list was registered at the same time; send it again";
+        ApiError::AlreadyExists { what, .. } => {
+            let reason =
+                format!("a {what} of the list was created at the same time; send it again");
             ApiError::InvalidBody(vec![error("", reason)])
         }
         other => other,
@@ -87,58 +131,79 @@ pub(crate) async fn create(
 }
 
 /// Rows that were read, and their errors.
-#[derive(Default)]
 struct Rows {
-    devices: Devices,
+    definition: &'static Definition,
+    /// Fields beside those of the definition.
+    more_fields: &'static [&'static str],
+    read: Box<dyn FnMut(usize, Value) -> Row + Send>,
+    rows: bulk::Rows,
     errors: Vec<FieldError>,
+    failure: Option<ApiError>,
 }
 
 impl Rows {
+    fn new(
+        definition: &'static Definition,
+        more_fields: &'static [&'static str],
+        read: impl FnMut(usize, Value) -> Row + Send + 'static,
+    ) -> Self {
+        Self {
+            definition,
+            more_fields,
+            read: Box::new(read),
+            rows: bulk::Rows::default(),
+            errors: Vec::new(),
+            failure: None,
+        }
+    }
+
     /// Adds the row of a line.
     fn push(&mut self, format: Format, line: usize, row: Result<Value, Vec<FieldError>>) {
-        match row.and_then(device) {
-            Ok(device) => {
-                let name = device["device"].as_str().unwrap_or_default();
-                self.devices.push(line, name, &device);
+        let row = row.map_err(ApiError::InvalidBody);
+        match row.and_then(|row| (self.read)(line, row)) {
+            Ok((key, document)) => self.rows.push(line, &key, &document),
+            Err(ApiError::InvalidBody(errors)) => {
+                self.errors.extend(errors.into_iter().map(|error| {
+                    let line = Some(line);
+                    located(format, FieldError { line, ..error })
+                }));
             }
-            Err(errors) => self.errors.extend(errors.into_iter().map(|error| {
-                let line = Some(line);
-                located(format, FieldError { line, ..error })
-            })),
+            Err(failure) => self.failure = Some(failure),
         }
     }
 
     fn is_full(&self) -> bool {
-        self.errors.len() >= MAX_ERRORS || self.devices.len() > MAX_DEVICES
+        let is_failed = self.failure.is_some();
+        is_failed || self.errors.len() >= MAX_ERRORS || self.rows.len() > MAX_ROWS
     }
 }
 
-fn read(format: Format, bytes: &Bytes) -> Result<Devices, ApiError> {
-    let mut rows = Rows::default();
+fn read(format: Format, bytes: &Bytes, mut rows: Rows) -> Result<bulk::Rows, ApiError> {
     match format {
         Format::Array => read_array(bytes, &mut rows)?,
         Format::Ndjson => read_ndjson(bytes, &mut rows)?,
         Format::Csv => read_csv(bytes, &mut rows),
     }
-    if rows.devices.len() > MAX_DEVICES {
-        let reason = format!("a request has at most {MAX_DEVICES} devices; split it");
+    if let Some(failure) = rows.failure {
+        return Err(failure);
+    }
+    let list = rows.definition.list;
+    if rows.rows.len() > MAX_ROWS {
+        let reason = format!("a request has at most {MAX_ROWS} {list}; split it");
         rows.errors.insert(0, error("", reason));
+    }
+    if rows.errors.is_empty() && rows.rows.is_empty() {
+        rows.errors.push(error("", format!("there are no {list}")));
     }
     if !rows.errors.is_empty() {
         return Err(ApiError::InvalidBody(rows.errors));
     }
-    if rows.devices.is_empty() {
-        return Err(ApiError::InvalidBody(vec![error(
-            "",
-            "there are no devices",
-        )]));
-    }
-    Ok(rows.devices)
+    Ok(rows.rows)
 }
 
 fn read_array(bytes: &[u8], rows: &mut Rows) -> Result<(), ApiError> {
     let Value::Array(items) = parse(bytes)? else {
-        let reason = "the body is not an array of devices";
+        let reason = format!("the body is not an array of {}", rows.definition.list);
         rows.errors.push(error("", reason));
         return Ok(());
     };
@@ -182,10 +247,13 @@ fn read_csv(bytes: &[u8], rows: &mut Rows) {
             return;
         }
     };
+    let Definition {
+        fields, computed, ..
+    } = rows.definition;
     for name in &header {
-        let is_field = DEVICE.fields.iter().any(|field| field.name == name);
-        if !is_field && name != SERIES_FIELD {
-            let unknown = fields::unknown_field(DEVICE.fields, DEVICE.computed, name);
+        let is_field = fields.iter().any(|field| field.name == name);
+        if !is_field && !rows.more_fields.contains(&name.as_str()) {
+            let unknown = fields::unknown_field(fields, computed, name);
             let line = Some(1);
             rows.errors.push(FieldError { line, ..unknown });
         }
@@ -202,7 +270,7 @@ fn read_csv(bytes: &[u8], rows: &mut Rows) {
                     .iter()
                     .zip(&record)
                     .filter(|(_, cell)| !cell.is_empty());
-                let row = cells.map(|(name, text)| (name.clone(), cell(name, text)));
+                let row = cells.map(|(name, text)| (name.clone(), cell(fields, name, text)));
                 rows.push(Format::Csv, line, Ok(Value::Object(row.collect())));
             }
             Err(cause) => rows.errors.push(csv_error(&cause)),
@@ -230,20 +298,11 @@ fn csv_error(cause: &csv::Error) -> FieldError {
 }
 
 /// A cell of a CSV file. One that cannot be parsed stays text, which the field then refuses.
-fn cell(name: &str, text: &str) -> Value {
-    if name == SERIES_FIELD {
-        let series = text
-            .split(';')
-            .map(str::trim)
-            .filter(|part| !part.is_empty());
-        return series
-            .map(|part| match part.split_once(':') {
-                Some((metric, unit)) => json!({ "metric": metric.trim(), "unit": unit.trim() }),
-                None => json!({ "metric": part }),
-            })
-            .collect();
+fn cell(fields: &[Field], name: &str, text: &str) -> Value {
+    if name == devices::SERIES_FIELD {
+        return devices::series_cell(text);
     }
-    let field = DEVICE.fields.iter().find(|field| field.name == name);
+    let field = fields.iter().find(|field| field.name == name);
     let text_value = || Value::String(text.to_owned());
     match field.map(|field| field.rule) {
         Some(Rule::Boolean | Rule::Number(..) | Rule::Positive(_) | Rule::Object) => {
@@ -251,51 +310,6 @@ fn cell(name: &str, text: &str) -> Value {
         }
         _ => text_value(),
     }
-}
-
-/// A device with every field, and its series.
-fn device(row: Value) -> Result<Value, Vec<FieldError>> {
-    let mut map = fields::object(row)?;
-    let series = map.remove(SERIES_FIELD).unwrap_or(Value::Null);
-    let mut errors = Vec::new();
-    let series = series_list(series, &mut errors);
-    match DEVICE.read(map, &[]) {
-        Ok(mut device) if errors.is_empty() => {
-            device.insert(SERIES_FIELD.into(), Value::Array(series));
-            Ok(Value::Object(device))
-        }
-        Ok(_) => Err(errors),
-        Err(own) => Err(own.into_iter().chain(errors).collect()),
-    }
-}
-
-fn series_list(series: Value, errors: &mut Vec<FieldError>) -> Vec<Value> {
-    let items = match series {
-        Value::Null => return Vec::new(),
-        Value::Array(items) if items.len() <= MAX_SERIES => items,
-        other => {
-            let value = fields::shorten(&other);
-            let reason = format!("{value} is not a list of at most {MAX_SERIES} series");
-            errors.push(error("/series", reason));
-            return Vec::new();
-        }
-    };
-    let mut list: Vec<Value> = Vec::with_capacity(items.len());
-    for (index, item) in items.into_iter().enumerate() {
-        let read = fields::object(item).and_then(|map: Map<String, Value>| SERIES.read(map, &[]));
-        match read {
-            Ok(series) if list.iter().any(|other| other["metric"] == series["metric"]) => {
-                let pointer = format!("/series/{index}/metric");
-                errors.push(error(pointer, "this metric is listed twice"));
-            }
-            Ok(series) => list.push(Value::Object(series)),
-            Err(own) => errors.extend(own.into_iter().map(|own| FieldError {
-                pointer: format!("/series/{index}{}", own.pointer),
-                ..own
-            })),
-        }
-    }
-    list
 }
 
 /// In an array, the pointer has the position of the device, and there is no line.
