@@ -55,6 +55,10 @@ fn a_usage_error_names_its_cause_and_has_exit_code_2() {
             "verify --database-url postgres://x".to_owned(),
             &["--report"],
         ),
+        (
+            "verify --database-url x".to_owned(),
+            &["--database-url", "postgres://user"],
+        ),
     ] {
         let output = Command::new(PROGRAM)
             .args(arguments.split(' '))
@@ -74,6 +78,19 @@ fn a_usage_error_names_its_cause_and_has_exit_code_2() {
             text(&output)
         );
     }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_refused_before_anything_is_sent() {
+    let (server, directory) = (IdleServer::start(), tempfile::tempdir().unwrap());
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for report in [&file, &file.join("below")] {
+        let output = server.run("trickle", report, &[]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains("--report"), "{}", text(&output));
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"");
 }
 
 #[test]
