@@ -50,7 +50,7 @@ pub struct Config {
 /// What the read side serves, for a request to another path.
 const PATHS: &str = "this port serves /v1/readings, /v1/daily, /v1/latest, /v1/latency, \
                      /v1/conflicts, /v1/dead-letters, /v1/devices, /v1/components, /v1/kinds, \
-                     /v1/types, /v1/customers, /v1/changes and /v1/jobs";
+                     /v1/types, /v1/customers, /v1/changes, /v1/imports and /v1/jobs";
 
 /// The routes, without a fallback, so that they can be part of another port.
 ///

@@ -11,6 +11,7 @@ mod definition;
 mod delete;
 mod error;
 mod fields;
+mod imports;
 mod kinds;
 mod list;
 mod request;
@@ -78,6 +79,8 @@ pub(crate) fn routes(pool: Pool) -> Router {
         .route("/v1/devices:bulk", post(bulk::create_devices))
         .route("/v1/components:bulk", post(bulk::create_components))
         .route("/v1/changes", get(changes::list))
+        .route("/v1/imports", get(imports::list))
+        .route("/v1/imports/{id}", get(imports::get).put(imports::put))
         .route("/v1/jobs/{id}", get(delete::job))
         .with_state(Arc::new(model))
 }

@@ -5,6 +5,7 @@ mod bulk_components;
 mod concurrent;
 mod crud;
 mod deletion;
+mod imports;
 mod lists;
 
 use axum::Router;
