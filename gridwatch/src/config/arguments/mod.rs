@@ -80,10 +80,16 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Create the tables or bring them up to date
     Migrate(Migrate),
-    /// Register and list devices
+    /// Register, list and show devices
     Devices(Devices),
-    /// List the components of the model
+    /// List and show the components of the model
     Components(Components),
+    /// List and show the series of a device
+    Series(Series),
+    /// List and show the targets of a series
+    Targets(Targets),
+    /// Create a grid to try Gridwatch with
+    Seed(Seed),
     /// Show the readings of a device as a table, a plot or JSON
     Readings(Readings),
     /// Send the content of a file to a running front end. Exit code 3: something was left out

@@ -1,11 +1,12 @@
 //! The commands that show readings, and those that move them in and out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use jiff::tz::TimeZone;
 
+use super::model::WatchOption;
 use super::options::QueryUrl;
 use super::{LONGEST_AGE, MILLISECOND};
 use crate::config::values;
@@ -49,6 +50,8 @@ pub(crate) struct Readings {
     /// Draw a line in the terminal
     #[arg(long, conflicts_with = "json")]
     pub plot: bool,
+    #[command(flatten)]
+    pub watch: WatchOption,
 }
 
 /// What a file has.
@@ -76,8 +79,14 @@ pub(crate) enum ImportFormat {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Import {
     /// The file
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "list")]
+    pub file: Option<PathBuf>,
+    /// List what was imported, instead of importing a file
+    #[arg(long, conflicts_with = "file")]
+    pub list: bool,
+    /// With --list: print JSON
+    #[arg(long, requires = "list")]
+    pub json: bool,
     /// What the file has: readings, factories or sprockets
     #[arg(long, default_value = "readings", value_name = "KIND")]
     pub kind: ImportKind,
@@ -94,7 +103,7 @@ pub(crate) struct Import {
     /// The front end, or the port of standalone
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub url: String,
-    /// The query API, for factories and sprockets [default: the same as --url]
+    /// The query API, for factories, sprockets and the list of imports [default: the same as --url]
     #[arg(long, value_name = "URL")]
     pub query_url: Option<String>,
     /// CSV: column with the time [default: the first, or 'time' if the file names the device]
@@ -127,6 +136,18 @@ pub(crate) struct Import {
         value_parser = |text: &str| values::count(text, 1..=100_000_usize)
     )]
     pub batch: usize,
+}
+
+impl Import {
+    /// The file; empty with `--list`.
+    pub(crate) fn file(&self) -> &Path {
+        self.file.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// The query API.
+    pub(crate) fn query_url(&self) -> &str {
+        self.query_url.as_ref().unwrap_or(&self.url)
+    }
 }
 
 /// The format of a file that export writes.

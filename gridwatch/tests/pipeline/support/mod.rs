@@ -4,6 +4,7 @@
 //! the site is dropped, it asserts that its counters balance (see [`assertions`]).
 
 mod assertions;
+mod commands;
 mod load;
 mod servers;
 mod site;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub(crate) use service::client::{Client, Response};
 
 pub(crate) use assertions::*;
+pub(crate) use commands::*;
 pub(crate) use load::*;
 pub(crate) use servers::*;
 pub(crate) use site::*;
