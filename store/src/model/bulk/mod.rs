@@ -26,9 +26,12 @@ const MAX_ERRORS: i64 = 100;
 /// Bytes that are written to the connection at a time.
 const CHUNK: usize = 128 * 1024;
 
-/// The statements may take longer than those of other requests.
+/// The statements may take longer than those of other requests. A few rows are looked up in large
+/// tables by their keys, whose indexes are in memory: with the default cost of a random page, each
+/// lookup would read a whole table.
 const CREATE: &str = "
     SET LOCAL statement_timeout = '60s';
+    SET LOCAL random_page_cost = 1.1;
     CREATE TEMPORARY TABLE bulk (line integer, key text, document jsonb) ON COMMIT DROP";
 
 const COPY: &str = "COPY bulk (line, key, document) FROM STDIN (FORMAT binary)";
@@ -112,11 +115,11 @@ pub async fn create(
     }
     transaction.batch_execute(CREATE).await?;
     copy(&transaction, rows).await?;
+    transaction.batch_execute("ANALYZE bulk").await?;
     let skipped = match existing {
         Existing::Refuse => 0,
         Existing::Skip => transaction.execute(skip(resource), &[]).await?,
     };
-    transaction.batch_execute("ANALYZE bulk").await?;
     let mut created = match resource {
         Resource::Component => components::create(&transaction, &request.actor).await?,
         _ => devices::create(&transaction, &request.actor).await?,
