@@ -79,6 +79,7 @@ pub(crate) struct Devices {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a process has one of them")]
 pub(crate) enum DevicesCommand {
     /// Register devices with their metrics. Registering again is safe: a stored unit is kept, and
     /// nothing is registered if one differs from the given unit
@@ -141,6 +142,7 @@ pub(crate) struct Components {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a process has one of them")]
 pub(crate) enum ComponentsCommand {
     /// List the components
     List(ListComponents),
