@@ -9,6 +9,7 @@ mod exactly_once;
 mod http_requests;
 mod import;
 mod load_test;
+mod model;
 mod negative_controls;
 mod openapi;
 mod readme;

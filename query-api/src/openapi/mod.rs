@@ -4,7 +4,9 @@
 //! model are those of its definitions ([`fields`]). A test compares the operations with the routes,
 //! and another one sends the examples.
 
+mod bulk;
 mod fields;
+mod imports;
 mod model;
 pub(crate) mod parameters;
 mod readings;

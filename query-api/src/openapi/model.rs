@@ -6,7 +6,7 @@ use service::openapi::{Body, Content, Operation, Success};
 use store::model::Resource;
 
 use super::fields::{Use, deletion, job, page, schema};
-use super::{BODY, json, operation, parameters, success};
+use super::{BODY, bulk, imports, json, operation, parameters, success};
 use crate::resources::definition::{
     COMPONENT, CUSTOMER, DEVICE, Definition, KIND, SERIES, TARGET, TYPE,
 };
@@ -40,12 +40,14 @@ pub(super) fn operations() -> Vec<Operation> {
         operations.extend(of_list(definition));
         operations.extend(of_item(definition));
         match definition.resource {
-            Resource::Device => operations.push(bulk()),
+            Resource::Component => operations.push(bulk::components()),
+            Resource::Device => operations.push(bulk::devices()),
             Resource::Target => operations.push(replace_targets()),
             _ => {}
         }
     }
     operations.extend([changes(), read_job()]);
+    operations.extend(imports::operations());
     operations
 }
 
@@ -246,55 +248,6 @@ fn of_item(definition: &'static Definition) -> [Operation; 4] {
         },
     ];
     [read, replace, merge, delete]
-}
-
-fn bulk() -> Operation {
-    let mut own = operation(
-        ("post", "/v1/devices:bulk", "createDevices"),
-        "Devices",
-        (
-            "Create many devices",
-            "Up to 200,000 devices with their series: all of them, or none and an error for each \
-             line. One request at a time.",
-        ),
-    );
-    own.parameters = vec![parameters::CREATE];
-    own.errors.extend(BODY);
-    own.errors
-        .extend(["bad_header", "idempotency_key_reused", "overloaded"]);
-    let mut device = schema(&DEVICE, Use::Create);
-    device["properties"]["series"] = nullable(list(schema(&SERIES, Use::Create)));
-    let devices = json!([{
-        "device": "meter-2", "expected_interval": 60,
-        "series": [{ "metric": "current", "unit": "A" }, { "metric": "voltage", "unit": "V" }],
-    }]);
-    let line = r#"{"device":"meter-3","expected_interval":60,"series":[{"metric":"current"}]}"#;
-    let table = "device,expected_interval,series\nmeter-4,60,current:A;voltage:V\n";
-    let text = |media_type, example: &str| Content {
-        media_type,
-        schema: json!({ "type": "string" }),
-        example: example.into(),
-    };
-    let mut schema = list(device);
-    schema["minItems"] = 1.into();
-    own.body = Some(Body {
-        description: "at most 64 MiB".into(),
-        contents: vec![
-            json(schema, devices),
-            text("application/x-ndjson", &format!("{line}\n")),
-            text("text/csv", table),
-        ],
-    });
-    let schema = object(json!({ "created": object(json!({
-        "devices": count("number of devices"), "series": count("number of series"),
-    })) }));
-    let example = json!({ "created": { "devices": 1, "series": 2 } });
-    own.successes = vec![success(
-        201,
-        "all of them were created",
-        vec![json(schema, example)],
-    )];
-    own
 }
 
 fn replace_targets() -> Operation {

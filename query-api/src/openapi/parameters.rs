@@ -270,6 +270,17 @@ pub(crate) const CHANGES: Declared = &[&[
     },
 ]];
 
+/// `GET /v1/imports`.
+pub(crate) const IMPORTS: Declared = &[&[ORDER, LIMIT, NEXT]];
+
+/// The path of an import.
+pub(crate) const IMPORT: Declared = &[&[Parameter::path(
+    "id",
+    Accepts::Text,
+    "id of the import, a UUID",
+    "0198c7a4-5b0e-7c3a-9d6e-3f2a1b4c5d71",
+)]];
+
 /// `GET /v1/jobs/{id}`.
 pub(crate) const JOB: Declared = &[&[Parameter::path(
     "id",
@@ -325,6 +336,15 @@ pub(crate) const DELETE: Declared = &[&[
     ACTOR,
     IF_MATCH,
 ]];
+/// The query of a bulk.
+pub(crate) const BULK: Declared = &[&[Parameter::query(
+    "existing",
+    Accepts::OneOf(&["refuse", "skip"]),
+    "`skip` leaves out and counts rows that exist already; they stay as they are (default: \
+     `refuse`: they are errors)",
+)]];
+/// The headers of a `PUT` without versions.
+pub(crate) const ACTOR_ONLY: Declared = &[&[ACTOR]];
 /// The query of an operation that has no parameters there.
 pub(crate) const NONE: Declared = &[];
 

@@ -11,6 +11,7 @@ pub(crate) mod definition;
 mod delete;
 mod error;
 pub(crate) mod fields;
+mod imports;
 mod kinds;
 mod list;
 mod request;
@@ -81,8 +82,11 @@ pub(crate) fn routes(pool: Pool) -> Router {
             &format!("{series}/{{metric}}/targets/{{starts_at}}"),
             item(&TARGET),
         )
-        .route("/v1/devices:bulk", post(bulk::create))
+        .route("/v1/devices:bulk", post(bulk::create_devices))
+        .route("/v1/components:bulk", post(bulk::create_components))
         .route("/v1/changes", get(changes::list))
+        .route("/v1/imports", get(imports::list))
+        .route("/v1/imports/{id}", get(imports::get).put(imports::put))
         .route("/v1/jobs/{id}", get(delete::job))
         .with_state(Arc::new(model))
 }
