@@ -88,11 +88,14 @@ struct OpenDay {
 
 /// Computes the roll-ups of a series and a day of UTC. Returns the number of readings too.
 async fn build(pool: &Pool, work: &Work) -> Result<(Built, usize), ReadError> {
+    if !work.exists {
+        return Ok((Built::default(), 0));
+    }
     let zone = TimeZone::get(work.zone.as_deref().unwrap_or("UTC")).ok();
     let zone_name = zone.as_ref().and_then(TimeZone::iana_name);
     let mut local_days = match &zone {
-        Some(zone) if work.exists => local_days(work, zone),
-        _ => Vec::new(),
+        Some(zone) => local_days(work, zone),
+        None => Vec::new(),
     };
     let start = Micros::from(work.day) * DAY;
     let day = TimeRange {
@@ -107,7 +110,7 @@ async fn build(pool: &Pool, work: &Work) -> Result<(Built, usize), ReadError> {
     };
     let mut quarters: Vec<(Micros, Option<Summary>)> = Vec::new();
     let mut read = 0;
-    while work.exists {
+    loop {
         let slice = points::slice(pool, work.series, rest, Order::OldestFirst, points::SLICE);
         let slice = slice.await?;
         read += slice.len();

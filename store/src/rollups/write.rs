@@ -14,11 +14,11 @@ use crate::ledger::timestamp;
 use crate::reads::{ReadError, connection};
 
 /// The roll-ups of one series and day of UTC. They replace those that are stored.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Built {
     /// Each quarter of an hour with its start.
     pub quarters: Vec<(Micros, Summary)>,
-    /// The time zone of the local days.
+    /// The time zone of the local days. Those of other time zones are removed.
     pub zone: String,
     /// Every local day that was computed, also those without readings.
     pub local_days: Vec<(i32, Option<LocalDay>)>,
