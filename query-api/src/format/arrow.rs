@@ -91,7 +91,9 @@ impl Writer for ArrowWriter {
         batch.rows += 1;
         batch.names.append_value(&self.label.0);
         batch.metrics.append_value(&self.label.1);
-        batch.periods.append_option(self.label.2);
+        if self.is_compared {
+            batch.periods.append_option(self.label.2);
+        }
         match row {
             Row::Point(point) => {
                 batch.times[0].append_value(point.time);
@@ -100,8 +102,9 @@ impl Writer for ArrowWriter {
             Row::Bucket(bucket, aggregates, beside) => {
                 batch.times[0].append_value(bucket.range.from);
                 batch.times[1].append_value(bucket.range.to);
-                let beside = beside.and_then(|Beside(beside)| beside);
-                batch.besides.append_option(beside);
+                if let Some(Beside(beside)) = beside {
+                    batch.besides.append_option(beside);
+                }
                 batch.counts.append_value(bucket.count);
                 batch.devices[0].append_option(bucket.devices.map(|own| own.contributing));
                 batch.devices[1].append_option(bucket.devices.map(|own| own.of));
@@ -160,18 +163,16 @@ impl ArrowWriter {
             Arc::new(batch.names.finish()),
             Arc::new(batch.metrics.finish()),
         ];
-        let periods = batch.periods.finish();
         if self.is_compared {
-            columns.push(Arc::new(periods));
+            columns.push(Arc::new(batch.periods.finish()));
         }
         if self.is_points {
             columns.extend(times.next());
             columns.extend(values.next());
         } else {
             columns.extend(times);
-            let besides = batch.besides.finish().with_timezone("UTC");
             if self.is_compared {
-                columns.push(Arc::new(besides));
+                columns.push(Arc::new(batch.besides.finish().with_timezone("UTC")));
             }
             columns.push(Arc::new(batch.counts.finish()));
             columns.extend(values.next());
