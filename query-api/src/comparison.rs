@@ -72,8 +72,8 @@ impl Shift {
     }
 
     /// The start of the bucket of a range that a bucket of the earlier period is compared with: the
-    /// one at the same local time. `None`: there is no such bucket, because its day or hour does not
-    /// exist, or exists twice in the earlier period.
+    /// one at the same local time. `None`: there is no such bucket, because its day or hour does
+    /// not exist, or exists twice in the earlier period.
     pub(crate) fn beside(
         &self,
         bucketing: &Bucketing,

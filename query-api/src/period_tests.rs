@@ -119,7 +119,11 @@ async fn each_local_day_stands_beside_one_of_the_period_before() {
         json!({ "start": start, "end": end, "beside": beside, "count": count, "coverage": null,
                 "min": min })
     };
-    let series = |period, points| json!({ "device": "a", "metric": "p", "unit": "W", "period": period, "points": points });
+    let series = |period, points| {
+        json!({
+            "device": "a", "metric": "p", "unit": "W", "period": period, "points": points
+        })
+    };
     let expected = [
         series(
             "current",

@@ -1,9 +1,9 @@
 //! Which series a request reads: those of devices, or those of a subtree of components.
 //!
 //! In: the parameters `device`, or `component` with `topology`, then `metric` and `time_zone`. Out:
-//! series, each with the parts of the range in which it counts. The time zone of the request is that
-//! of the component, or the one of the components of all devices, unless it is given. A name that does not exist is an
-//! error, and not an empty response.
+//! series, each with the parts of the range in which it counts. Without `time_zone`, the zone is
+//! that of the component, or the one of the components of all devices. A name that does not exist
+//! is an error, and not an empty response.
 
 use jiff::tz::TimeZone;
 use service::ApiError;
