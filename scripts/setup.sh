@@ -2,6 +2,7 @@
 # Installs what the tests and benchmarks of Gridwatch need and this machine does not have:
 # PostgreSQL, RabbitMQ, a C compiler, and the programs that the arguments name (haproxy, wrk).
 # `setup.sh openapi` also installs schemathesis, from PyPI, in target/schemathesis.
+# `setup.sh docs` also installs pandas and pyarrow, from PyPI, in target/python-docs.
 # `setup.sh build` installs nothing: it reports what is missing for a build.
 # Packages are installed on systems with apt only. Elsewhere the script reports what to install.
 # The services of the packages are not started: Gridwatch starts private servers on free ports.
@@ -38,23 +39,27 @@ command -v cc >/dev/null 2>&1 || missing+=(gcc libc6-dev)
 command -v openssl >/dev/null 2>&1 || missing+=(openssl)
 # README's commands use it, which a test runs.
 command -v curl >/dev/null 2>&1 || missing+=(curl)
-schemathesis=
+pypi=()
 for program in "$@"; do
-    if [ "$program" = openapi ]; then
-        schemathesis=yes
+    case $program in
+        openapi) pypi+=("openapi schemathesis") ;;
+        docs) pypi+=("docs python-docs") ;;
+    esac
+    if [ "$program" = openapi ] || [ "$program" = docs ]; then
         python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
         continue
     fi
     command -v "$program" >/dev/null 2>&1 || [ -x "/usr/sbin/$program" ] || missing+=("$program")
 done
 
-# Where PyPI cannot be reached, the file `unreachable` says so, and the test is skipped.
-install_schemathesis() {
+# Installs scripts/$1/requirements.txt in target/$2. Where PyPI cannot be reached, the file
+# `unreachable` says so, and the test that needs it is skipped.
+install_from_pypi() {
     local requirements directory output
-    requirements=$(dirname "$0")/openapi/requirements.txt
-    directory=$(dirname "$0")/../target/schemathesis
+    requirements=$(dirname "$0")/$1/requirements.txt
+    directory=$(dirname "$0")/../target/$2
     cmp -s "$requirements" "$directory/requirements.txt" && return
-    echo "setup: installing schemathesis in target/schemathesis"
+    echo "setup: installing $requirements in target/$2"
     rm -rf "$directory"
     python3 -m venv "$directory"
     if output=$("$directory/bin/pip" install --quiet --disable-pip-version-check --retries 1 \
@@ -62,13 +67,17 @@ install_schemathesis() {
         cp "$requirements" "$directory/requirements.txt"
     elif grep -q 'connection broken by\|Could not fetch URL' <<<"$output"; then
         tail -n 1 <<<"$output" >"$directory/unreachable"
-        echo "setup: PyPI cannot be reached: the test with generated requests is skipped" >&2
+        echo "setup: PyPI cannot be reached: the test that needs target/$2 is skipped" >&2
     else
-        fail "schemathesis cannot be installed: $output"
+        fail "$requirements cannot be installed: $output"
     fi
 }
 finish() {
-    [ -z "$schemathesis" ] || install_schemathesis
+    local each
+    for each in "${pypi[@]}"; do
+        # shellcheck disable=SC2086 # two words
+        install_from_pypi $each
+    done
     exit 0
 }
 

@@ -135,7 +135,7 @@ impl Bucketing {
     }
 
     /// The part of a range that the bucket of an instant covers.
-    fn clipped(&self, time: Micros, range: TimeRange) -> TimeRange {
+    pub(crate) fn clipped(&self, time: Micros, range: TimeRange) -> TimeRange {
         let bucket = self.resolution.bucket(time, &self.zone);
         TimeRange {
             from: bucket.from.max(range.from),

@@ -3,6 +3,7 @@
 //! In: a device, a metric and a range. Out: 200 with the number of readings, or 202 with the job
 //! that deletes the rest. Who deleted what is in `/v1/changes`.
 
+use std::slice;
 use std::sync::Arc;
 
 use axum::Json;
@@ -20,6 +21,7 @@ use crate::history::{find, one_series};
 use crate::openapi::parameters as openapi;
 use crate::parameters::Parameters;
 use crate::resources::conditions;
+use crate::selection::zone_of_devices;
 
 /// See the module.
 pub(crate) async fn delete(
@@ -29,7 +31,7 @@ pub(crate) async fn delete(
 ) -> Result<Response, ApiError> {
     let mut parameters = Parameters::new(query.as_deref(), openapi::DELETE_READINGS);
     let names = one_series(&mut parameters)?;
-    let zone = parameters.zone()?;
+    let zone = zone_of_devices(&mut parameters, &pool, slice::from_ref(&names.0)).await?;
     let range = parameters.range(&zone)?;
     parameters.finish()?;
     let request = conditions(&headers)?;

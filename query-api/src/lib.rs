@@ -6,6 +6,9 @@
 
 mod access;
 mod aggregate;
+mod comparison;
+#[cfg(test)]
+mod completeness_tests;
 mod delete;
 #[cfg(test)]
 mod disconnect_tests;
@@ -19,6 +22,8 @@ mod names;
 pub mod openapi;
 mod parameters;
 mod performance;
+#[cfg(test)]
+mod period_tests;
 mod readings;
 #[cfg(test)]
 mod readings_tests;

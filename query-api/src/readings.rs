@@ -8,6 +8,7 @@ mod buckets;
 mod rows;
 mod source;
 
+use std::iter;
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
@@ -22,8 +23,9 @@ use store::reads::series::SeriesKind;
 use store::reads::subtree::Member;
 use uuid::Uuid;
 
-use crate::aggregate::{Aggregate, Bucketing, Combined, Fill};
-use crate::format::Format;
+use crate::aggregate::{Aggregate, Bucket, Bucketing, Combined, Fill};
+use crate::comparison::Shift;
+use crate::format::{Beside, Format};
 use crate::openapi::parameters as openapi;
 use crate::parameters::{Parameters, bad};
 use crate::resolution::Resolution;
@@ -47,10 +49,19 @@ struct Sum {
     unit: Option<String>,
 }
 
-/// A request that was checked.
-struct ReadRequest {
+/// The series of a range.
+struct Period {
     members: Vec<Member>,
     range: TimeRange,
+    /// How much earlier it is than the one that it is compared with.
+    shift: Option<Shift>,
+}
+
+/// A request that was checked.
+struct ReadRequest {
+    current: Period,
+    /// What the current period is compared with.
+    previous: Option<Period>,
     order: Order,
     /// The number of points after which the response ends with `next`.
     limit: Option<usize>,
@@ -60,6 +71,27 @@ struct ReadRequest {
     bucketing: Option<Bucketing>,
     /// One series instead of one per device.
     sum: Option<Sum>,
+}
+
+impl ReadRequest {
+    /// The name of a period in a comparison.
+    fn name_of(&self, period: &Period) -> Option<&'static str> {
+        let name = if period.shift.is_some() {
+            "previous"
+        } else {
+            "current"
+        };
+        self.previous.as_ref().map(|_| name)
+    }
+
+    /// In a comparison, what the bucket of a period stands beside.
+    fn beside(&self, bucketing: &Bucketing, period: &Period, bucket: &Bucket) -> Option<Beside> {
+        self.previous.as_ref()?;
+        Some(Beside(match &period.shift {
+            Some(shift) => shift.beside(bucketing, bucket.range, self.current.range),
+            None => Some(bucket.range.from),
+        }))
+    }
 }
 
 /// `GET /v1/readings`.
@@ -81,12 +113,35 @@ pub(crate) async fn get(
     let limit = parameters.count("limit", MAX_POINTS)?;
     let cursor = parameters.parsed("next", parse_cursor)?;
     let mut bucketing = bucketing(&mut parameters, range, selection.zone.clone())?;
+    let parse = |text: &str| Shift::parse(text, &selection.zone);
+    let shift = parameters.parsed("compare", parse)?;
     parameters.finish()?;
     if bucketing.is_some() && (limit.is_some() || cursor.is_some() || order != Order::OldestFirst) {
         let sentence = "limit, next and order=desc are for resolution=raw; buckets are not paged";
         return Err(bad(sentence.into()));
     }
+    let previous_range = match (&shift, &bucketing) {
+        (None, _) => None,
+        (Some(_), None) => {
+            let sentence = "compare needs a resolution such as 1d, or max_points";
+            return Err(bad(sentence.into()));
+        }
+        (Some(shift), Some(bucketing)) => {
+            let earlier = shift.earlier_range(range, bucketing.resolution);
+            let earlier = earlier.map_err(bad)?;
+            check_buckets(bucketing.resolution, earlier)?;
+            Some(earlier)
+        }
+    };
     let members = selection.find(&pool, range).await?;
+    let previous = match previous_range {
+        None => None,
+        Some(range) => Some(Period {
+            members: selection.find(&pool, range).await?,
+            range,
+            shift,
+        }),
+    };
     if let Some(cursor) = cursor {
         check_cursor(cursor, &members, range)?;
     }
@@ -96,7 +151,14 @@ pub(crate) async fn get(
             let sentence = "combine=sum needs a resolution such as 15m, or max_points";
             return Err(bad(sentence.into()));
         };
-        sum = Some(combined(&selection, &members, bucketing, range)?);
+        let ranges = iter::once(range).chain(previous_range);
+        let earlier = previous.iter().flat_map(|period| &period.members);
+        sum = Some(combined(
+            &selection,
+            members.iter().chain(earlier),
+            bucketing,
+            ranges,
+        )?);
     }
     if let Some(bucketing) = &mut bucketing
         && bucketing.aggregates.is_empty()
@@ -104,8 +166,12 @@ pub(crate) async fn get(
         bucketing.aggregates.push(Aggregate::Mean);
     }
     let request = ReadRequest {
-        members,
-        range,
+        current: Period {
+            members,
+            range,
+            shift: None,
+        },
+        previous,
         order,
         limit,
         cursor,
@@ -116,11 +182,11 @@ pub(crate) async fn get(
 }
 
 /// Checks that the series can be added, and chooses what is added unless the request does.
-fn combined(
+fn combined<'a>(
     selection: &Selection,
-    members: &[Member],
+    members: impl IntoIterator<Item = &'a Member>,
     bucketing: &mut Bucketing,
-    range: TimeRange,
+    ranges: impl IntoIterator<Item = TimeRange>,
 ) -> Result<Sum, ApiError> {
     let (Some(component), Some(metric)) = (selection.component(), selection.metric.clone()) else {
         let sentence = "combine=sum needs a component and a metric";
@@ -134,7 +200,9 @@ fn combined(
             "aggregates: '{name}' of devices cannot be added: with combine=sum use {names}"
         )));
     }
-    check_sum_buckets(bucketing.resolution, range)?;
+    for range in ranges {
+        check_sum_buckets(bucketing.resolution, range)?;
+    }
     let (kind, unit) = common(members, &metric)?;
     if bucketing.aggregates.is_empty() {
         bucketing.aggregates.push(match kind {
@@ -164,14 +232,15 @@ pub(crate) fn check_sum_buckets(resolution: Resolution, range: TimeRange) -> Res
 ///
 /// # Errors
 /// They differ: the sum would mean nothing.
-pub(crate) fn common(
-    members: &[Member],
+pub(crate) fn common<'a>(
+    members: impl IntoIterator<Item = &'a Member>,
     metric: &str,
 ) -> Result<(SeriesKind, Option<String>), ApiError> {
-    let Some(first) = members.first().map(|member| &member.series) else {
+    let mut series = members.into_iter().map(|member| &member.series);
+    let Some(first) = series.next() else {
         return Ok((SeriesKind::default(), None));
     };
-    for series in members.iter().map(|member| &member.series) {
+    for series in series {
         let (own, other) = (series.unit.as_deref(), first.unit.as_deref());
         if own != other || series.kind != first.kind {
             let what = if own == other { "kinds" } else { "units" };
@@ -198,8 +267,12 @@ pub(crate) async fn get_daily(
     parameters.finish()?;
     use Aggregate::{Max, Median, Min, Q1, Q3};
     let request = ReadRequest {
-        members: selection.find(&pool, range).await?,
-        range,
+        current: Period {
+            members: selection.find(&pool, range).await?,
+            range,
+            shift: None,
+        },
+        previous: None,
         order: Order::OldestFirst,
         limit: None,
         cursor: None,
@@ -258,12 +331,7 @@ fn bucketing(
         (Some(text), None) => Resolution::parse(text).map_err(bad)?,
         (None, Some(max_points)) => Resolution::for_points(range, max_points),
     };
-    let buckets = resolution.buckets(range);
-    if buckets > MAX_BUCKETS {
-        return Err(bad(format!(
-            "resolution: the range has {buckets} buckets; at most {MAX_BUCKETS} are computed"
-        )));
-    }
+    check_buckets(resolution, range)?;
     Ok(Some(Bucketing {
         resolution,
         zone,
@@ -271,6 +339,16 @@ fn bucketing(
         fill: fill.unwrap_or_default(),
         max_gap,
     }))
+}
+
+/// Refuses a range with too many buckets.
+fn check_buckets(resolution: Resolution, range: TimeRange) -> Result<(), ApiError> {
+    match resolution.buckets(range) {
+        ..=MAX_BUCKETS => Ok(()),
+        buckets => Err(bad(format!(
+            "resolution: the range has {buckets} buckets; at most {MAX_BUCKETS} are computed"
+        ))),
+    }
 }
 
 async fn respond(

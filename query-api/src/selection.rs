@@ -1,8 +1,9 @@
 //! Which series a request reads: those of devices, or those of a subtree of components.
 //!
 //! In: the parameters `device`, or `component` with `topology`, then `metric` and `time_zone`. Out:
-//! series, each with the parts of the range in which it counts. A name that does not exist is an
-//! error, and not an empty response.
+//! series, each with the parts of the range in which it counts. Without `time_zone`, the zone is
+//! that of the component, or the one of the components of all devices. A name that does not exist
+//! is an error, and not an empty response.
 
 use jiff::tz::TimeZone;
 use service::ApiError;
@@ -31,7 +32,8 @@ pub(crate) struct Selection {
     source: Source,
     /// One metric, or all of them.
     pub metric: Option<String>,
-    /// The time zone of the request, or else that of the component, or else UTC.
+    /// The time zone of the request, or else that of the component or of the components of all
+    /// devices, or else UTC.
     pub zone: TimeZone,
 }
 
@@ -63,9 +65,9 @@ impl Selection {
             return Err(bad(sentence));
         }
         Ok(Self {
-            source: Source::Devices(devices),
             metric: parameters.one("metric")?,
-            zone: parameters.zone()?,
+            zone: zone_of_devices(parameters, pool, &devices).await?,
+            source: Source::Devices(devices),
         })
     }
 
@@ -134,6 +136,24 @@ impl Selection {
             }
         }
     }
+}
+
+/// `time_zone`, or else the time zone of the components of all these devices, or else UTC.
+///
+/// # Errors
+/// There is no such time zone.
+pub(crate) async fn zone_of_devices(
+    parameters: &mut Parameters<'_>,
+    pool: &Pool,
+    devices: &[String],
+) -> Result<TimeZone, ApiError> {
+    if let Some(zone) = parameters.parsed("time_zone", time::zone)? {
+        return Ok(zone);
+    }
+    let stored = series::time_zone(pool, devices).await;
+    let stored = stored.map_err(|error| api_error(&error))?;
+    let zone = stored.and_then(|name| TimeZone::get(&name).ok());
+    Ok(zone.unwrap_or(TimeZone::UTC))
 }
 
 async fn of_devices(

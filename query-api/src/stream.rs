@@ -24,8 +24,12 @@ const CHUNKS: usize = 4;
 /// The size at which a chunk is sent.
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
 
-/// The number of rows, behind the body.
+/// The number of rows, after the body.
 const ROWS: HeaderName = HeaderName::from_static("gridwatch-rows");
+/// Where the next page starts, after the body of a response that `limit` has cut off.
+const NEXT: HeaderName = HeaderName::from_static("gridwatch-next");
+/// The trailers that a response may have.
+const TRAILERS: HeaderValue = HeaderValue::from_static("gridwatch-rows, gridwatch-next");
 
 /// The end of a task that produces a response.
 pub(crate) struct Output {
@@ -75,11 +79,18 @@ impl Output {
         sent.map_err(|_| Disconnected)
     }
 
-    /// Sends the rest, and the number of rows as a trailer.
-    pub(crate) async fn finish(mut self, rows: u64) -> Result<(), Disconnected> {
+    /// Sends the rest, and as trailers the number of rows and where the next page starts.
+    pub(crate) async fn finish(
+        mut self,
+        rows: u64,
+        next: Option<&str>,
+    ) -> Result<(), Disconnected> {
         self.send().await?;
         let mut trailers = HeaderMap::new();
         trailers.insert(ROWS, HeaderValue::from(rows));
+        if let Some(next) = next.and_then(|next| HeaderValue::from_str(next).ok()) {
+            trailers.insert(NEXT, next);
+        }
         let sent = self.sender.send(Ok(Frame::trailers(trailers))).await;
         sent.map_err(|_| Disconnected)
     }
@@ -120,7 +131,7 @@ where
     };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
-        (header::TRAILER, HeaderValue::from_name(ROWS)),
+        (header::TRAILER, TRAILERS),
     ];
     let body = Body::new(ChannelBody { first, receiver });
     Ok((headers, body).into_response())

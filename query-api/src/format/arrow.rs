@@ -11,7 +11,7 @@ use arrow_array::{ArrayRef, RecordBatch};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use super::{Columns, Label, Row, Writer, without_count};
+use super::{Beside, Columns, Label, Row, Writer, without_count};
 
 /// Rows of a batch.
 const ROWS: usize = 4_096;
@@ -22,8 +22,10 @@ struct Batch {
     rows: usize,
     names: StringBuilder,
     metrics: StringBuilder,
+    periods: StringBuilder,
     /// `time`, or `start` and `end`.
     times: [TimestampMicrosecondBuilder; 2],
+    besides: TimestampMicrosecondBuilder,
     counts: UInt64Builder,
     devices: [UInt32Builder; 2],
     /// `value`, or `coverage` and the aggregates.
@@ -36,8 +38,9 @@ pub(super) struct ArrowWriter {
     stream: Option<StreamWriter<Vec<u8>>>,
     schema: Option<SchemaRef>,
     is_combined: bool,
+    is_compared: bool,
     is_points: bool,
-    label: (String, String),
+    label: (String, String, Option<&'static str>),
     batch: Batch,
 }
 
@@ -45,7 +48,11 @@ impl Writer for ArrowWriter {
     fn start(&mut self, out: &mut Vec<u8>, columns: Columns<'_>) {
         let mut fields = vec![text(columns.owner()), text("metric")];
         self.is_combined = columns.combined;
+        self.is_compared = columns.compared;
         self.is_points = columns.aggregates.is_none();
+        if self.is_compared {
+            fields.push(text("period"));
+        }
         let values = match columns.aggregates {
             None => {
                 fields.extend([time("time"), number("value")]);
@@ -53,6 +60,9 @@ impl Writer for ArrowWriter {
             }
             Some(aggregates) => {
                 fields.extend([time("start"), time("end")]);
+                if self.is_compared {
+                    fields.push(time("beside").with_nullable(true));
+                }
                 fields.push(Field::new("count", DataType::UInt64, false));
                 fields.push(number("coverage"));
                 if columns.combined {
@@ -73,7 +83,7 @@ impl Writer for ArrowWriter {
     }
 
     fn series(&mut self, _: &mut Vec<u8>, label: Label<'_>) {
-        self.label = (label.name.into(), label.metric.into());
+        self.label = (label.name.into(), label.metric.into(), label.period);
     }
 
     fn row(&mut self, out: &mut Vec<u8>, row: Row<'_>) {
@@ -81,14 +91,20 @@ impl Writer for ArrowWriter {
         batch.rows += 1;
         batch.names.append_value(&self.label.0);
         batch.metrics.append_value(&self.label.1);
+        if self.is_compared {
+            batch.periods.append_option(self.label.2);
+        }
         match row {
             Row::Point(point) => {
                 batch.times[0].append_value(point.time);
                 batch.values[0].append_value(point.value);
             }
-            Row::Bucket(bucket, aggregates) => {
+            Row::Bucket(bucket, aggregates, beside) => {
                 batch.times[0].append_value(bucket.range.from);
                 batch.times[1].append_value(bucket.range.to);
+                if let Some(Beside(beside)) = beside {
+                    batch.besides.append_option(beside);
+                }
                 batch.counts.append_value(bucket.count);
                 batch.devices[0].append_option(bucket.devices.map(|own| own.contributing));
                 batch.devices[1].append_option(bucket.devices.map(|own| own.of));
@@ -147,11 +163,17 @@ impl ArrowWriter {
             Arc::new(batch.names.finish()),
             Arc::new(batch.metrics.finish()),
         ];
+        if self.is_compared {
+            columns.push(Arc::new(batch.periods.finish()));
+        }
         if self.is_points {
             columns.extend(times.next());
             columns.extend(values.next());
         } else {
             columns.extend(times);
+            if self.is_compared {
+                columns.push(Arc::new(batch.besides.finish().with_timezone("UTC")));
+            }
             columns.push(Arc::new(batch.counts.finish()));
             columns.extend(values.next());
             let devices = batch.devices.iter_mut().map(|own| own.finish());
@@ -200,6 +222,7 @@ mod tests {
         let columns = Columns {
             aggregates: None,
             combined: false,
+            compared: false,
         };
         writer.start(&mut out, columns);
         writer.series(
@@ -209,6 +232,7 @@ mod tests {
                 name: "meter-1",
                 metric: "energy",
                 unit: None,
+                period: None,
             },
         );
         for time in 0..points {

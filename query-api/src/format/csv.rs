@@ -2,13 +2,13 @@
 
 use std::io::Write as _;
 
-use super::{Columns, Label, Row, Writer, json_value, without_count};
+use super::{Beside, Columns, Label, Row, Writer, json_value, without_count};
 use crate::time;
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct CsvWriter {
-    /// `device,metric,` of the present series.
+    /// `device,metric,` of the present series, and its period in a comparison.
     names: Vec<u8>,
 }
 
@@ -18,7 +18,10 @@ impl Writer for CsvWriter {
         match columns.aggregates {
             None => out.extend_from_slice(b",metric,time,value"),
             Some(aggregates) => {
-                out.extend_from_slice(b",metric,start,end,count,coverage");
+                out.extend_from_slice(match columns.compared {
+                    true => &b",metric,period,start,end,beside,count,coverage"[..],
+                    false => b",metric,start,end,count,coverage",
+                });
                 if columns.combined {
                     out.extend_from_slice(b",contributing,of");
                 }
@@ -33,7 +36,7 @@ impl Writer for CsvWriter {
 
     fn series(&mut self, _: &mut Vec<u8>, label: Label<'_>) {
         self.names.clear();
-        for name in [label.name, label.metric] {
+        for name in [label.name, label.metric].into_iter().chain(label.period) {
             field(&mut self.names, name);
             self.names.push(b',');
         }
@@ -46,9 +49,15 @@ impl Writer for CsvWriter {
                 let _ = write!(out, "{},", time::format(point.time));
                 json_value(out, &point.value);
             }
-            Row::Bucket(bucket, aggregates) => {
+            Row::Bucket(bucket, aggregates, beside) => {
                 let (from, to) = (bucket.range.from, bucket.range.to);
                 let _ = write!(out, "{},{},", time::format(from), time::format(to));
+                if let Some(Beside(beside)) = beside {
+                    if let Some(start) = beside {
+                        let _ = write!(out, "{}", time::format(start));
+                    }
+                    out.push(b',');
+                }
                 json_value(out, &bucket.count);
                 out.push(b',');
                 if let Some(coverage) = bucket.coverage {

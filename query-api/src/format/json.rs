@@ -27,6 +27,10 @@ impl Writer for JsonWriter {
         json_value(out, label.metric);
         out.extend_from_slice(b",\"unit\":");
         json_value(out, &label.unit);
+        if let Some(period) = label.period {
+            out.extend_from_slice(b",\"period\":");
+            json_value(out, period);
+        }
         out.extend_from_slice(b",\"points\":[");
         (self.series, self.rows) = (true, false);
     }

@@ -2,7 +2,8 @@
 //!
 //! A form is one file and its line in [`Format::parse`] and [`Format::accepted`]. Every form
 //! proves that a response is complete: JSON ends with `next`, NDJSON with a line `"end": true`,
-//! Arrow with its end marker; every form has the trailer `gridwatch-rows`.
+//! Arrow with its end marker; every form has the trailer `gridwatch-rows`, and `gridwatch-next` if
+//! there is another page.
 
 mod arrow;
 mod csv;
@@ -10,6 +11,7 @@ mod json;
 mod ndjson;
 
 use axum::http::{HeaderMap, header};
+use schema::reading::Micros;
 use service::ApiError;
 use store::reads::points::Point;
 
@@ -22,8 +24,13 @@ pub(crate) enum Row<'a> {
     /// A stored value.
     Point(Point),
     /// A bucket, with the aggregates that were asked for.
-    Bucket(&'a Bucket, &'a [Aggregate]),
+    Bucket(&'a Bucket, &'a [Aggregate], Option<Beside>),
 }
+
+/// In a comparison of two periods: the start of the bucket of the current period that a bucket
+/// belongs to, if there is one.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside(pub Option<Micros>);
 
 /// The columns of a response.
 #[derive(Clone, Copy)]
@@ -32,6 +39,8 @@ pub(crate) struct Columns<'a> {
     pub aggregates: Option<&'a [Aggregate]>,
     /// Whether buckets are sums of devices.
     pub combined: bool,
+    /// Whether two periods are compared.
+    pub compared: bool,
 }
 
 impl Columns<'_> {
@@ -52,6 +61,8 @@ pub(crate) struct Label<'a> {
     pub metric: &'a str,
     /// The unit of the values, if it is known.
     pub unit: Option<&'a str>,
+    /// In a comparison: `current` or `previous`.
+    pub period: Option<&'static str>,
 }
 
 /// Writes a response, series by series.
@@ -164,7 +175,7 @@ fn json_value(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
 }
 
 /// Writes an instant as a JSON string.
-fn json_time(out: &mut Vec<u8>, instant: schema::reading::Micros) {
+fn json_time(out: &mut Vec<u8>, instant: Micros) {
     use std::io::Write as _;
     let _ = write!(out, "\"{}\"", time::format(instant));
 }
@@ -178,11 +189,18 @@ fn json_members(out: &mut Vec<u8>, row: Row<'_>) {
             out.extend_from_slice(b",\"value\":");
             json_value(out, &point.value);
         }
-        Row::Bucket(bucket, aggregates) => {
+        Row::Bucket(bucket, aggregates, beside) => {
             out.extend_from_slice(b"\"start\":");
             json_time(out, bucket.range.from);
             out.extend_from_slice(b",\"end\":");
             json_time(out, bucket.range.to);
+            if let Some(Beside(beside)) = beside {
+                out.extend_from_slice(b",\"beside\":");
+                match beside {
+                    Some(start) => json_time(out, start),
+                    None => out.extend_from_slice(b"null"),
+                }
+            }
             out.extend_from_slice(b",\"count\":");
             json_value(out, &bucket.count);
             out.extend_from_slice(b",\"coverage\":");

@@ -21,6 +21,10 @@ impl Writer for NdjsonWriter {
         json_value(&mut self.names, label.name);
         self.names.extend_from_slice(b",\"metric\":");
         json_value(&mut self.names, label.metric);
+        if let Some(period) = label.period {
+            self.names.extend_from_slice(b",\"period\":");
+            json_value(&mut self.names, period);
+        }
         self.names.push(b',');
     }
 

@@ -56,7 +56,8 @@ const TIME_ZONE: Parameter = Parameter::query(
     "time_zone",
     Accepts::Text,
     "IANA name of the zone of dates, days and months, such as `Europe/Berlin` (default: that of \
-     the component, or of its nearest ancestor with one, or else `UTC`). Times in responses are \
+     the component, or of its nearest ancestor with one; of devices, if it is the same for all of \
+     them; or else `UTC`). Times in responses are \
      UTC",
 );
 const ORDER: Parameter = Parameter::query(
@@ -144,6 +145,12 @@ pub(crate) const READINGS: Declared = &[
             Accepts::Pattern("^[1-9][0-9]{0,4}(s|m|h|d)$"),
             "with `fill=previous` or `linear`: a longer time between two readings is not filled; \
              a number with `s`, `m`, `h` or `d`, such as `1h`",
+        ),
+        Parameter::query(
+            "compare",
+            Accepts::Pattern("^[1-9][0-9]{0,4}(s|m|h|d|mo)$"),
+            "with buckets: also the same period so much earlier, such as `7d`; the length is a \
+             multiple of the resolution",
         ),
     ],
 ];

@@ -149,6 +149,10 @@ fn series(points: Vec<Value>) -> Value {
         "points": list(json!({ "anyOf": points })),
     }));
     series["properties"]["device"] = text("external id of the device");
+    series["properties"]["period"] = json!({
+        "type": "string", "enum": ["current", "previous"],
+        "description": "with `compare`: which period",
+    });
     series["properties"]["component"] = text("with `combine=sum`: id of the component");
     object(json!({
         "series": list(series),
@@ -192,6 +196,8 @@ fn bucket() -> Value {
     for (name, description) in aggregates {
         bucket["properties"][name] = nullable(number(description));
     }
+    let beside = "with `compare`: start of the bucket of the current period that it belongs to";
+    bucket["properties"]["beside"] = nullable(time(beside));
     bucket["properties"]["contributing"] = count("of a sum: the devices with a value");
     bucket["properties"]["of"] = count("of a sum: the devices that were in the subtree");
     bucket

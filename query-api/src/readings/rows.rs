@@ -3,6 +3,7 @@
 //! In: a request that was checked. Out: points or buckets in the form of the response. An error of
 //! the first query is the response; a later one breaks it off.
 
+use std::iter;
 use std::sync::Arc;
 
 use store::Pool;
@@ -10,8 +11,8 @@ use store::reads::ReadError;
 use store::reads::points::{self, Order, SLICE, TimeRange};
 use store::reads::subtree::Member;
 
-use super::ReadRequest;
 use super::buckets::{MemberBuckets, sum};
+use super::{Period, ReadRequest};
 use crate::aggregate::Bucketing;
 use crate::error::QueryError;
 use crate::format::{Columns, Format, Label, Row, Writer};
@@ -69,10 +70,7 @@ impl Rows {
         let written = match &request.bucketing {
             None => self.points(&pool, &request).await,
             Some(bucketing) => {
-                let buckets = match &request.sum {
-                    None => self.buckets(&pool, &request, bucketing).await,
-                    Some(_) => self.sum(&pool, &request, bucketing).await,
-                };
+                let buckets = self.periods(&pool, &request, bucketing).await;
                 buckets.map(|()| None)
             }
         };
@@ -81,7 +79,7 @@ impl Rows {
                 self.start(&request);
                 self.writer
                     .end(self.output.buffer(), self.count, next.as_deref());
-                self.output.finish(self.count).await
+                self.output.finish(self.count, next.as_deref()).await
             }
             Err(Ended::Disconnected) => Err(Disconnected),
             Err(Ended::Failed(error)) => {
@@ -101,18 +99,20 @@ impl Rows {
             let columns = Columns {
                 aggregates: bucketing.map(|bucketing| bucketing.aggregates.as_slice()),
                 combined: request.sum.is_some(),
+                compared: request.previous.is_some(),
             };
             self.writer.start(self.output.buffer(), columns);
         }
     }
 
     /// The rows that follow are of this series.
-    fn series(&mut self, member: &Member) {
+    fn series(&mut self, member: &Member, period: Option<&'static str>) {
         let label = Label {
             owner: "device",
             name: &member.series.device,
             metric: &member.series.metric,
             unit: member.series.unit.as_deref(),
+            period,
         };
         self.writer.series(self.output.buffer(), label);
     }
@@ -129,7 +129,7 @@ impl Rows {
         pool: &Pool,
         request: &ReadRequest,
     ) -> Result<Option<String>, Ended> {
-        let mut members = request.members.as_slice();
+        let (mut members, whole) = (request.current.members.as_slice(), request.current.range);
         let mut cursor = request.cursor;
         if let Some((id, _)) = cursor {
             let position = members.iter().position(|member| member.series.id == id);
@@ -138,8 +138,8 @@ impl Rows {
         let mut left = request.limit.unwrap_or(usize::MAX);
         for member in members {
             let range = match cursor.take() {
-                Some((_, time)) => request.range.after(time, request.order),
-                None => request.range,
+                Some((_, time)) => whole.after(time, request.order),
+                None => whole,
             };
             let mut named = false;
             for mut rest in parts(member, range, request.order) {
@@ -149,7 +149,7 @@ impl Rows {
                     let slice = self.output.unless_closed(slice).await??;
                     self.start(request);
                     if !std::mem::replace(&mut named, true) {
-                        self.series(member);
+                        self.series(member, None);
                     }
                     for &point in &slice {
                         self.row(Row::Point(point)).await?;
@@ -169,23 +169,42 @@ impl Rows {
         Ok(None)
     }
 
+    /// Writes the buckets of the period, and then those of the one that it is compared with.
+    async fn periods(
+        &mut self,
+        pool: &Pool,
+        request: &ReadRequest,
+        bucketing: &Bucketing,
+    ) -> Result<(), Ended> {
+        for period in iter::once(&request.current).chain(&request.previous) {
+            match &request.sum {
+                None => self.buckets(pool, request, bucketing, period).await?,
+                Some(_) => self.sum(pool, request, bucketing, period).await?,
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the buckets of every series.
     async fn buckets(
         &mut self,
         pool: &Pool,
         request: &ReadRequest,
         bucketing: &Bucketing,
+        period: &Period,
     ) -> Result<(), Ended> {
-        for member in &request.members {
-            let mut buckets = MemberBuckets::new(pool, bucketing, request.range, member);
+        for member in &period.members {
+            let mut buckets = MemberBuckets::new(pool, bucketing, period.range, member);
             let mut named = false;
             while let Some(some) = self.output.unless_closed(buckets.next()).await?? {
                 self.start(request);
                 if !std::mem::replace(&mut named, true) {
-                    self.series(member);
+                    self.series(member, request.name_of(period));
                 }
                 for bucket in &some {
-                    self.row(Row::Bucket(bucket, &bucketing.aggregates)).await?;
+                    let beside = request.beside(bucketing, period, bucket);
+                    self.row(Row::Bucket(bucket, &bucketing.aggregates, beside))
+                        .await?;
                 }
             }
         }
@@ -198,11 +217,12 @@ impl Rows {
         pool: &Pool,
         request: &ReadRequest,
         bucketing: &Bucketing,
+        period: &Period,
     ) -> Result<(), Ended> {
         let Some(label) = &request.sum else {
             return Ok(());
         };
-        let buckets = sum(pool, &request.members, bucketing, request.range);
+        let buckets = sum(pool, &period.members, bucketing, period.range);
         let buckets = self.output.unless_closed(buckets).await??;
         self.start(request);
         let label = Label {
@@ -210,10 +230,13 @@ impl Rows {
             name: &label.component.to_string(),
             metric: &label.metric,
             unit: label.unit.as_deref(),
+            period: request.name_of(period),
         };
         self.writer.series(self.output.buffer(), label);
         for bucket in &buckets {
-            self.row(Row::Bucket(bucket, &bucketing.aggregates)).await?;
+            let beside = request.beside(bucketing, period, bucket);
+            self.row(Row::Bucket(bucket, &bucketing.aggregates, beside))
+                .await?;
         }
         Ok(())
     }

@@ -64,6 +64,11 @@ const UNKNOWN: &str = "
     SELECT name FROM unnest($1::text[]) AS wanted (name)
     WHERE NOT EXISTS (SELECT FROM device WHERE external_id = wanted.name)";
 
+const TIME_ZONE: &str = "
+    SELECT CASE WHEN min(zone) = max(zone) AND bool_and(zone IS NOT NULL) THEN min(zone) END
+    FROM (SELECT gridwatch_time_zone(component) AS zone
+          FROM (SELECT DISTINCT component FROM device WHERE external_id = ANY($1)) AS own) AS zones";
+
 /// The series of these devices, in the order of the devices and then of metrics; those of one
 /// metric only, if it is given.
 ///
@@ -83,6 +88,17 @@ pub async fn find(
     let statement = client.prepare_cached(&sql).await?;
     let rows = client.query(&statement, &[&devices, &metric]).await?;
     Ok(rows.iter().map(Series::from_row).collect())
+}
+
+/// The time zone of the components of these devices. `None`: they differ, or a device has none.
+///
+/// # Errors
+/// [`ReadError`].
+pub async fn time_zone(pool: &Pool, devices: &[String]) -> Result<Option<String>, ReadError> {
+    let client = connection(pool).await?;
+    let statement = client.prepare_cached(TIME_ZONE).await?;
+    let row = client.query_one(&statement, &[&devices]).await?;
+    Ok(row.get(0))
 }
 
 /// Those of these devices that are not registered.
