@@ -24,7 +24,7 @@ demo-servers:
 # commands name the whole workspace: for a part of it, cargo would build some dependencies again
 # with other features.
 test: test-fast
-	@scripts/setup.sh docs
+	@scripts/setup.sh openapi docs
 	cargo test --locked --workspace --test '*'
 	cargo test --locked --workspace --doc
 

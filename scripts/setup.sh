@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests and benchmarks of Gridwatch need and this machine does not have:
 # PostgreSQL, RabbitMQ, a C compiler, and the programs that the arguments name (haproxy, wrk).
+# `setup.sh openapi` also installs schemathesis, from PyPI, in target/schemathesis.
 # `setup.sh docs` also installs pandas and pyarrow, from PyPI, in target/python-docs.
 # `setup.sh build` installs nothing: it reports what is missing for a build.
 # Packages are installed on systems with apt only. Elsewhere the script reports what to install.
@@ -40,12 +41,16 @@ command -v openssl >/dev/null 2>&1 || missing+=(openssl)
 command -v curl >/dev/null 2>&1 || missing+=(curl)
 pypi=()
 for program in "$@"; do
-    if [ "$program" = docs ]; then
-        pypi+=("docs python-docs")
-        python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
-        continue
-    fi
-    command -v "$program" >/dev/null 2>&1 || [ -x "/usr/sbin/$program" ] || missing+=("$program")
+    case "$program" in
+        openapi) pypi+=("openapi schemathesis") ;;
+        docs) pypi+=("docs python-docs") ;;
+        *)
+            command -v "$program" >/dev/null 2>&1 || [ -x "/usr/sbin/$program" ] ||
+                missing+=("$program")
+            continue
+            ;;
+    esac
+    python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
 done
 
 # Installs scripts/$1/requirements.txt in target/$2. Where PyPI cannot be reached, the file

@@ -73,9 +73,16 @@ pub(crate) async fn run(arguments: Demo) -> anyhow::Result<()> {
         if result.is_err() {
             stop.cancel();
         }
+        stop.cancelled().await;
+        eprintln!("stopping: the queue is stored and the database is closed, in a few seconds");
         result
     };
-    let (deployed, shown) = tokio::join!(deployment.run(process), showing);
+    let running = async {
+        let result = deployment.run(process).await;
+        stop.cancel();
+        result
+    };
+    let (deployed, shown) = tokio::join!(running, showing);
     shown.and(deployed)
 }
 
@@ -178,7 +185,9 @@ async fn show(
 /// the demo.
 async fn send_meter(file: Option<&Path>, url: &str) -> anyhow::Result<()> {
     let arguments = Import {
-        file: file.unwrap_or(Path::new("the day of the meter")).to_owned(),
+        file: Some(file.unwrap_or(Path::new("the day of the meter")).to_owned()),
+        list: false,
+        json: false,
         kind: ImportKind::Readings,
         format: Some(ImportFormat::Csv),
         device: Some(METER.into()),

@@ -1,7 +1,6 @@
-//! `gridwatch devices`: the registry, from the command line.
+//! `gridwatch devices`: adds devices to the registry. [`crate::model`] lists and shows them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::time::Duration;
 
 use schema::reading::check_names;
@@ -11,6 +10,7 @@ use store::registry::{self, AddError, NewSeries, UnitConflict};
 use crate::UsageError;
 use crate::config::{DatabaseUrl, Devices, DevicesCommand};
 use crate::migrate::connect;
+use crate::model;
 
 /// The name in `pg_stat_activity`.
 const NAME: &str = "gridwatch devices";
@@ -27,7 +27,8 @@ pub(crate) async fn run(arguments: Devices) -> anyhow::Result<()> {
             devices,
             metrics,
         } => add(&database, &devices, &metrics).await,
-        DevicesCommand::List { database } => list(&database).await,
+        DevicesCommand::List(arguments) => model::devices::list(arguments).await,
+        DevicesCommand::Show(arguments) => model::devices::show(arguments).await,
     }
 }
 
@@ -115,26 +116,6 @@ fn different_units(conflicts: &[UnitConflict]) -> String {
         lines.push(format!("  … and {} more", conflicts.len() - MAX_LISTED));
     }
     lines.join("\n")
-}
-
-async fn list(database: &DatabaseUrl) -> anyhow::Result<()> {
-    match print_list(database).await {
-        Err(error) if crate::is_broken_pipe(&error) => Ok(()),
-        other => other,
-    }
-}
-
-async fn print_list(database: &DatabaseUrl) -> anyhow::Result<()> {
-    let database = database.parse(NAME, STATEMENT_TIMEOUT)?;
-    let client = connect(&database).await?;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{:<40} METRICS", "DEVICE")?;
-    registry::list(&client, |device| {
-        writeln!(out, "{:<40} {}", device.name, device.metrics)
-    })
-    .await
-    .map_err(|cause| anyhow::anyhow!("cannot list the devices of {database}: {cause}"))??;
-    Ok(())
 }
 
 #[cfg(test)]

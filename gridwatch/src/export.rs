@@ -45,7 +45,7 @@ struct Reading {
 
 /// Runs the command.
 pub(crate) async fn run(arguments: Export) -> anyhow::Result<()> {
-    let api = QueryApi::new("--url", &arguments.url)?;
+    let api = QueryApi::new("--url", &arguments.query.url)?;
     let rows = match &arguments.output {
         Some(path) => to_file(&api, &arguments, path).await?,
         None => {

@@ -1,6 +1,5 @@
 //! Gridwatch: the command line, and the place where the parts are put together.
 
-mod components;
 mod config;
 mod demo;
 mod devices;
@@ -8,8 +7,10 @@ mod embedded;
 mod export;
 mod import;
 mod migrate;
+mod model;
 mod query_client;
 mod readings;
+mod seed;
 mod serve;
 
 use std::process::ExitCode;
@@ -72,7 +73,10 @@ fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Migrate(arguments) => migrate::run(arguments).await,
             Command::Devices(arguments) => devices::run(arguments).await,
-            Command::Components(arguments) => components::run(arguments).await,
+            Command::Components(arguments) => model::components(arguments.command).await,
+            Command::Series(arguments) => model::series(arguments.command).await,
+            Command::Targets(arguments) => model::targets(arguments.command).await,
+            Command::Seed(arguments) => seed::run(arguments).await,
             Command::Readings(arguments) => readings::run(arguments).await,
             Command::Import(arguments) => import::run(arguments).await,
             Command::Export(arguments) => export::run(arguments).await,

@@ -84,6 +84,11 @@ impl QueryApi {
         })
     }
 
+    /// Its address.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Sends `GET` for a path below `/v1`, with parameters.
     ///
     /// # Errors

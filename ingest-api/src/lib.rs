@@ -12,6 +12,7 @@
 mod body;
 pub mod coalesce;
 pub mod format;
+pub mod openapi;
 mod query;
 mod readings;
 pub mod registry;
@@ -144,14 +145,7 @@ pub async fn run(
         max_connections: config.max_connections,
         grace: config.grace,
     };
-    let drain = async {
-        context.stop.cancelled().await;
-        context.health.begin_drain();
-    };
-    tokio::join!(
-        service::http::serve(server, listener, router, context.stop.clone()),
-        drain
-    );
+    service::http::serve_until_stop(&context, server, listener, router).await;
 
     // The router held the last coalescer and the last registrar. Their tasks finish their work and
     // end.

@@ -10,7 +10,7 @@ use service::quote::quote;
 
 use crate::timestamp::Precision;
 
-const PRECISIONS: [&str; 4] = ["s", "ms", "us", "ns"];
+pub(crate) const PRECISIONS: [&str; 4] = ["s", "ms", "us", "ns"];
 
 /// The parameters of a request.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -77,6 +77,24 @@ mod tests {
     fn parse(query: &str) -> Result<(Precision, bool), ApiError> {
         let uri = format!("/v1/readings{query}").parse().unwrap();
         Parameters::from_uri(&uri).map(|parameters| (parameters.precision, parameters.atomic))
+    }
+
+    #[test]
+    fn the_description_of_the_operation_has_the_parameters_that_are_read() {
+        let declared = crate::openapi::PARAMETERS.iter().copied().flatten();
+        let names: Vec<&str> = declared
+            .filter(|own| own.place == service::openapi::Place::Query)
+            .map(|own| own.name)
+            .collect();
+        // A field that is not named here does not compile.
+        let Parameters {
+            precision: _,
+            atomic: _,
+        } = Parameters::default();
+        assert_eq!(names, ["precision", "atomic"]);
+        for (name, value) in [("precision", "ns"), ("atomic", "true")] {
+            parse(&format!("?{name}={value}")).unwrap();
+        }
     }
 
     #[test]

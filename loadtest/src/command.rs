@@ -63,6 +63,12 @@ fn load_scenario(path: &Path) -> Result<Scenario, UsageError> {
 }
 
 async fn verify(arguments: VerifyArguments) -> anyhow::Result<ExitCode> {
+    let url = arguments.database_url.parse::<tokio_postgres::Config>();
+    url.map_err(|error| {
+        UsageError(format!(
+            "--database-url: {error}; expected postgres://user:password@host:5432/database"
+        ))
+    })?;
     let directory = &arguments.report;
     let usage =
         |error: anyhow::Error| UsageError(format!("--report {}: {error:#}", directory.display()));

@@ -18,6 +18,7 @@ use store::model::readings::delete_range;
 
 use crate::error::api_error;
 use crate::history::{find, one_series};
+use crate::openapi::parameters as openapi;
 use crate::parameters::Parameters;
 use crate::resources::conditions;
 use crate::selection::zone_of_devices;
@@ -28,7 +29,7 @@ pub(crate) async fn delete(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::DELETE_READINGS);
     let names = one_series(&mut parameters)?;
     let zone = zone_of_devices(&mut parameters, &pool, slice::from_ref(&names.0)).await?;
     let range = parameters.range(&zone)?;

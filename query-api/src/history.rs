@@ -15,6 +15,7 @@ use store::reads::history::{self, Found};
 use store::reads::series::{self, Series};
 
 use crate::error::api_error;
+use crate::openapi::parameters as openapi;
 use crate::parameters::{Parameters, bad};
 use crate::time;
 
@@ -23,7 +24,7 @@ pub(crate) async fn get(
     State(pool): State<Arc<Pool>>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, ApiError> {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::HISTORY);
     let names = one_series(&mut parameters)?;
     let instant = parameters.parsed("time", |text| time::parse("time", text, &TimeZone::UTC))?;
     parameters.finish()?;

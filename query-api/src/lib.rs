@@ -19,6 +19,7 @@ mod history;
 mod http_tests;
 mod lists;
 mod names;
+pub mod openapi;
 mod parameters;
 mod performance;
 #[cfg(test)]
@@ -68,7 +69,7 @@ pub struct Config {
 /// What the read side serves, for a request to another path.
 const PATHS: &str = "this port serves /v1/readings, /v1/daily, /v1/latest, /v1/latency, \
                      /v1/conflicts, /v1/dead-letters, /v1/devices, /v1/components, /v1/kinds, \
-                     /v1/types, /v1/customers, /v1/changes and /v1/jobs";
+                     /v1/types, /v1/customers, /v1/changes, /v1/imports and /v1/jobs; see /docs";
 
 /// The routes for everybody, without a fallback.
 pub fn routes(pool: Pool) -> Router {
@@ -159,6 +160,7 @@ pub async fn run(context: Context, config: Config, listener: TcpListener, pool: 
         ApiError::MethodNotAllowed("this path does not support the method; see the header allow")
     };
     let router = paths(context.stop.clone(), pool.clone())
+        .merge(service::openapi::routes(&[openapi::api()]))
         .method_not_allowed_fallback(not_allowed)
         .fallback(|| async { ApiError::NotFound(PATHS) });
     let router = checked(router, config.access);
@@ -170,13 +172,8 @@ pub async fn run(context: Context, config: Config, listener: TcpListener, pool: 
         max_connections: config.max_connections,
         grace: config.grace,
     };
-    let drain = async {
-        context.stop.cancelled().await;
-        context.health.begin_drain();
-    };
     tokio::join!(
-        service::http::serve(server, listener, router, context.stop.clone()),
-        run_background_work(context.clone(), pool),
-        drain
+        service::http::serve_until_stop(&context, server, listener, router),
+        run_background_work(context.clone(), pool)
     );
 }

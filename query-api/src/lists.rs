@@ -15,6 +15,7 @@ use store::reads::latest::{self, PAGE};
 use store::reads::{ReadError, latency};
 
 use crate::error::api_error;
+use crate::openapi::parameters as openapi;
 use crate::parameters::{Parameters, bad};
 use crate::time;
 
@@ -36,7 +37,7 @@ fn limit(parameters: &mut Parameters<'_>) -> Result<usize, ApiError> {
 
 /// `GET /v1/latest`: the latest point of each series that has one.
 pub(crate) async fn latest(State(pool): State<Arc<Pool>>, RawQuery(query): RawQuery) -> Reply {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::LATEST);
     let names = parameters.all("device");
     let metric = parameters.one("metric")?;
     // The metric is behind the last control character that no name can have.
@@ -75,7 +76,7 @@ async fn incidents(
     incident: Incident,
     name: &str,
 ) -> Reply {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::INCIDENTS);
     let limit = limit(&mut parameters)?;
     let before = parameters.parsed("next", |text| {
         let position = text.parse::<i64>();
@@ -96,7 +97,7 @@ const MAX_LATENCY_DAYS: i64 = 31;
 
 /// `GET /v1/latency`: the stages per minute, from the ledger.
 pub(crate) async fn latency(State(pool): State<Arc<Pool>>, RawQuery(query): RawQuery) -> Reply {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::LATENCY);
     let zone = parameters.zone()?;
     let range = parameters.range(&zone)?;
     parameters.finish()?;

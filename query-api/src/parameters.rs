@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use jiff::tz::TimeZone;
 use service::ApiError;
+use service::openapi::{Declared, Place};
 use store::reads::points::{Order, TimeRange};
 use uuid::Uuid;
 
@@ -16,20 +17,30 @@ use crate::time;
 pub(crate) struct Parameters<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     known: Vec<&'static str>,
+    declared: Declared,
 }
 
 impl<'a> Parameters<'a> {
-    /// Parses a query string.
-    pub(crate) fn new(query: Option<&'a str>) -> Self {
+    /// Parses a query string. `declared` are the parameters in the description of the operation.
+    pub(crate) fn new(query: Option<&'a str>, declared: Declared) -> Self {
         let query = query.unwrap_or_default().as_bytes();
         Self {
             pairs: form_urlencoded::parse(query).map(without_nul).collect(),
             known: Vec::new(),
+            declared,
         }
     }
 
     /// Every value of a parameter, which may be repeated.
     pub(crate) fn all(&mut self, name: &'static str) -> Vec<String> {
+        debug_assert!(
+            self.declared
+                .iter()
+                .copied()
+                .flatten()
+                .any(|own| { own.name == name && own.place == Place::Query }),
+            "{name} is not in the description of the operation"
+        );
         self.known.push(name);
         let mut values = Vec::new();
         self.pairs.retain(|(own, value)| {
@@ -147,6 +158,9 @@ impl<'a> Parameters<'a> {
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         match self.pairs.first() {
             None => Ok(()),
+            Some((name, _)) if self.known.is_empty() => Err(bad(format!(
+                "'{name}' is not a parameter of this operation; it has none"
+            ))),
             Some((name, _)) => Err(bad(format!(
                 "'{name}' is not a parameter of this path; it has {}",
                 self.known.join(", ")

@@ -24,6 +24,7 @@ use store::reads::targets::{self, Step};
 
 use crate::aggregate::{Aggregate, Bucket, Bucketing, Fill};
 use crate::error::api_error;
+use crate::openapi::parameters as openapi;
 use crate::parameters::{Parameters, bad};
 use crate::readings::{MAX_SUM_BUCKETS, check_sum_buckets, common, sum};
 use crate::resolution::Resolution;
@@ -38,7 +39,7 @@ pub(crate) async fn get(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, ApiError> {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::PERFORMANCE);
     let Ok(component) = id.parse() else {
         let what = "component";
         return Err(ApiError::UnknownResource { what, id });

@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::aggregate::{Aggregate, Bucket, Bucketing, Combined, Fill};
 use crate::comparison::Shift;
 use crate::format::{Beside, Format};
+use crate::openapi::parameters as openapi;
 use crate::parameters::{Parameters, bad};
 use crate::resolution::Resolution;
 use crate::selection::Selection;
@@ -99,7 +100,7 @@ pub(crate) async fn get(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::READINGS);
     let format = format(&mut parameters, &headers)?;
     let combine = parameters.parsed("combine", |text| match text {
         "none" => Ok(false),
@@ -259,7 +260,7 @@ pub(crate) async fn get_daily(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::DAILY);
     let format = format(&mut parameters, &headers)?;
     let selection = Selection::read(&mut parameters, &pool).await?;
     let range = parameters.range(&selection.zone)?;

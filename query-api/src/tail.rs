@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::api_error;
+use crate::openapi::parameters as openapi;
 use crate::parameters::{Parameters, bad};
 use crate::stream::{self, Disconnected, Output};
 use crate::time;
@@ -70,7 +71,7 @@ pub(crate) async fn get(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::TAIL);
     let devices = parameters.all("device");
     let metric = parameters.one("metric")?;
     parameters.finish()?;

@@ -5,6 +5,7 @@
 //! client gets a sentence on what to do. Adding an error means adding a variant here: the compiler
 //! then asks for its status, its code and its detail.
 
+mod examples;
 #[cfg(test)]
 mod tests;
 
@@ -489,8 +490,9 @@ fn invalid_body(errors: &[FieldError]) -> String {
     format!("{line}{name}: {}{others}", first.reason)
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+impl ApiError {
+    /// The problem details, which are the body of the response.
+    pub fn problem(&self) -> Value {
         let status = self.status();
         let mut body = self.members();
         body.insert("type".into(), "about:blank".into());
@@ -499,9 +501,16 @@ impl IntoResponse for ApiError {
         body.insert("status".into(), status.as_u16().into());
         body.insert("code".into(), self.code().into());
         body.insert("detail".into(), self.detail().into());
+        Value::Object(body)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
         let content_type = HeaderValue::from_static("application/problem+json");
         let headers = [(header::CONTENT_TYPE, content_type)];
-        let mut response = (status, headers, format!("{}\n", Value::Object(body))).into_response();
+        let mut response = (status, headers, format!("{}\n", self.problem())).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::Context;
 use crate::api_error::{CODES, ErrorCode};
 
 /// How long a request head may take to arrive, and how long an idle connection stays open: longer
@@ -93,6 +94,20 @@ pub async fn serve(config: Config, listener: TcpListener, router: Router, stop: 
             "requests were still in flight at the end of the grace period"
         );
     }
+}
+
+/// As [`serve`], until the stop signal of the process, which is also when it becomes unready.
+pub async fn serve_until_stop(
+    context: &Context,
+    config: Config,
+    listener: TcpListener,
+    router: Router,
+) {
+    let drain = async {
+        context.stop.cancelled().await;
+        context.health.begin_drain();
+    };
+    tokio::join!(serve(config, listener, router, context.stop.clone()), drain);
 }
 
 /// First status code; the last one is 999.

@@ -170,7 +170,8 @@ mod tests {
                 "V2__readings_by_name",
                 "V3__model",
                 "V4__deletion",
-                "V5__rollups"
+                "V5__rollups",
+                "V6__imports",
             ]
         );
         assert!(are_current(&client).await.unwrap());

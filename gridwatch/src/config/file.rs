@@ -3,7 +3,7 @@
 //! In: a path. Out: the settings, which become the defaults of the flags with the same names, or a
 //! sentence that names the file, the line and the key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -113,19 +113,37 @@ impl File {
         let name = self.path.display();
         for (section, line) in &self.sections {
             if command.find_subcommand(section).is_none() {
+                let names = command
+                    .get_subcommands()
+                    .map(|own| own.get_name().to_owned());
+                let nearest = nearest(section, names);
                 return Err(format!(
                     "{name}:{line}: unknown section '[{section}]'; \
-                     sections are the names of commands"
+                     sections are the names of commands; the nearest is '[{nearest}]'"
                 ));
             }
         }
         for setting in &self.settings {
             let Setting { key, value, .. } = setting;
             let mut known = false;
+            let mut flags = BTreeSet::new();
+            match &setting.section {
+                None => collect_flags(&command, &mut flags),
+                Some(section) => {
+                    let section = command.find_subcommand(section);
+                    section
+                        .into_iter()
+                        .for_each(|own| collect_flags(own, &mut flags));
+                }
+            }
+            let nearest = nearest(key, flags.into_iter());
             let unknown = match &setting.section {
                 None => {
                     command = set(command, key, value, &mut known);
-                    format!("unknown key '{key}'; keys are the names of flags without the dashes")
+                    format!(
+                        "unknown key '{key}'; keys are the names of flags without the dashes; \
+                         the nearest is '{nearest}'"
+                    )
                 }
                 Some(section) if section == FLAGS_ONLY => {
                     format!("'{section}' is configured with flags only")
@@ -134,7 +152,10 @@ impl File {
                     command = command.mut_subcommand(section, |subcommand| {
                         set(subcommand, key, value, &mut known)
                     });
-                    format!("unknown key '{key}' in [{section}]; see 'gridwatch {section} --help'")
+                    format!(
+                        "unknown key '{key}' in [{section}]; the nearest is '{nearest}'; \
+                         see 'gridwatch {section} --help'"
+                    )
                 }
             };
             if !known {
@@ -184,6 +205,23 @@ fn set(command: clap::Command, key: &str, value: &str, known: &mut bool) -> clap
     });
     *known |= found;
     command.mut_subcommands(|subcommand| set(subcommand, key, value, known))
+}
+
+/// The names of the flags of a command and of its subcommands.
+fn collect_flags(command: &clap::Command, flags: &mut BTreeSet<String>) {
+    if command.get_name() != FLAGS_ONLY {
+        let own = command.get_arguments().filter_map(clap::Arg::get_long);
+        flags.extend(own.map(str::to_owned));
+        for subcommand in command.get_subcommands() {
+            collect_flags(subcommand, flags);
+        }
+    }
+}
+
+/// The name that is most like another one.
+fn nearest(name: &str, names: impl Iterator<Item = String>) -> String {
+    let nearest = names.min_by_key(|own| strsim::damerau_levenshtein(own, name));
+    nearest.unwrap_or_default()
 }
 
 fn scalar_to_text(value: &toml::Value) -> Option<String> {

@@ -76,6 +76,9 @@ fn a_flag_overrides_the_file_and_the_file_overrides_the_default() {
 fn the_error_names_what_is_wrong_with_a_file() {
     for (toml, expected) in [
         ("databse-url = 'x'", "FILE:1: unknown key 'databse-url'"),
+        ("databse-url = 'x'", "the nearest is 'database-url'"),
+        ("[worker]\nfetch = 2", "the nearest is 'prefetch'"),
+        ("[wroker]\nwriters = 2", "the nearest is '[worker]'"),
         (
             "\n[worker]\nwritters = 2",
             "FILE:3: unknown key 'writters' in [worker]",

@@ -55,7 +55,7 @@ impl Rows {
     /// # Errors
     /// The file cannot be read, or does not have the columns.
     pub(super) fn open(arguments: &Import) -> Result<Self, UsageError> {
-        Self::read(Lines::open(&arguments.file)?, arguments)
+        Self::read(Lines::open(arguments.file())?, arguments)
     }
 
     /// Finds the columns in the first line.

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::Attempt;
 use super::model::{self, Counts, Document};
 use super::send::FrontEnd;
 use super::source::{BAD_VALUE, Place, Row, reading};
@@ -53,20 +54,20 @@ struct AllCounts {
 }
 
 /// Imports the file and prints what was created and left out.
-pub(super) async fn import(arguments: &Import) -> anyhow::Result<Summary> {
-    let url = arguments.query_url.as_ref().unwrap_or(&arguments.url);
-    let api = QueryApi::new("--query-url", url)?;
+pub(super) async fn import(arguments: &Import, attempt: &mut Attempt) -> anyhow::Result<()> {
+    let api = QueryApi::new("--query-url", arguments.query_url())?;
     let front_end = FrontEnd::new(&arguments.url, "s")?;
-    let document = Document::read(&arguments.file)?;
+    let document = Document::read(arguments.file())?;
     let factories = read(&document)?;
-    let mut summary = Summary::default();
+    attempt.begin(arguments).await;
+    let summary = &mut attempt.summary;
     let mut counts = AllCounts::default();
     for (index, factory) in factories.iter().enumerate() {
         let name = format!("{KIND}-{}", index + 1);
         let is_new = register(&api, &document, &name, &mut counts).await?;
-        let rows = rows(&name, index + 1, factory, &mut summary);
+        let rows = rows(&name, index + 1, factory, summary);
         for batch in rows.chunks(arguments.batch) {
-            send(&front_end, batch, is_new, &mut summary).await?;
+            send(&front_end, batch, is_new, summary).await?;
         }
         let targets = Targets {
             api: &api,
@@ -74,7 +75,7 @@ pub(super) async fn import(arguments: &Import) -> anyhow::Result<Summary> {
             factory: index + 1,
         };
         targets
-            .store(&document, factory, &mut counts.targets, &mut summary)
+            .store(&document, factory, &mut counts.targets, summary)
             .await?;
     }
     summary.print(&document.name, arguments);
@@ -86,7 +87,7 @@ pub(super) async fn import(arguments: &Import) -> anyhow::Result<Summary> {
     ] {
         println!("{}", counts.text(what));
     }
-    Ok(summary)
+    Ok(())
 }
 
 /// The factories of the file. One that is wrong refuses the file before anything is imported.

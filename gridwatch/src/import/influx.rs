@@ -49,7 +49,7 @@ impl Rows {
             ));
         }
         Ok(Self {
-            lines: Lines::open(&arguments.file)?,
+            lines: Lines::open(arguments.file())?,
             device: arguments.device.clone(),
             device_tag: arguments.device_tag.clone(),
             metric: arguments.metric.clone(),

@@ -12,6 +12,7 @@ mod lines;
 mod model;
 mod ndjson;
 mod progress;
+mod record;
 mod send;
 mod source;
 mod sprockets;
@@ -20,15 +21,21 @@ mod summary;
 mod tests;
 mod time;
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use self::lines::Lines;
 use self::progress::Progress;
+use self::record::Record;
 use self::send::FrontEnd;
 use self::source::{Row, Source};
 use self::summary::Summary;
 use crate::UsageError;
 use crate::config::{Import, ImportFormat, ImportKind};
+use crate::model::{ended, list};
+use crate::query_client::QueryApi;
 
 /// The whole file was processed, and something of it was left out: exit code 3.
 #[derive(Debug, thiserror::Error)]
@@ -38,19 +45,83 @@ pub(crate) struct LeftOut {
     rows: u64,
 }
 
+/// How long an import may take to end after Ctrl-C.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// The import was stopped by Ctrl-C.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "interrupted; import the file again to continue: what is stored already is not stored twice"
+)]
+struct Interrupted;
+
+/// An import that is running.
+#[derive(Default)]
+struct Attempt {
+    summary: Summary,
+    /// None until the file and the flags are known to be right.
+    record: Option<Record>,
+}
+
+impl Attempt {
+    /// Remembers that the import has started.
+    async fn begin(&mut self, arguments: &Import) {
+        self.record = Some(Record::begin(arguments).await);
+    }
+}
+
 /// Runs the command.
 pub(crate) async fn run(arguments: Import) -> anyhow::Result<()> {
+    if arguments.list {
+        let api = QueryApi::new("--query-url", arguments.query_url())?;
+        let filters = Vec::new();
+        let listing = list::<crate::model::Import>(&api, "/imports", &filters, arguments.json);
+        return ended(listing.await);
+    }
     check_flags(&arguments)?;
-    let summary = match arguments.kind {
-        ImportKind::Readings => readings(&arguments).await?,
-        ImportKind::Factories => factories::import(&arguments).await?,
-        ImportKind::Sprockets => return sprockets::import(&arguments).await,
+    let mut attempt = Attempt::default();
+    let stop = CancellationToken::new();
+    let interrupting = tokio::spawn(interrupt(stop.clone()));
+    let outcome = tokio::select! {
+        outcome = import(&arguments, &mut attempt) => outcome,
+        () = stop.cancelled() => Err(Interrupted.into()),
     };
+    let Attempt { summary, record } = attempt;
+    if let Some(record) = record {
+        record.end(&summary, outcome.is_ok()).await;
+    }
+    interrupting.abort();
+    let is_interrupted = |error: &anyhow::Error| error.is::<Interrupted>();
+    if outcome.as_ref().is_err_and(is_interrupted) && summary.rows() > 0 {
+        let name = arguments.file().display();
+        summary.print(&format!("{name}, not sent to its end"), &arguments);
+    }
+    outcome?;
     if summary.rejected > 0 {
         let (rejected, rows) = (summary.rejected, summary.rows());
         return Err(LeftOut { rejected, rows }.into());
     }
     Ok(())
+}
+
+/// Waits for Ctrl-C, and then ends the process if the import does not end: a pipe may have no more
+/// lines for a long time.
+async fn interrupt(stop: CancellationToken) {
+    if tokio::signal::ctrl_c().await.is_err() {
+        return;
+    }
+    stop.cancel();
+    tokio::time::sleep(STOP_LIMIT).await;
+    eprintln!("gridwatch: {Interrupted}");
+    std::process::exit(1);
+}
+
+async fn import(arguments: &Import, attempt: &mut Attempt) -> anyhow::Result<()> {
+    match arguments.kind {
+        ImportKind::Readings => import_readings(arguments, attempt).await,
+        ImportKind::Factories => factories::import(arguments, attempt).await,
+        ImportKind::Sprockets => sprockets::import(arguments, attempt).await,
+    }
 }
 
 /// Refuses flags of readings for a file with something else.
@@ -75,26 +146,36 @@ fn precision(arguments: &Import) -> &str {
     arguments.precision.as_deref().unwrap_or(default)
 }
 
-/// Sends readings and prints what became of them.
+/// Sends readings and prints what became of them. The import is not remembered.
 ///
 /// # Errors
 /// [`UsageError`]: the file or a flag is wrong, and nothing was sent. Otherwise the front end is
 /// unavailable or the file cannot be read to its end; what was sent until then is printed.
 pub(crate) async fn readings(arguments: &Import) -> anyhow::Result<Summary> {
+    let mut attempt = Attempt::default();
+    let source = source::open(arguments)?;
+    send_file(arguments, source, &mut attempt).await?;
+    Ok(attempt.summary)
+}
+
+async fn import_readings(arguments: &Import, attempt: &mut Attempt) -> anyhow::Result<()> {
+    FrontEnd::new(&arguments.url, precision(arguments))?;
+    let source = source::open(arguments)?;
+    attempt.begin(arguments).await;
+    send_file(arguments, source, attempt).await
+}
+
+async fn send_file(
+    arguments: &Import,
+    mut source: Box<dyn Source>,
+    attempt: &mut Attempt,
+) -> anyhow::Result<()> {
     let front_end = FrontEnd::new(&arguments.url, precision(arguments))?;
-    let mut source = source::open(arguments)?;
-    let name = arguments.file.display().to_string();
+    let name = arguments.file().display().to_string();
     eprintln!("{name}: {}", source.layout());
     let progress = Progress::new(&name, source.progress().0);
-    let mut summary = Summary::default();
-    let sent = send(
-        &front_end,
-        arguments,
-        source.as_mut(),
-        &mut summary,
-        &progress,
-    )
-    .await;
+    let summary = &mut attempt.summary;
+    let sent = send(&front_end, arguments, source.as_mut(), summary, &progress).await;
     progress.finish();
     match &sent {
         Ok(()) if summary.rows() == 0 => {
@@ -107,7 +188,7 @@ pub(crate) async fn readings(arguments: &Import) -> anyhow::Result<Summary> {
         }
         Err(_) => {}
     }
-    sent.map(|()| summary)
+    sent
 }
 
 /// Sends the rows of a CSV text as those of the file, which is not read, and prints nothing.
@@ -116,7 +197,7 @@ pub(crate) async fn readings(arguments: &Import) -> anyhow::Result<Summary> {
 /// As [`readings`].
 pub(crate) async fn text(text: &'static str, arguments: &Import) -> anyhow::Result<Summary> {
     let front_end = FrontEnd::new(&arguments.url, precision(arguments))?;
-    let name = arguments.file.display().to_string();
+    let name = arguments.file().display().to_string();
     let mut rows = csv::Rows::read(Lines::of_text(name.clone(), text), arguments)?;
     let progress = Progress::new(&name, rows.progress().0);
     let mut summary = Summary::default();
@@ -146,7 +227,7 @@ async fn send(
             Some(Err(invalid)) => {
                 if !has_row && invalid.code == time::NO_ZONE {
                     // Most likely no row has a zone: refuse the file and not each of its rows.
-                    let (name, place) = (arguments.file.display(), invalid.place);
+                    let (name, place) = (arguments.file().display(), invalid.place);
                     let sentence = format!("{name}, {place}: {}", invalid.detail);
                     return Err(UsageError(sentence).into());
                 }

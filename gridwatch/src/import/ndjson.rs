@@ -37,7 +37,7 @@ impl Rows {
     /// It cannot be read.
     pub(super) fn open(arguments: &Import) -> Result<Self, UsageError> {
         Ok(Self {
-            lines: Lines::open(&arguments.file)?,
+            lines: Lines::open(arguments.file())?,
             device: arguments.device.clone(),
             metric: arguments.metric.clone(),
             zone: arguments.time_zone.clone(),

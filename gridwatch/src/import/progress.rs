@@ -58,3 +58,9 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 }
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

@@ -98,7 +98,7 @@ pub(super) trait Source {
 
 /// The format of a file: `--format`, or that of its extension.
 pub(super) fn format(arguments: &Import) -> ImportFormat {
-    let extension = arguments.file.extension().unwrap_or_default();
+    let extension = arguments.file().extension().unwrap_or_default();
     let extension = extension.to_string_lossy().to_ascii_lowercase();
     arguments.format.unwrap_or(match extension.as_str() {
         "ndjson" | "jsonl" => ImportFormat::Ndjson,

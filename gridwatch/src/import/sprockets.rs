@@ -7,6 +7,7 @@
 
 use serde_json::{Value, json};
 
+use super::Attempt;
 use super::model::{self, Counts, Document};
 use crate::UsageError;
 use crate::config::Import;
@@ -15,12 +16,13 @@ use crate::query_client::QueryApi;
 const CATEGORY: &str = "sprocket";
 
 /// Imports the file and prints what was created.
-pub(super) async fn import(arguments: &Import) -> anyhow::Result<()> {
-    let url = arguments.query_url.as_ref().unwrap_or(&arguments.url);
-    let api = QueryApi::new("--query-url", url)?;
-    let document = Document::read(&arguments.file)?;
+pub(super) async fn import(arguments: &Import, attempt: &mut Attempt) -> anyhow::Result<()> {
+    let api = QueryApi::new("--query-url", arguments.query_url())?;
+    let document = Document::read(arguments.file())?;
     let mut types = Counts::default();
-    for (index, attributes) in sprockets(&document)?.iter().enumerate() {
+    let sprockets = sprockets(&document)?;
+    attempt.begin(arguments).await;
+    for (index, attributes) in sprockets.iter().enumerate() {
         let name = format!("{CATEGORY}-{}", index + 1);
         let body = json!({ "category": CATEGORY, "name": name, "attributes": attributes });
         let filters = [("category", CATEGORY), ("name", name.as_str())];
@@ -35,6 +37,7 @@ pub(super) async fn import(arguments: &Import) -> anyhow::Result<()> {
                 (model::create(&api, "/types", &key, &body).await?, true)
             }
         });
+        attempt.summary.accepted += 1;
     }
     println!("{}:\n{}", document.name, types.text("types"));
     Ok(())

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::UsageError;
 use crate::config::Readings;
+use crate::model::watch;
 use crate::query_client::QueryApi;
 
 /// Upper bound on the readings of a table. A longer result ends with a note.
@@ -44,10 +45,17 @@ struct Series {
 
 /// Runs the command.
 pub(crate) async fn run(arguments: Readings) -> anyhow::Result<()> {
-    let api = QueryApi::new("--url", &arguments.url)?;
+    let api = QueryApi::new("--url", &arguments.query.url)?;
+    watch(arguments.watch.watch, async || {
+        print(&api, &arguments).await
+    })
+    .await
+}
+
+async fn print(api: &QueryApi, arguments: &Readings) -> anyhow::Result<()> {
     let terminal = terminal_size::terminal_size();
     let columns = usize::from(terminal.map_or(DEFAULT_COLUMNS, |(width, _)| width.0));
-    let parameters = parameters(&arguments, columns)?;
+    let parameters = parameters(arguments, columns)?;
     let borrowed: Vec<(&str, &str)> = parameters
         .iter()
         .map(|(name, value)| (*name, value.as_str()))
@@ -62,7 +70,7 @@ pub(crate) async fn run(arguments: Readings) -> anyhow::Result<()> {
         }
     })?;
     let output: Output = serde_json::from_slice(&response.body)
-        .with_context(|| format!("{} did not respond with readings", arguments.url))?;
+        .with_context(|| format!("{} did not respond with readings", arguments.query.url))?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&output)?);
     } else {
@@ -72,8 +80,8 @@ pub(crate) async fn run(arguments: Readings) -> anyhow::Result<()> {
             .filter(|series| !series.points.is_empty())
         {
             let lines = match arguments.plot {
-                true => plot::lines(series, &arguments, columns, PLOT_ROWS),
-                false => table::lines(series, &arguments),
+                true => plot::lines(series, arguments, columns, PLOT_ROWS),
+                false => table::lines(series, arguments),
             };
             println!("{}", lines.join("\n"));
         }
@@ -85,7 +93,7 @@ pub(crate) async fn run(arguments: Readings) -> anyhow::Result<()> {
         );
     }
     if output.series.iter().all(|series| series.points.is_empty()) {
-        eprintln!("{}", nothing_found(&api, &arguments).await);
+        eprintln!("{}", nothing_found(api, arguments).await);
     }
     Ok(())
 }

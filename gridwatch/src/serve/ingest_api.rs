@@ -34,7 +34,7 @@ async fn queued(arguments: IngestApi) -> anyhow::Result<()> {
     let database = arguments
         .database
         .parse(NAME, FRONT_END_STATEMENT_TIMEOUT)?;
-    let config = front_end.config(arguments.unknown_devices, *grace, Confirms::Enqueued);
+    let config = front_end.config(arguments.unknown_devices, grace.grace, Confirms::Enqueued);
     let listener = bind("--listen", &front_end.listen).await?;
     let mut components = vec![Component::Broker, Component::Registry];
     components.extend(arguments.spool.as_ref().map(|_| Component::Spool));
@@ -81,7 +81,7 @@ async fn direct(arguments: IngestApi) -> anyhow::Result<()> {
         return Err(UsageError(sentence.into()).into());
     }
     let database = arguments.database.parse(NAME, WORKER_STATEMENT_TIMEOUT)?;
-    let config = front_end.config(arguments.unknown_devices, *grace, Confirms::Committed);
+    let config = front_end.config(arguments.unknown_devices, grace.grace, Confirms::Committed);
     let listener = bind("--listen", &front_end.listen).await?;
     let components = [Component::Database, Component::Registry];
     let process = Process::start(&arguments.admin, &components).await?;
@@ -94,7 +94,7 @@ async fn direct(arguments: IngestApi) -> anyhow::Result<()> {
             sink: Arc::new(sink),
         }),
         worker: Some(Worker {
-            config: writer.config(*grace),
+            config: writer.config(grace.grace),
             source: Box::new(source),
             migrate: false,
         }),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ::ingest_api as front_end;
 use ::query_api::Access;
 use anyhow::Context as _;
-use service::http::Router;
+use service::openapi;
 use store::Pool;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -98,9 +98,11 @@ impl Deployment {
         {
             let pool = self.pool.clone();
             let more = match self.queries.clone() {
-                None => Router::new(),
+                None => openapi::routes(&[front_end::openapi::api()]),
                 Some((queries, access)) => {
+                    let apis = [front_end::openapi::api(), ::query_api::openapi::api()];
                     ::query_api::routes_until(context.stop.clone(), queries, access)
+                        .merge(openapi::routes(&apis))
                 }
             };
             let serving = front_end::run(context.clone(), config, listener, sink, pool, more);

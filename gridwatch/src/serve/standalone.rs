@@ -65,7 +65,7 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
         OpenSpool::open(&context, ("--data", &directory), options, prefetch).await?;
     let failed = spool.failed();
 
-    let mut worker_config = writer.config(*grace);
+    let mut worker_config = writer.config(grace.grace);
     let mut has_tables = true;
     let (pool, reads, embedded) = match server {
         Some(database) => {
@@ -120,7 +120,7 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
     };
     let deployment = Deployment {
         front_end: Some(FrontEnd {
-            config: front_end.config(arguments.unknown_devices, *grace, Confirms::Enqueued),
+            config: front_end.config(arguments.unknown_devices, grace.grace, Confirms::Enqueued),
             listener,
             sink,
         }),

@@ -247,20 +247,6 @@ fn devices_are_added_once_and_keep_their_units() {
         code == Some(1) && text.contains(expected) && text.contains("nothing was registered"),
         "{text}"
     );
-    let (code, text) = run(&["devices", "list"]);
-    assert_eq!(code, Some(0), "{text}");
-    let lines: Vec<Vec<&str>> = text
-        .lines()
-        .map(|line| line.split_whitespace().collect())
-        .collect();
-    assert_eq!(
-        lines,
-        [
-            vec!["DEVICE", "METRICS"],
-            vec!["meter-1", "a:b", "[A],", "power", "[W]"],
-            vec!["meter-2", "a:b", "[A],", "power", "[W]"],
-        ]
-    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -271,35 +271,15 @@ async fn direct_mode_responds_with_201_after_the_commit_and_survives_a_database_
     assert_stored(&site, &sent).await;
 }
 
-/// A standalone process with its data in a directory.
-fn standalone(directory: &Path, more: &[&str]) -> (Process, String) {
-    standalone_of(program(), directory, more)
-}
-
-fn standalone_of(program: &Path, directory: &Path, more: &[&str]) -> (Process, String) {
-    let (listen, admin) = (free_address(), free_address());
-    let data = directory.join("data");
-    let arguments = [
-        "standalone",
-        "--data",
-        data.to_str().unwrap(),
-        "--listen",
-        &listen,
-        "--admin",
-        &admin,
-    ];
-    let arguments = [&arguments[..], more].concat();
-    let mut process = Process::start(program, &arguments, &admin, directory).unwrap();
-    process.wait_ready();
-    (process, listen)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn standalone_loses_nothing_when_it_is_killed_or_terminated_under_load() {
     let directory = tempfile::tempdir().unwrap();
     let mut sent = Vec::new();
     for (round, signal) in ["KILL", "TERM", "KILL", "TERM"].into_iter().enumerate() {
-        let (mut process, listen) = standalone(directory.path(), &[]);
+        let Standalone {
+            mut process,
+            listen,
+        } = Standalone::ready(directory.path(), &[]);
         let load = LoadClients::start_on(&listen, &format!("round-{round}"), 4, 20);
         load.wait_accepted(500).await;
         process.signal(signal).unwrap();
@@ -313,12 +293,12 @@ async fn standalone_loses_nothing_when_it_is_killed_or_terminated_under_load() {
         sent.extend(load.stop().await);
     }
     // The next process stores what is left in the queue.
-    let (mut process, _) = standalone(directory.path(), &[]);
+    let standalone = Standalone::ready(directory.path(), &[]);
     until_async("the queue is empty", LIMIT, async || {
-        process.metric("gridwatch_spool_readings") == 0.0
+        standalone.process.metric("gridwatch_spool_readings") == 0.0
     })
     .await;
-    assert!(process.terminate().unwrap().success());
+    standalone.stop();
     let database = directory.path().join("data/postgres");
     let server = tokio::task::spawn_blocking(|| {
         PgliteServer::builder()
@@ -371,21 +351,21 @@ async fn standalone_needs_no_home_and_keeps_all_of_its_files_in_its_data_directo
     // Two at the same time, each with a database of its own.
     let sites = ["one", "two"].map(|name| without_home(parent.path(), name));
     let mut sent = Vec::new();
-    let mut running: Vec<_> = sites
+    let running: Vec<_> = sites
         .iter()
-        .map(|(directory, script)| standalone_of(script, directory, &[]))
+        .map(|(directory, script)| Standalone::ready_of(script, directory, &[]))
         .collect();
-    for (_, listen) in &running {
-        let load = LoadClients::start_on(listen, "home", 1, 20);
+    for standalone in &running {
+        let load = LoadClients::start_on(&standalone.listen, "home", 1, 20);
         load.wait_accepted(100).await;
         sent.push(load.stop().await);
     }
-    for (process, _) in &mut running {
+    for standalone in running {
         until_async("the queue is empty", LIMIT, async || {
-            process.metric("gridwatch_spool_readings") == 0.0
+            standalone.process.metric("gridwatch_spool_readings") == 0.0
         })
         .await;
-        assert!(process.terminate().unwrap().success());
+        standalone.stop();
     }
     for ((directory, script), sent) in sites.iter().zip(&sent) {
         let temporary: Vec<_> = directory.join("temporary").read_dir().unwrap().collect();
@@ -398,18 +378,19 @@ async fn standalone_needs_no_home_and_keeps_all_of_its_files_in_its_data_directo
         let text = std::fs::read_to_string(&script).unwrap();
         let text = text.replace(directory.to_str().unwrap(), moved.to_str().unwrap());
         std::fs::write(&script, text).unwrap();
-        let (mut process, listen) = standalone_of(&script, &moved, &[]);
-        let load = LoadClients::start_on(&listen, "home", 1, 20);
+        let standalone = Standalone::ready_of(&script, &moved, &[]);
+        let load = LoadClients::start_on(&standalone.listen, "home", 1, 20);
         load.wait_accepted(100).await;
         load.stop().await;
         until_async("readings are known", LIMIT, async || {
+            let process = &standalone.process;
             let known = process.metric("gridwatch_readings_duplicate_total")
                 + process.metric("gridwatch_readings_conflict_total");
             known >= 100.0
         })
         .await;
         assert!(!sent.is_empty());
-        assert!(process.terminate().unwrap().success());
+        standalone.stop();
     }
     assert!(!Path::new("/nonexistent").exists());
 }
@@ -423,21 +404,22 @@ async fn a_cache_directory_of_the_user_does_not_keep_standalone_from_its_setting
     let own = format!("export XDG_CACHE_HOME='{}/cache'", data.display());
     let text = std::fs::read_to_string(&script).unwrap();
     std::fs::write(&script, text.replace("unset XDG_CACHE_HOME", &own)).unwrap();
-    let (mut process, _) = standalone_of(&script, &directory, &[]);
-    let variables = std::fs::read(format!("/proc/{}/environ", process.pid())).unwrap();
+    let standalone = Standalone::ready_of(&script, &directory, &[]);
+    let pid = standalone.process.pid();
+    let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
     let variables = String::from_utf8_lossy(&variables).into_owned();
     let home = format!("HOME={}", data.display());
     for expected in [home.as_str(), "MIMALLOC_ALLOW_THP=0"] {
         let is_set = variables.split('\0').any(|variable| variable == expected);
         assert!(is_set, "{expected} is not set");
     }
-    assert!(process.terminate().unwrap().success());
+    standalone.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_standalone_on_the_same_directory_exits_with_an_error() {
     let directory = tempfile::tempdir().unwrap();
-    let (_process, _) = standalone(directory.path(), &[]);
+    let _first = Standalone::ready(directory.path(), &[]);
     let data = directory.path().join("data");
     let second = gridwatch(&[
         "standalone",
@@ -462,12 +444,12 @@ async fn standalone_uses_external_servers_if_their_urls_are_given() {
         "--database-url",
         &site.database_url,
     ];
-    let (mut process, listen) = standalone(site.directory.path(), &external);
-    site.listen = listen;
+    let standalone = Standalone::ready(site.directory.path(), &external);
+    site.listen = standalone.listen.clone();
     let load = LoadClients::start(&site, 4, 20);
     load.wait_accepted(1_000).await;
     let sent = load.stop().await;
     assert_stored(&site, &sent).await;
-    assert!(process.terminate().unwrap().success());
+    standalone.stop();
     assert_eq!(site.queue_length("gridwatch.readings").await, 0);
 }

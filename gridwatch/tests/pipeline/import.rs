@@ -1,129 +1,12 @@
 //! Files in, tables, plots and files out: the commands for people, on a standalone process.
 
-use std::path::{Path, PathBuf};
-use std::process::Output;
-
 use serde_json::{Value, json};
-use testbed::process::Process;
-use testbed::wait::until_async;
 
 use crate::support::*;
 
-/// A standalone process with an embedded database: both APIs are on one port.
-struct Standalone {
-    url: String,
-    client: Client,
-    process: Process,
-    directory: tempfile::TempDir,
-}
-
-impl Standalone {
-    fn start(more: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let data = directory.path().join("data");
-        let (listen, admin) = (free_address(), free_address());
-        let arguments = [
-            "standalone",
-            "--data",
-            data.to_str().unwrap(),
-            "--listen",
-            &listen,
-            "--admin",
-            &admin,
-        ];
-        let arguments = [&arguments, more].concat();
-        let mut process = Process::start(program(), &arguments, &admin, directory.path()).unwrap();
-        process.wait_ready();
-        Self {
-            url: format!("http://{listen}"),
-            client: http_client(),
-            process,
-            directory,
-        }
-    }
-
-    fn stop(mut self) {
-        assert!(self.process.terminate().unwrap().success());
-    }
-
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.directory.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path
-    }
-
-    /// Runs a command against this process, which must end with this exit code.
-    fn run(&self, arguments: &[&str], code: i32) -> Texts {
-        let output = gridwatch(&[arguments, &["--url", &self.url]].concat());
-        let texts = Texts::of(&output);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {texts:?}");
-        texts
-    }
-
-    fn import(&self, file: &Path, flags: &[&str], code: i32) -> Texts {
-        let arguments = [&["import", file.to_str().unwrap()], flags].concat();
-        self.run(&arguments, code)
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let uri = format!("{}/v1{path}", self.url).parse().unwrap();
-        let response = self.client.get(uri).await.unwrap();
-        assert_eq!(response.status, 200, "{path}: {}", response.text());
-        response.json()
-    }
-
-    /// The readings of a device in 2018 and later, when there are as many.
-    async fn stored(&self, device: &str, metric: &str, count: usize) -> Vec<Value> {
-        let path =
-            format!("/readings?device={device}&metric={metric}&from=2018-01-01&to=2030-01-01");
-        until_async("the readings are stored", LIMIT, async || {
-            let uri = format!("{}/v1{path}", self.url).parse().unwrap();
-            let body = self.client.get(uri).await.unwrap().json();
-            let points = body["series"][0]["points"].as_array().map_or(0, Vec::len);
-            assert!(points <= count, "{points} readings");
-            points == count
-        })
-        .await;
-        let body = self.get(&path).await;
-        body["series"][0]["points"].as_array().unwrap().clone()
-    }
-}
-
-#[derive(Debug)]
-struct Texts {
-    stdout: String,
-    stderr: String,
-}
-
-impl Texts {
-    fn of(output: &Output) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        Self {
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        }
-    }
-
-    fn assert_stdout(&self, expected: &[&str]) {
-        for expected in expected {
-            assert!(
-                self.stdout.contains(expected),
-                "{expected:?} is not in {self:?}"
-            );
-        }
-    }
-}
-
-/// The samples of the tests.
-fn sample(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(name)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_of_local_times_is_imported_twice_and_stored_once() {
-    let server = Standalone::start(&[]);
+    let server = Server::start(&[]);
     let file = server.file(
         "meter.csv",
         "when,usage\n\
@@ -166,7 +49,7 @@ async fn a_file_of_local_times_is_imported_twice_and_stored_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_exported_can_be_imported_and_shown() {
-    let server = Standalone::start(&[]);
+    let server = Server::start(&[]);
     let mut dump = String::new();
     for minute in 0..60_i64 {
         let time = (1_767_225_600 + minute * 60) * 1_000_000_000;
@@ -238,7 +121,7 @@ async fn what_is_exported_can_be_imported_and_shown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn factories_and_sprockets_are_imported_twice_and_stored_once() {
     // The series exist before their readings: the import registers them.
-    let server = Standalone::start(&["--unknown-devices", "reject"]);
+    let server = Server::start(&["--unknown-devices", "reject"]);
     let factories = sample("factories.json");
     let flags = ["--kind", "factories"];
     let first = server.import(&factories, &flags, 0);

@@ -85,27 +85,16 @@ async fn what_was_accepted_can_be_asked_for() {
 async fn standalone_responds_to_questions_on_the_port_of_the_readings() {
     let mut site = Site::new();
     site.books_cannot_balance("standalone has a database of its own");
-    let data = site.directory.path().join("data");
-    let (listen, admin) = (free_address(), free_address());
-    let arguments = [
-        "standalone",
-        "--data",
-        data.to_str().unwrap(),
-        "--listen",
-        &listen,
-        "--admin",
-        &admin,
-    ];
-    let mut process = Process::start(program(), &arguments, &admin, site.directory.path()).unwrap();
-    process.wait_ready();
+    let standalone = Standalone::ready(site.directory.path(), &[]);
+    let listen = &standalone.listen;
     site.listen = listen.clone();
     assert_eq!(site.post(readings("m", 2_000)).await.status, 202);
-    wait_until_readable(&site, &listen, "m", 2_000).await;
-    let body = get_json(&site, &listen, &format!("/v1/daily?device=m&{RANGE}")).await;
+    wait_until_readable(&site, listen, "m", 2_000).await;
+    let body = get_json(&site, listen, &format!("/v1/daily?device=m&{RANGE}")).await;
     assert_eq!(body["series"][0]["points"][0]["median"], json!(999.5));
     // Readings still go in on the same path.
     assert_eq!(site.post(readings("n", 1)).await.status, 202);
-    assert!(process.terminate().unwrap().success());
+    standalone.stop();
 }
 
 #[test]

@@ -110,20 +110,9 @@ async fn standalone_waits_for_its_database_server_and_then_creates_the_tables() 
     let database_url = servers.empty_database();
     servers.postgres.crash().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    let (listen, admin) = (free_address(), free_address());
-    let arguments = [
-        "standalone",
-        "--data",
-        data.to_str().unwrap(),
-        "--listen",
-        &listen,
-        "--admin",
-        &admin,
-        "--database-url",
-        &database_url,
-    ];
-    let mut process = Process::start(program(), &arguments, &admin, directory.path()).unwrap();
+    let flags = ["--database-url", &database_url];
+    let mut standalone = Standalone::start(directory.path(), &flags);
+    let (process, listen) = (&mut standalone.process, &standalone.listen);
     let reason = "Connection refused; retrying; check --database-url\"";
     until_async(
         "standalone reports why it is not ready",
@@ -144,7 +133,7 @@ async fn standalone_waits_for_its_database_server_and_then_creates_the_tables() 
     let client = http_client();
     let body = reading("m", "p", 1, 1.0).to_string();
     until_async("a reading is accepted", LIMIT, async || {
-        let response = post_readings(&client, &listen, "", &[JSON], body.clone()).await;
+        let response = post_readings(&client, listen, "", &[JSON], body.clone()).await;
         response.is_ok_and(|response| response.status == 202)
     })
     .await;
@@ -158,15 +147,16 @@ async fn standalone_waits_for_its_database_server_and_then_creates_the_tables() 
 
     // A stop while it waits is a stop.
     servers.postgres.crash().unwrap();
-    assert!(process.terminate().unwrap().success());
-    let mut waiting = Process::start(program(), &arguments, &admin, directory.path()).unwrap();
+    standalone.stop();
+    let waiting = Standalone::start(directory.path(), &flags);
     until_async("standalone waits again", LIMIT, async || {
         waiting
+            .process
             .admin("/readyz")
             .is_ok_and(|response| response.contains(reason))
     })
     .await;
-    assert!(waiting.terminate().unwrap().success());
+    waiting.stop();
     servers.postgres.restart().unwrap();
 }
 

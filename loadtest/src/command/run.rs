@@ -23,6 +23,7 @@ pub(super) async fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode>
     let mut target = Target::new(&arguments.target)
         .map_err(|error| UsageError(format!("--target {}: {error}", arguments.target)))?;
     target.is_checked = !arguments.unchecked;
+    check_writable(&arguments.report)?;
     check_reachable(&arguments, &target).await?;
     log_start(&scenario);
     let stop = CancellationToken::new();
@@ -83,6 +84,18 @@ fn scenario_with_overrides(arguments: &RunArguments) -> Result<Scenario, UsageEr
         UsageError(format!("with the command-line overrides: {key}: {reason}"))
     })?;
     Ok(scenario)
+}
+
+/// Checks that files can be written to the directory of the report, which is created.
+fn check_writable(directory: &Path) -> Result<(), UsageError> {
+    let written = std::fs::create_dir_all(directory)
+        .and_then(|()| tempfile::tempfile_in(directory).map(drop));
+    written.map_err(|error| {
+        let directory = directory.display();
+        UsageError(format!(
+            "--report {directory}: {error}; give a directory that can be written"
+        ))
+    })
 }
 
 /// Checks that the target and the admin ports accept connections.

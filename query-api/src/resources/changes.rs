@@ -12,6 +12,7 @@ use store::reads::points::Order;
 
 use super::Model;
 use crate::error::api_error;
+use crate::openapi::parameters as openapi;
 use crate::parameters::Parameters;
 use crate::time;
 
@@ -29,7 +30,7 @@ pub(crate) async fn list(
     State(model): State<Arc<Model>>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, ApiError> {
-    let mut parameters = Parameters::new(query.as_deref());
+    let mut parameters = Parameters::new(query.as_deref(), openapi::CHANGES);
     let limit = parameters.count("limit", MAX_LIMIT)?;
     let instant = |name: &'static str| move |text: &str| time::parse(name, text, &TimeZone::UTC);
     let printable = |name: &'static str| {

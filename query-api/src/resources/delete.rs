@@ -17,6 +17,7 @@ use super::error::write_error;
 use super::list::boolean;
 use super::request::conditions;
 use crate::error::api_error;
+use crate::openapi::parameters as openapi;
 use crate::parameters::Parameters;
 
 /// `DELETE` on a resource: 200 with what was deleted, or 202 with the job that deletes the rest.
@@ -27,7 +28,7 @@ pub(crate) async fn delete(
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Parameters::new(query);
+    let mut parameters = Parameters::new(query, openapi::DELETE);
     let cascade = parameters.parsed("cascade", |text| boolean("cascade", text))?;
     parameters.finish()?;
     let request = conditions(headers)?;
@@ -52,7 +53,7 @@ pub(crate) async fn job(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, ApiError> {
-    Parameters::new(query.as_deref()).finish()?;
+    Parameters::new(query.as_deref(), openapi::NONE).finish()?;
     let found = match id.parse::<Uuid>() {
         Ok(id) => jobs::get(&model.pool, id)
             .await

@@ -173,6 +173,11 @@ fn shorten_text(text: &str) -> String {
 }
 
 impl Absent {
+    /// What an absent field is.
+    pub(crate) fn default_value(self) -> Value {
+        self.value("", &mut Vec::new())
+    }
+
     fn value(self, pointer: &str, errors: &mut Vec<FieldError>) -> Value {
         match self {
             Self::Refused => {

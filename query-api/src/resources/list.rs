@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::definition::{DEVICE, Definition, SERIES};
 use super::{Model, add_health};
 use crate::error::api_error;
+use crate::openapi::parameters as openapi;
 use crate::parameters::{Parameters, bad};
 use crate::time;
 
@@ -43,7 +44,7 @@ pub(crate) async fn list(
     uri: &Uri,
     query: Option<&str>,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Parameters::new(query);
+    let mut parameters = Parameters::new(query, openapi::list(definition.resource));
     let limit = parameters.count("limit", MAX_LIMIT)?;
     let sort = parameters.parsed("sort", |text| {
         let found = definition.sorts.iter().find(|(name, _)| *name == text);

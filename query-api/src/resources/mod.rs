@@ -7,10 +7,11 @@
 
 mod bulk;
 mod changes;
-mod definition;
+pub(crate) mod definition;
 mod delete;
 mod error;
-mod fields;
+pub(crate) mod fields;
+mod imports;
 mod kinds;
 mod list;
 mod request;
@@ -36,6 +37,7 @@ use store::model::{self, Resource};
 use tokio::sync::Semaphore;
 
 use crate::error::api_error;
+use crate::openapi::parameters as openapi;
 use crate::parameters::Parameters;
 use definition::{COMPONENT, CUSTOMER, DEVICE, Definition, KIND, SERIES, TARGET, TYPE};
 
@@ -80,8 +82,11 @@ pub(crate) fn routes(pool: Pool) -> Router {
             &format!("{series}/{{metric}}/targets/{{starts_at}}"),
             item(&TARGET),
         )
-        .route("/v1/devices:bulk", post(bulk::create))
+        .route("/v1/devices:bulk", post(bulk::create_devices))
+        .route("/v1/components:bulk", post(bulk::create_components))
         .route("/v1/changes", get(changes::list))
+        .route("/v1/imports", get(imports::list))
+        .route("/v1/imports/{id}", get(imports::get).put(imports::put))
         .route("/v1/jobs/{id}", get(delete::job))
         .with_state(Arc::new(model))
 }
@@ -133,17 +138,19 @@ fn item(definition: &'static Definition) -> MethodRouter<Shared> {
     .put(
         move |State(model): State<Shared>,
               Path(path): Path<Vec<String>>,
+              RawQuery(query): RawQuery,
               headers: HeaderMap,
               body: Body| async move {
-            write::put(&model, definition, path, &headers, body).await
+            write::put(&model, definition, path, query.as_deref(), &headers, body).await
         },
     )
     .patch(
         move |State(model): State<Shared>,
               Path(path): Path<Vec<String>>,
+              RawQuery(query): RawQuery,
               headers: HeaderMap,
               body: Body| async move {
-            write::patch(&model, definition, path, &headers, body).await
+            write::patch(&model, definition, path, query.as_deref(), &headers, body).await
         },
     )
     .delete(
@@ -170,7 +177,7 @@ async fn read(
     path: Vec<String>,
     query: Option<&str>,
 ) -> Result<Document, ApiError> {
-    Parameters::new(query).finish()?;
+    Parameters::new(query, openapi::NONE).finish()?;
     let key = definition.key(path)?;
     let found = model::get(&model.pool, definition.resource, &key).await;
     let Some(mut value) = found.map_err(|error| api_error(&error))? else {

@@ -120,7 +120,11 @@ fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, ApiError> {
         return Ok(None);
     };
     let text = value.to_str().ok().map(str::trim);
-    match text.filter(|text| (1..=MAX_HEADER_BYTES).contains(&text.len())) {
+    // A tab is valid in a header, and is not printable.
+    let is_valid = |text: &&str| {
+        (1..=MAX_HEADER_BYTES).contains(&text.len()) && !text.contains(char::is_control)
+    };
+    match text.filter(is_valid) {
         Some(text) => Ok(Some(text.to_owned())),
         None => Err(ApiError::BadHeader(format!(
             "{name} must be 1 to {MAX_HEADER_BYTES} printable ASCII characters"
@@ -148,4 +152,24 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Vec<i64>>, ApiError> {
         versions.extend(version.parse::<i64>());
     }
     Ok(Some(versions))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_actor_is_printable_ascii() {
+        for (actor, is_valid) in [
+            ("ada", true),
+            ("ada l", true),
+            ("ada\tl", false),
+            ("ad\u{e4}", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-actor", actor.parse().unwrap());
+            assert_eq!(conditions(&headers).is_ok(), is_valid, "{actor:?}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use serde_json::Value;
 use service::{ApiError, FieldError};
@@ -15,6 +15,8 @@ use super::definition::{SERIES, TARGET};
 use super::error::write_error;
 use super::fields::{self, error};
 use super::request::{conditions, receive_json};
+use crate::openapi::parameters as openapi;
+use crate::parameters::Parameters;
 
 /// Upper bound on the targets of a request.
 const MAX_TARGETS: usize = 10_000;
@@ -23,9 +25,11 @@ const MAX_TARGETS: usize = 10_000;
 pub(crate) async fn replace(
     State(model): State<Arc<Model>>,
     Path(path): Path<Vec<String>>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
+    Parameters::new(query.as_deref(), openapi::NONE).finish()?;
     let (_, body) = receive_json(&headers, body, &["application/json"]).await?;
     let request = conditions(&headers)?;
     let key = SERIES.key(path)?;

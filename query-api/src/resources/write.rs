@@ -13,6 +13,8 @@ use super::fields::{self, error};
 use super::request::{conditions, post_conditions, receive_json};
 use super::{Document, Model, document};
 use crate::error::api_error;
+use crate::openapi::parameters as openapi;
+use crate::parameters::Parameters;
 
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -26,6 +28,7 @@ pub(crate) async fn create(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    Parameters::new(uri.query(), openapi::NONE).finish()?;
     let (bytes, body) = receive_json(headers, body, &[JSON]).await?;
     let request = post_conditions(headers, uri.path(), &bytes)?;
     let read = move || fields::object(body).and_then(|map| definition.read(map, &[]));
@@ -56,9 +59,11 @@ pub(crate) async fn put(
     model: &Model,
     definition: &'static Definition,
     path: Vec<String>,
+    query: Option<&str>,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Document, ApiError> {
+    Parameters::new(query, openapi::NONE).finish()?;
     let (_, body) = receive_json(headers, body, &[JSON]).await?;
     let body = fields::object(body).map_err(ApiError::InvalidBody)?;
     change(model, definition, path, headers, move |before| {
@@ -79,9 +84,11 @@ pub(crate) async fn patch(
     model: &Model,
     definition: &'static Definition,
     path: Vec<String>,
+    query: Option<&str>,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Document, ApiError> {
+    Parameters::new(query, openapi::NONE).finish()?;
     let (_, body) = receive_json(headers, body, &[MERGE_PATCH, JSON]).await?;
     let patch = fields::object(body).map_err(ApiError::InvalidBody)?;
     let is_field = |name: &str| definition.fields.iter().any(|field| field.name == name);

@@ -367,3 +367,9 @@ async fn the_counts_of_a_request_are_members_of_the_problem_details() {
         (&json!(1), &json!(2), &json!(3))
     );
 }
+
+#[test]
+fn every_code_has_one_example() {
+    let codes: Vec<&str> = ApiError::examples().iter().map(ApiError::code).collect();
+    assert_eq!(codes, CODES);
+}

@@ -12,6 +12,7 @@ mod component;
 mod delete;
 pub mod health;
 mod idempotency;
+pub mod imports;
 pub mod jobs;
 pub mod list;
 pub mod readings;

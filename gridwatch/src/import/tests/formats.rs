@@ -13,7 +13,8 @@ fn a_csv_file_that_names_the_device_and_the_metric_needs_no_flags() {
     assert_eq!(
         case.readings(),
         [
-            r#"line 2: {"device":"a,b","metric":"p","value":1.5,"measured_at":"2026-01-01T00:00:00Z"}"#,
+            "line 2: {\"device\":\"a,b\",\"metric\":\"p\",\"value\":1.5,\
+             \"measured_at\":\"2026-01-01T00:00:00Z\"}",
             "line 3: no_name: column 'device': the name is empty",
         ]
     );

@@ -259,7 +259,10 @@ async fn rows_are_sent_in_requests_with_their_precision() {
     ]);
     let summary = readings(&case.arguments()).await.unwrap();
     assert_eq!((summary.accepted, summary.rejected), (3, 1));
-    let reading = |time: u8, value: Value| json!({"device": "meter", "metric": "energy", "value": value, "measured_at": time});
+    let reading = |time: u8, value: Value| {
+        let (device, metric) = ("meter", "energy");
+        json!({"device": device, "metric": metric, "value": value, "measured_at": time})
+    };
     let query = || "precision=ms".to_owned();
     let expected = [
         (query(), vec![reading(1, json!(1)), reading(2, json!(2.5))]),

@@ -21,6 +21,10 @@ pub(crate) const BEGIN: i64 = 1_793_491_200_000_000;
 /// The header of a JSON body.
 pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 
+/// Part of the load and no wait for anything: it bounds the requests that fail at once, each of
+/// which is recorded.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
+
 /// A reading as JSON, measured `at` seconds after [`BEGIN`].
 pub(crate) fn reading(device: &str, metric: &str, at: i64, value: f64) -> Value {
     let measured_at = BEGIN / 1_000_000 + at;
@@ -100,8 +104,7 @@ impl LoadClients {
                     if ok {
                         accepted.fetch_add(batch as u64, Ordering::Relaxed);
                     } else {
-                        // Limits the rate of requests that fail at once.
-                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                     }
                     sent.push(SentRequest {
                         device: device.clone(),

@@ -4,18 +4,22 @@
 //! the site is dropped, it asserts that its counters balance (see [`assertions`]).
 
 mod assertions;
+mod commands;
 mod load;
 mod servers;
 mod site;
+mod standalone;
 
 use std::time::Duration;
 
 pub(crate) use service::client::{Client, Response};
 
 pub(crate) use assertions::*;
+pub(crate) use commands::*;
 pub(crate) use load::*;
 pub(crate) use servers::*;
 pub(crate) use site::*;
+pub(crate) use standalone::*;
 
 /// Ends a test that hangs; no condition needs nearly as long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);

@@ -1,16 +1,16 @@
-//! The devices of a CSV file.
+//! The rows of a CSV file.
 //!
-//! In: a header with the names of fields, and a line for each device. Out: the same values as in
+//! In: a header with the names of fields, and a line for each row. Out: the same values as in
 //! JSON. Lines are bounded before they are parsed.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use service::FieldError;
 
-use super::{Format, MAX_ROW_BYTES, MAX_SERIES, Rows, SERIES_FIELD, too_long};
-use crate::resources::definition::DEVICE;
-use crate::resources::fields::{self, Rule, error};
+use super::{Format, MAX_ROW_BYTES, Rows, devices, too_long};
+use crate::resources::definition::Definition;
+use crate::resources::fields::{self, Field, Rule, error};
 
-/// Reads the devices of a CSV file.
+/// Reads the rows of a CSV file.
 pub(super) fn read(bytes: &[u8], rows: &mut Rows) {
     if let Err(error) = check_lines(bytes) {
         rows.errors.push(error);
@@ -26,6 +26,9 @@ pub(super) fn read(bytes: &[u8], rows: &mut Rows) {
             return;
         }
     };
+    let Definition {
+        fields, computed, ..
+    } = rows.definition;
     for (index, name) in header.iter().enumerate() {
         if header[..index].contains(name) {
             let line = Some(1);
@@ -33,9 +36,9 @@ pub(super) fn read(bytes: &[u8], rows: &mut Rows) {
             let error = error(fields::pointer(name), reason);
             rows.errors.push(FieldError { line, ..error });
         }
-        let is_field = DEVICE.fields.iter().any(|field| field.name == name);
-        if !is_field && name != SERIES_FIELD {
-            let unknown = fields::unknown_field(DEVICE.fields, DEVICE.computed, name);
+        let is_field = fields.iter().any(|field| field.name == name);
+        if !is_field && !rows.more_fields.contains(&name.as_str()) {
+            let unknown = fields::unknown_field(fields, computed, name);
             let line = Some(1);
             rows.errors.push(FieldError { line, ..unknown });
         }
@@ -52,7 +55,7 @@ pub(super) fn read(bytes: &[u8], rows: &mut Rows) {
                     .iter()
                     .zip(&record)
                     .filter(|(_, cell)| !cell.is_empty());
-                let row = cells.map(|(name, text)| (name.clone(), cell(name, text)));
+                let row = cells.map(|(name, text)| (name.clone(), cell(fields, name, text)));
                 rows.push(Format::Csv, line, Ok(Value::Object(row.collect())));
             }
             Err(cause) => rows.errors.push(csv_error(&cause)),
@@ -128,22 +131,11 @@ fn csv_error(cause: &::csv::Error) -> FieldError {
 }
 
 /// A cell of a CSV file. One that cannot be parsed stays text, which the field then refuses.
-fn cell(name: &str, text: &str) -> Value {
-    if name == SERIES_FIELD {
-        let series = text
-            .split(';')
-            .map(str::trim)
-            .filter(|part| !part.is_empty());
-        // One more than a device may have, which is then an error.
-        return series
-            .take(MAX_SERIES + 1)
-            .map(|part| match part.split_once(':') {
-                Some((metric, unit)) => json!({ "metric": metric.trim(), "unit": unit.trim() }),
-                None => json!({ "metric": part }),
-            })
-            .collect();
+fn cell(fields: &[Field], name: &str, text: &str) -> Value {
+    if name == devices::SERIES_FIELD {
+        return devices::series_cell(text);
     }
-    let field = DEVICE.fields.iter().find(|field| field.name == name);
+    let field = fields.iter().find(|field| field.name == name);
     let text_value = || Value::String(text.to_owned());
     match field.map(|field| field.rule) {
         Some(Rule::Boolean | Rule::Number(..) | Rule::Positive(_) | Rule::Object) => {

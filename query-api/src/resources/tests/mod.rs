@@ -1,9 +1,11 @@
 //! The model over HTTP, on a real database.
 
 mod bulk;
+mod bulk_components;
 mod concurrent;
 mod crud;
 mod deletion;
+mod imports;
 mod jobs;
 mod kinds;
 mod lists;

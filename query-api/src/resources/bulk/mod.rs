@@ -1,12 +1,13 @@
-//! `POST /v1/devices:bulk`: many devices at once, all or none of them.
+//! `POST /v1/devices:bulk` and `/v1/components:bulk`: many at once, all or none of them.
 //!
-//! In: a JSON array, NDJSON or CSV. Out: the number of devices and series that were created, or an
-//! error for each line. Each row has the fields of a device and, optionally, its `series`: a list
-//! of `{"metric", "unit", "kind", "rollover"}`, or in CSV `metric:unit;metric:unit`.
+//! In: a JSON array, NDJSON or CSV. Out: the number of rows that were created, or an error for each
+//! line. Each row has the fields of its resource, and those of [`devices`] or [`components`]. With
+//! `existing=skip`, rows that exist already are left out and counted.
 
+mod components;
 mod csv;
+mod devices;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,30 +17,28 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use service::{ApiError, FieldError};
-use store::model::bulk::{self, Devices};
+use store::model::bulk::{self, Existing};
 
 use super::Model;
-use super::definition::{DEVICE, SERIES};
+use super::definition::{COMPONENT, DEVICE, Definition};
 use super::error::write_error;
-use super::fields::{self, error};
+use super::fields::error;
 use super::request::{media_type, post_conditions, receive};
+use crate::openapi::parameters as openapi;
+use crate::parameters::Parameters;
 
 /// Upper bound on the body.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// Upper bound on the devices of a request.
-const MAX_DEVICES: usize = 200_000;
-/// Upper bound on the series of a device.
-const MAX_SERIES: usize = 1_000;
+/// Upper bound on the rows of a request.
+const MAX_ROWS: usize = 200_000;
 /// Upper bound on the bytes of a row: of an element of an array, or of a line. A parsed row needs
 /// some twenty times as much memory.
 const MAX_ROW_BYTES: usize = 1024 * 1024;
 /// After this many errors the rest of the body is not checked.
 const MAX_ERRORS: usize = 100;
-
-const SERIES_FIELD: &str = "series";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -48,13 +47,51 @@ enum Format {
     Csv,
 }
 
+/// What a row becomes: its key, and a document with every field. [`ApiError::InvalidBody`] is about
+/// this row alone; any other error ends the request.
+type Row = Result<(String, Value), ApiError>;
+
 /// Creates devices.
-pub(crate) async fn create(
+pub(crate) async fn create_devices(
     State(model): State<Arc<Model>>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let rows = Rows::new(&DEVICE, devices::MORE_FIELDS, devices::read);
+    create(model, rows, uri, headers, body).await
+}
+
+/// Creates components.
+pub(crate) async fn create_components(
+    State(model): State<Arc<Model>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let mut reader = components::Reader::new(model.clone());
+    let read = move |line, row| reader.read(line, row);
+    let rows = Rows::new(&COMPONENT, components::MORE_FIELDS, read);
+    create(model, rows, uri, headers, body).await
+}
+
+async fn create(
+    model: Arc<Model>,
+    rows: Rows,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let mut parameters = Parameters::new(uri.query(), openapi::BULK);
+    let existing = parameters.parsed("existing", |text| match text {
+        "refuse" => Ok(Existing::Refuse),
+        "skip" => Ok(Existing::Skip),
+        _ => Err(format!(
+            "existing: '{text}' is not known: use refuse or skip"
+        )),
+    })?;
+    parameters.finish()?;
+    let definition = rows.definition;
     let format = match media_type(&headers).as_str() {
         "application/json" => Format::Array,
         "application/x-ndjson" | "application/ndjson" => Format::Ndjson,
@@ -74,23 +111,27 @@ pub(crate) async fn create(
         .try_acquire_owned()
         .map_err(|_| ApiError::TooManyBodies)?;
     let bytes = receive(&headers, body, MAX_BYTES).await?;
-    let request = post_conditions(&headers, uri.path(), &bytes)?;
+    let target = uri
+        .path_and_query()
+        .map_or(uri.path(), |path| path.as_str());
+    let request = post_conditions(&headers, target, &bytes)?;
     // The permit goes along: when the request is cancelled, the task still runs to its end.
-    let reading = tokio::task::spawn_blocking(move || (read(format, &bytes), permit));
-    let (devices, permit) = reading.await.map_err(|error| {
-        tracing::error!(%error, "reading devices failed");
+    let reading = tokio::task::spawn_blocking(move || (read(format, &bytes, rows), permit));
+    let (rows, permit) = reading.await.map_err(|error| {
+        tracing::error!(%error, "reading rows failed");
         ApiError::Internal
     })?;
-    let devices = devices?;
-    let created = bulk::create(&model.pool, devices, &request).await;
+    let (rows, existing) = (rows?, existing.unwrap_or_default());
+    let created = bulk::create(&model.pool, definition.resource, rows, existing, &request).await;
     drop(permit);
-    let created = created.map_err(|cause| match write_error(&DEVICE, &[], &[], cause) {
+    let created = created.map_err(|cause| match write_error(definition, &[], &[], cause) {
         ApiError::InvalidBody(errors) => {
             let located = errors.into_iter().map(|error| located(format, error));
             ApiError::InvalidBody(located.collect())
         }
-        ApiError::AlreadyExists { .. } => {
-            let reason = "a device of the list was registered at the same time; send it again";
+        ApiError::AlreadyExists { what, .. } => {
+            let reason =
+                format!("a {what} of the list was created at the same time; send it again");
             ApiError::InvalidBody(vec![error("", reason)])
         }
         other => other,
@@ -99,54 +140,75 @@ pub(crate) async fn create(
 }
 
 /// Rows that were read, and their errors.
-#[derive(Default)]
 struct Rows {
-    devices: Devices,
+    definition: &'static Definition,
+    /// Fields beside those of the definition.
+    more_fields: &'static [&'static str],
+    read: Box<dyn FnMut(usize, Value) -> Row + Send>,
+    rows: bulk::Rows,
     errors: Vec<FieldError>,
+    failure: Option<ApiError>,
 }
 
 impl Rows {
+    fn new(
+        definition: &'static Definition,
+        more_fields: &'static [&'static str],
+        read: impl FnMut(usize, Value) -> Row + Send + 'static,
+    ) -> Self {
+        Self {
+            definition,
+            more_fields,
+            read: Box::new(read),
+            rows: bulk::Rows::default(),
+            errors: Vec::new(),
+            failure: None,
+        }
+    }
+
     /// Adds the row of a line.
     fn push(&mut self, format: Format, line: usize, row: Result<Value, Vec<FieldError>>) {
-        match row.and_then(device) {
-            Ok(device) => {
-                let name = device["device"].as_str().unwrap_or_default();
-                self.devices.push(line, name, &device);
+        let row = row.map_err(ApiError::InvalidBody);
+        match row.and_then(|row| (self.read)(line, row)) {
+            Ok((key, document)) => self.rows.push(line, &key, &document),
+            Err(ApiError::InvalidBody(errors)) => {
+                self.errors.extend(errors.into_iter().map(|error| {
+                    let line = Some(line);
+                    located(format, FieldError { line, ..error })
+                }));
             }
-            Err(errors) => self.errors.extend(errors.into_iter().map(|error| {
-                let line = Some(line);
-                located(format, FieldError { line, ..error })
-            })),
+            Err(failure) => self.failure = Some(failure),
         }
     }
 
     fn is_full(&self) -> bool {
-        self.errors.len() >= MAX_ERRORS || self.devices.len() > MAX_DEVICES
+        let is_failed = self.failure.is_some();
+        is_failed || self.errors.len() >= MAX_ERRORS || self.rows.len() > MAX_ROWS
     }
 }
 
-fn read(format: Format, bytes: &Bytes) -> Result<Devices, ApiError> {
-    let mut rows = Rows::default();
+fn read(format: Format, bytes: &Bytes, mut rows: Rows) -> Result<bulk::Rows, ApiError> {
     match format {
         Format::Array => read_array(bytes, &mut rows)?,
         Format::Ndjson => read_ndjson(bytes, &mut rows)?,
         Format::Csv => csv::read(bytes, &mut rows),
     }
-    if rows.devices.len() > MAX_DEVICES {
-        let reason = format!("a request has at most {MAX_DEVICES} devices; split it");
+    if let Some(failure) = rows.failure {
+        return Err(failure);
+    }
+    let list = rows.definition.list;
+    if rows.rows.len() > MAX_ROWS {
+        let reason = format!("a request has at most {MAX_ROWS} {list}; split it");
         rows.errors.insert(0, error("", reason));
+    }
+    if rows.errors.is_empty() && rows.rows.is_empty() {
+        rows.errors.push(error("", format!("there are no {list}")));
     }
     if !rows.errors.is_empty() {
         rows.errors.truncate(MAX_ERRORS);
         return Err(ApiError::InvalidBody(rows.errors));
     }
-    if rows.devices.is_empty() {
-        return Err(ApiError::InvalidBody(vec![error(
-            "",
-            "there are no devices",
-        )]));
-    }
-    Ok(rows.devices)
+    Ok(rows.rows)
 }
 
 fn read_array(bytes: &[u8], rows: &mut Rows) -> Result<(), ApiError> {
@@ -158,7 +220,7 @@ fn read_array(bytes: &[u8], rows: &mut Rows) -> Result<(), ApiError> {
         _ if rows.is_full() => Ok(()),
         Ok(()) => Ok(()),
         Err(cause) if cause.is_data() => {
-            let reason = "the body is not an array of devices";
+            let reason = format!("the body is not an array of {}", rows.definition.list);
             rows.errors.push(error("", reason));
             Ok(())
         }
@@ -183,7 +245,7 @@ impl<'de> Visitor<'de> for Array<'_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an array of devices")
+        formatter.write_str("an array")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
@@ -212,7 +274,7 @@ fn row(text: &str) -> Result<Value, Vec<FieldError>> {
 }
 
 fn too_long() -> String {
-    format!("a device has at most {MAX_ROW_BYTES} bytes")
+    format!("a row has at most {MAX_ROW_BYTES} bytes")
 }
 
 fn read_ndjson(bytes: &[u8], rows: &mut Rows) -> Result<(), ApiError> {
@@ -228,53 +290,6 @@ fn read_ndjson(bytes: &[u8], rows: &mut Rows) -> Result<(), ApiError> {
         }
     }
     Ok(())
-}
-
-/// A device with every field, and its series.
-fn device(row: Value) -> Result<Value, Vec<FieldError>> {
-    let mut map = fields::object(row)?;
-    let series = map.remove(SERIES_FIELD).unwrap_or(Value::Null);
-    let mut errors = Vec::new();
-    let series = series_list(series, &mut errors);
-    match DEVICE.read(map, &[]) {
-        Ok(mut device) if errors.is_empty() => {
-            device.insert(SERIES_FIELD.into(), Value::Array(series));
-            Ok(Value::Object(device))
-        }
-        Ok(_) => Err(errors),
-        Err(own) => Err(own.into_iter().chain(errors).collect()),
-    }
-}
-
-fn series_list(series: Value, errors: &mut Vec<FieldError>) -> Vec<Value> {
-    let items = match series {
-        Value::Null => return Vec::new(),
-        Value::Array(items) if items.len() <= MAX_SERIES => items,
-        other => {
-            let value = fields::shorten(&other);
-            let reason = format!("{value} is not a list of at most {MAX_SERIES} series");
-            errors.push(error("/series", reason));
-            return Vec::new();
-        }
-    };
-    let mut list: Vec<Value> = Vec::with_capacity(items.len());
-    // At most MAX_SERIES names.
-    let mut metrics = HashSet::with_capacity(items.len());
-    for (index, item) in items.into_iter().enumerate() {
-        let read = fields::object(item).and_then(|map: Map<String, Value>| SERIES.read(map, &[]));
-        match read {
-            Ok(series) if !metrics.insert(series["metric"].to_string()) => {
-                let pointer = format!("/series/{index}/metric");
-                errors.push(error(pointer, "this metric is listed twice"));
-            }
-            Ok(series) => list.push(Value::Object(series)),
-            Err(own) => errors.extend(own.into_iter().map(|own| FieldError {
-                pointer: format!("/series/{index}{}", own.pointer),
-                ..own
-            })),
-        }
-    }
-    list
 }
 
 /// In an array, the pointer has the position of the device, and there is no line.
