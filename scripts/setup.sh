@@ -41,15 +41,16 @@ command -v openssl >/dev/null 2>&1 || missing+=(openssl)
 command -v curl >/dev/null 2>&1 || missing+=(curl)
 pypi=()
 for program in "$@"; do
-    case $program in
+    case "$program" in
         openapi) pypi+=("openapi schemathesis") ;;
         docs) pypi+=("docs python-docs") ;;
+        *)
+            command -v "$program" >/dev/null 2>&1 || [ -x "/usr/sbin/$program" ] ||
+                missing+=("$program")
+            continue
+            ;;
     esac
-    if [ "$program" = openapi ] || [ "$program" = docs ]; then
-        python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
-        continue
-    fi
-    command -v "$program" >/dev/null 2>&1 || [ -x "/usr/sbin/$program" ] || missing+=("$program")
+    python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
 done
 
 # Installs scripts/$1/requirements.txt in target/$2. Where PyPI cannot be reached, the file

@@ -56,9 +56,8 @@ const TIME_ZONE: Parameter = Parameter::query(
     "time_zone",
     Accepts::Text,
     "IANA name of the zone of dates, days and months, such as `Europe/Berlin` (default: that of \
-     the component, or of its nearest ancestor with one; of devices, if it is the same for all of \
-     them; or else `UTC`). Times in responses are \
-     UTC",
+     the component, or of its nearest ancestor with one; that of the components of the devices, if \
+     they all have the same; or else `UTC`). Times in responses are UTC",
 );
 const ORDER: Parameter = Parameter::query(
     "order",
@@ -149,8 +148,8 @@ pub(crate) const READINGS: Declared = &[
         Parameter::query(
             "compare",
             Accepts::Pattern("^[1-9][0-9]{0,4}(s|m|h|d|mo)$"),
-            "with buckets: also the same period so much earlier, such as `7d`; the length is a \
-             multiple of the resolution",
+            "with buckets: also the same period so much earlier; a number with `s`, `m`, `h`, `d` \
+             or `mo`, such as `7d`. Days and months are those of the calendar of the time zone",
         ),
     ],
 ];

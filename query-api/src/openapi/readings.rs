@@ -43,7 +43,8 @@ fn read() -> Operation {
              `resolution` or `max_points` they are aggregated into buckets.\n\n\
              A response of any size is streamed, and proves that it is complete: JSON ends with \
              `next`, NDJSON with a line `{\"end\":true,\"rows\":…}`, CSV with the HTTP trailer \
-             `gridwatch-rows`.",
+             `gridwatch-rows`, which every format has. If `limit` has cut the response off, the \
+             trailer `gridwatch-next` is the value of `next` for the next page.",
         ),
     );
     let errors = [
@@ -149,11 +150,8 @@ fn series(points: Vec<Value>) -> Value {
         "points": list(json!({ "anyOf": points })),
     }));
     series["properties"]["device"] = text("external id of the device");
-    series["properties"]["period"] = json!({
-        "type": "string", "enum": ["current", "previous"],
-        "description": "with `compare`: which period",
-    });
     series["properties"]["component"] = text("with `combine=sum`: id of the component");
+    series["properties"]["period"] = text("with `compare`: `current` or `previous`");
     object(json!({
         "series": list(series),
         "next": nullable(text("the parameter `next` of the page behind it; null at the end")),
@@ -196,8 +194,9 @@ fn bucket() -> Value {
     for (name, description) in aggregates {
         bucket["properties"][name] = nullable(number(description));
     }
-    let beside = "with `compare`: start of the bucket of the current period that it belongs to";
-    bucket["properties"]["beside"] = nullable(time(beside));
+    bucket["properties"]["beside"] = nullable(time(
+        "with `compare`: `start` of the bucket of the current period at the same local time",
+    ));
     bucket["properties"]["contributing"] = count("of a sum: the devices with a value");
     bucket["properties"]["of"] = count("of a sum: the devices that were in the subtree");
     bucket
