@@ -1,7 +1,7 @@
 //! The description of the read side: every operation with its parameters, bodies and errors.
 //!
-//! The parameters are the lists that the handlers read from ([`parameters`]). The fields of the
-//! model are those of its definitions ([`fields`]). A test compares the operations with the routes,
+//! The parameters are the lists that the handlers read from (`parameters`). The fields of the
+//! model are those of its definitions (`fields`). A test compares the operations with the routes,
 //! and another one sends the examples.
 
 mod bulk;

@@ -248,7 +248,7 @@ fn a_bulk_that_was_cancelled_holds_its_place_until_its_work_ends() {
         let api = Api::new().await;
         api.ok("POST /v1/devices", json!({ "device": "old" })).await;
         // The thread that reads bodies is busy.
-        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
         let busy = tokio::task::spawn_blocking(move || released.recv());
         let send = || post(&api, "application/json", "[{\"device\": \"new\"}]");
         let cancelled = tokio::time::timeout(Duration::ZERO, send()).await;
