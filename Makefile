@@ -1,6 +1,6 @@
 # The commands of the project. Each does all of its own set-up and works twice in a row.
 
-.PHONY: demo demo-servers test test-fast bench loadtest fuzz mutants lint deny
+.PHONY: demo demo-servers test test-fast bench bench-reads loadtest fuzz mutants lint deny
 
 # A CSV file of a meter for the demo, with the time and the value as its first columns. Without it,
 # the demo sends a day of a real meter, which is part of the program.
@@ -38,7 +38,15 @@ bench:
 	@scripts/setup.sh wrk
 	cargo bench --locked -p gridwatch --bench pipeline
 	cargo bench --locked -p gridwatch --bench deployment_modes
+	cargo bench --locked -p gridwatch --bench reads
 	cargo bench --locked -p loadtest --bench generator
+
+# Only the last part but one: what reading costs. READS sets other options, such as --year-interval 1
+# or --only marks.
+READS ?=
+bench-reads:
+	@scripts/setup.sh
+	cargo bench --locked -p gridwatch --bench reads -- $(READS)
 
 # Five questions about this machine, answered by loading every deployment mode on private nodes;
 # a page in target/loadtest/. LOADTEST sets other flags, such as --instances 4 --trial 8s.

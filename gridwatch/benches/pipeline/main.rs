@@ -16,6 +16,7 @@ mod common;
 mod limits;
 mod measurements;
 mod report;
+#[path = "../common/servers.rs"]
 mod servers;
 
 use std::path::PathBuf;
@@ -25,8 +26,8 @@ use clap::Parser;
 use common::load::{BEGIN, FleetTraffic, MEASURING_RATE, SERIES};
 use common::{CommonArguments, write_report};
 use loadtest::statistics::median;
-use report::{Comparison, Cpu, Report, machine};
-use servers::Servers;
+use report::{Comparison, Report};
+use servers::{Cpu, Servers, machine};
 
 /// Readings per request, end to end and under overload.
 const BATCH: usize = 1_000;

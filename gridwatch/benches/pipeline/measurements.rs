@@ -13,8 +13,8 @@ use crate::BATCH;
 use crate::common::load::{
     BEGIN, FleetTraffic, MEASURING_RATE, generator, refused_requests, send_all,
 };
-use crate::report::{Cpu, Overload};
-use crate::servers::{Pipeline, Servers};
+use crate::report::Overload;
+use crate::servers::{Cpu, Pipeline, Servers};
 
 /// A rate that no pipeline reaches with requests of one reading.
 const MAX_SINGLE_READINGS: usize = 1_000_000;

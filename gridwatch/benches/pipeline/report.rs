@@ -3,6 +3,8 @@
 use loadtest::statistics::median;
 use serde::Serialize;
 
+use crate::servers::Cpu;
+
 /// One comparison: the rates of its rounds, and the median of their ratios.
 #[derive(Debug, Serialize)]
 pub(crate) struct Comparison {
@@ -39,28 +41,6 @@ impl Comparison {
         let rounds = self.limit.iter().zip(&self.gridwatch);
         let ratios: Vec<f64> = rounds.map(|(limit, gridwatch)| gridwatch / limit).collect();
         self.ratio = median(&ratios);
-    }
-}
-
-/// CPU time in seconds.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub(crate) struct Cpu {
-    pub front_end: f64,
-    pub broker: f64,
-    pub worker: f64,
-    pub postgresql: f64,
-}
-
-impl Cpu {
-    /// The CPU time since an earlier one, each times `factor`.
-    pub(crate) fn since(self, earlier: Self, factor: f64) -> Self {
-        let difference = |now: f64, earlier: f64| (now - earlier) * factor;
-        Self {
-            front_end: difference(self.front_end, earlier.front_end),
-            broker: difference(self.broker, earlier.broker),
-            worker: difference(self.worker, earlier.worker),
-            postgresql: difference(self.postgresql, earlier.postgresql),
-        }
     }
 }
 
@@ -145,15 +125,4 @@ impl Report {
             overload.front_end_growth_mib, overload.worker_growth_mib
         );
     }
-}
-
-/// Number and model of the cores.
-pub(crate) fn machine() -> String {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("{} x {}", cores, model.trim_start_matches([' ', '\t', ':']))
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
 use testbed::postgres::{Postgres, connect};
 use testbed::process::Process;
 use testbed::rabbitmq::RabbitMq;
@@ -11,11 +12,10 @@ use tokio_postgres::Client;
 
 use crate::common::load::{DEVICES, METRICS, PREFIX};
 use crate::common::{free_address, migrate};
-use crate::report::Cpu;
 
 /// PostgreSQL and RabbitMQ, with a template database that has all tables and all series.
 pub(crate) struct Servers {
-    program: PathBuf,
+    pub program: PathBuf,
     postgres: Postgres,
     rabbitmq: RabbitMq,
     logs: tempfile::TempDir,
@@ -47,7 +47,7 @@ impl Servers {
     async fn create_template(&self) -> anyhow::Result<()> {
         let server = self.connect("postgres").await?;
         server.batch_execute("CREATE DATABASE template").await?;
-        migrate(&self.program, &self.postgres.url("template"))?;
+        migrate(&self.program, &self.url("template"))?;
         let template = self.connect("template").await?;
         template
             .execute(
@@ -71,7 +71,12 @@ impl Servers {
     }
 
     async fn connect(&self, database: &str) -> anyhow::Result<Client> {
-        connect(&self.postgres.url(database)).await
+        connect(&self.url(database)).await
+    }
+
+    /// The URL of a database.
+    pub(crate) fn url(&self, database: &str) -> String {
+        self.postgres.url(database)
     }
 
     /// The directory of the logs of the processes.
@@ -99,7 +104,7 @@ impl Servers {
         let database = self.create_database(name).await?;
         let (listen, admin) = (free_address()?, free_address()?);
         let amqp_url = self.rabbitmq.url(&self.rabbitmq.vhost()?);
-        let database_url = self.postgres.url(name);
+        let database_url = self.url(name);
         let servers = ["--amqp-url", &amqp_url, "--database-url", &database_url];
         let ingest = ["ingest-api", "--listen", &listen, "--admin", &admin];
         let ingest = [&ingest[..], &servers].concat();
@@ -150,4 +155,37 @@ impl Pipeline {
         self.worker.terminate()?;
         Ok(())
     }
+}
+
+/// CPU time in seconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Cpu {
+    pub front_end: f64,
+    pub broker: f64,
+    pub worker: f64,
+    pub postgresql: f64,
+}
+
+impl Cpu {
+    /// The CPU time since an earlier one, each times `factor`.
+    pub(crate) fn since(self, earlier: Self, factor: f64) -> Self {
+        let difference = |now: f64, earlier: f64| (now - earlier) * factor;
+        Self {
+            front_end: difference(self.front_end, earlier.front_end),
+            broker: difference(self.broker, earlier.broker),
+            worker: difference(self.worker, earlier.worker),
+            postgresql: difference(self.postgresql, earlier.postgresql),
+        }
+    }
+}
+
+/// Number and model of the cores.
+pub(crate) fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("{} x {}", cores, model.trim_start_matches([' ', '\t', ':']))
 }
