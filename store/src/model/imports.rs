@@ -1,7 +1,7 @@
 //! What was imported, and when: the newest imports, for people.
 //!
 //! In: an entry for each import, written when it starts and again when it ends. Out: the entries in
-//! the order of their ids. When there are more than [`MAX_IMPORTS`], the first ones are removed.
+//! the order of their ids. When there are more than `MAX_IMPORTS`, the first ones are removed.
 
 use serde_json::Value;
 use tokio_postgres::Row;
