@@ -94,8 +94,8 @@ pub(crate) fn psql(url: &str, statement: &str) -> anyhow::Result<f64> {
         "psql: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let times = text.lines().filter_map(|line| line.strip_prefix("Time: "));
-    let last = times.last().context("psql printed no time")?;
+    let mut times = text.lines().filter_map(|line| line.strip_prefix("Time: "));
+    let last = times.next_back().context("psql printed no time")?;
     let number = last.split_whitespace().next().unwrap_or_default();
     Ok(number.parse()?)
 }

@@ -79,13 +79,12 @@ async fn reader(
     let path = format!(
         "/v1/readings?device={PREFIX}{number:06}&from={from}&to={to}&resolution=1m&aggregates=mean"
     );
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // Not all at the same moment.
     tokio::time::sleep(every.mul_f64(number as f64 / 200.0)).await;
     let mut times = Vec::new();
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+    while !stop.is_cancelled() {
         times.push(client.time(&path).await?.0);
+        stop.run_until_cancelled(tokio::time::sleep(every)).await;
     }
     Ok(times)
 }
