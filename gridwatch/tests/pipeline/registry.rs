@@ -38,16 +38,14 @@ async fn readings_of_a_device_are_accepted_after_an_operator_added_it() {
         site.post(reading("meter-1", "p", 1, 1.0)).await.status == 202
     })
     .await;
-    let listed = gridwatch(&["devices", "list", "--database-url", &url]);
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    assert!(
-        listed
-            .lines()
-            .any(|line| line.starts_with("meter-2") && line.ends_with(" p [W], u")),
-        "{listed}"
-    );
-
     let sql = site.sql().await;
+    let series = "SELECT s.metric, s.unit FROM series s JOIN device d ON d.id = s.device_id
+                  WHERE d.external_id = 'meter-2' ORDER BY s.metric";
+    let series = sql.query(series, &[]).await.unwrap();
+    let series: Vec<(String, Option<String>)> =
+        series.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(series, [("p".into(), Some("W".into())), ("u".into(), None)]);
+
     sql.batch_execute("UPDATE device SET active = false WHERE external_id = 'meter-1'")
         .await
         .unwrap();
