@@ -37,7 +37,6 @@ const SLICE_ROWS: usize = 1_000;
 /// The task of a process.
 pub(crate) struct Builder {
     holder: Uuid,
-    close_delay: Duration,
     closed: Option<Instant>,
 }
 
@@ -46,7 +45,6 @@ impl Builder {
     pub(crate) fn new() -> Self {
         Self {
             holder: Uuid::now_v7(),
-            close_delay: CLOSE_DELAY,
             closed: None,
         }
     }
@@ -58,7 +56,7 @@ impl Builder {
     pub(crate) async fn run_slice(&mut self, pool: &Pool) -> Result<bool, ReadError> {
         let is_due = |closed: Instant| closed.elapsed() >= CLOSE_INTERVAL;
         if self.closed.is_none_or(is_due) {
-            rollups::close_days(pool, self.close_delay).await?;
+            rollups::close_days(pool, CLOSE_DELAY).await?;
             self.closed = Some(Instant::now());
         }
         let Some(plan) = rollups::plan(pool, self.holder).await? else {

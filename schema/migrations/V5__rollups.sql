@@ -1,8 +1,8 @@
--- Roll-ups: what the readings of a series in a quarter of an hour, and in a local day, come to, so
--- that a long range is answered without reading each of them.
+-- Roll-ups: summaries of the readings of a series in a quarter of an hour and in a local day, so
+-- that a query for a long range need not read each reading.
 --
--- A day of UTC is closed some time after its end. Whoever changes readings of a closed day writes a
--- mark for the series and the day in the same transaction. Roll-ups of a series and a day are valid
+-- A day of UTC is closed some time after its end. A transaction that changes readings of a closed
+-- day also writes a mark for the series and the day. Roll-ups of a series and a day are valid
 -- if there is no mark of them; a background task builds them again and removes the marks. A series
 -- or a day without roll-ups is read from its readings.
 

@@ -3,8 +3,8 @@
 //! A process has logs ([`telemetry`]), metrics ([`metrics`], [`histogram`]) and a health state
 //! ([`health`]), which it serves on an admin port ([`admin`]). It accepts HTTP requests ([`http`]),
 //! responds to bad ones with problem details ([`api_error`]), describes its operations
-//! ([`openapi`]), sends requests of its own ([`client`]), repeats queries ([`poll`]), limits its log
-//! lines ([`log_limit`]), quotes values in messages ([`quote`]), and stops on a signal
+//! ([`openapi`]), sends requests of its own ([`client`]), repeats queries ([`poll`]), limits its
+//! log lines ([`log_limit`]), quotes values in messages ([`quote`]), and stops on a signal
 //! ([`shutdown`]). [`Context`] is what its stages share.
 
 pub mod admin;

@@ -5,7 +5,8 @@
 //! and series. [`model`] reads and writes components, devices and what belongs to them.
 //! [`partitions`] creates the partitions of the reading table. [`transaction`] stores batches: it
 //! inserts them into the [`ledger`], copies their [`rows`] into the table (`copy`), and resolves
-//! keys that exist already (`staging`). [`rollups`] keeps what long ranges come to. [`error`] tells transient failures from fatal ones.
+//! keys that exist already (`staging`). [`rollups`] keeps summaries of days that have ended.
+//! [`error`] tells transient failures from fatal ones.
 //!
 //! Callers retry by the class of an error. Only [`migrations::wait`] retries here.
 

@@ -1,12 +1,12 @@
-//! Roll-ups: what the readings of a series in a quarter of an hour, and in a local day, come to.
+//! Roll-ups: summaries of the readings of a series in a quarter of an hour and in a local day.
 //!
 //! In: days that have ended. Out: their roll-ups, which queries read instead of the readings
 //! ([`read`]). The migration that creates the tables says when a roll-up is valid.
 //!
 //! A roll-up is built like this: [`plan`] says what is to be built, the caller reads the readings
-//! in slices and computes, and [`write()`] stores the result and removes the marks that the plan saw.
-//! A reading that is stored in between leaves a mark of its own, so that what was computed without
-//! it is not used and is built again. One process at a time holds the lease to do this.
+//! in slices and computes, and [`write()`] stores the result and removes the marks that the plan
+//! saw. A reading that is stored in between leaves a mark of its own. So a summary that lacks it
+//! is not used, and is built again. One process at a time holds the lease to do this.
 
 mod close;
 mod plan;
@@ -32,7 +32,7 @@ pub fn day_of(time: Micros) -> i32 {
     i32::try_from(time.div_euclid(DAY)).unwrap_or(i32::MAX)
 }
 
-/// What the readings of a series in a range come to. There is at least one.
+/// A summary of the readings of a series in a range. There is at least one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Summary {
     /// Number of readings.

@@ -92,8 +92,8 @@ pub async fn store_batches(
     })
 }
 
-/// Marks the roll-ups that these rows make invalid. It runs after the first write of the transaction:
-/// a day that is closed after this has been read is not built before the transaction has ended.
+/// Marks the roll-ups that these rows make invalid. The transaction has written before this: a day
+/// that is closed after this statement is not built before the transaction has ended.
 async fn mark_closed_days(client: &ClientWrapper, rows: &[Row]) -> Result<(), Error> {
     // Rows are sorted by series and time.
     let key = |row: &Row| (row.series_id, rollups::day_of(row.measured_at));

@@ -2,7 +2,7 @@
 //! machine, and what it costs the pipeline.
 //!
 //! A comparison has rounds in which its limit and Gridwatch take turns; the result is the median of
-//! the ratios. The limit of a query is the time that `psql` shows for a statement (`\timing`), whose
+//! the ratios. The limit of a query is the time that `psql` shows for a statement (`\timing`) whose
 //! output it discards. The time of Gridwatch is that of an HTTP client of the benchmark, from the
 //! request to the last byte of the response, which it discards too. Both have an open connection,
 //! and both ask twice and count the second time.

@@ -2,8 +2,8 @@
 //!
 //! PGlite creates a database as a layer over a template in its cache. It copies a file of the
 //! template at the first write. A kill in the middle of that copy leaves a shorter file, which
-//! PGlite then uses as the whole one ("could not read blocks 0..0"). It also writes the manifests of
-//! the layer at each start, and does not start if a kill has left half of one.
+//! PGlite then uses as the whole one ("could not read blocks 0..0"). It also writes the manifests
+//! of the layer at each start, and does not start if a kill has left half of one.
 //!
 //! In: a data directory, before the database starts. Out: a directory with every file, which PGlite
 //! opens without a template. An interrupted copy is made again. It is recognised by its bytes: they

@@ -51,8 +51,8 @@ pub(crate) struct Deployment {
     /// Connections of the read side, and which of its requests are accepted, if it is on the port
     /// of the front end.
     queries: Option<(Pool, Access)>,
-    /// Connections of background work, if this process does it, which a process without queries does
-    /// too: another one may have created jobs. It ends with the front end.
+    /// Connections of background work, which ends with the front end, if this process does it. Also
+    /// a process without queries may do it: another one may have created jobs.
     background: Option<Pool>,
     embedded: Option<Embedded>,
 }

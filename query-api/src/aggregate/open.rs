@@ -178,7 +178,7 @@ impl<'a> Buckets<'a> {
         self.begin(Step::Push(point));
     }
 
-    /// Adds what points of the part come to, later than all before them and all in one bucket.
+    /// Adds the roll-up of points of the part: later than all before them, and all in one bucket.
     pub(crate) fn push_rollup(&mut self, rollup: Rollup) {
         let first = rollup.0.first;
         self.span = self.previous.map(|previous| self.span(previous, first));

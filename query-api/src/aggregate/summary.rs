@@ -5,7 +5,7 @@ use store::rollups::Summary;
 
 use super::step;
 
-/// What readings come to. Their quartiles are known if they are all of a local day.
+/// A summary of readings. Their quartiles are known if they are those of a whole local day.
 pub(crate) type Rollup = (Summary, Option<[f64; 3]>);
 
 /// A summary of one reading.

@@ -54,8 +54,8 @@ pub(super) fn components() -> Operation {
         (
             "Create many components",
             "Up to 200,000 components: all of them, or none and an error for each line. A parent \
-             exists already, or is an earlier row: then `parent` is the `id` that the row chose, or \
-             `parent_name` is its name. One request at a time.",
+             exists already, or is an earlier row: then `parent` is the `id` that the client chose \
+             for that row, or `parent_name` is its name. One request at a time.",
         ),
     );
     let mut component = schema(&COMPONENT, Use::Create);

@@ -65,7 +65,8 @@ fn list_imports() -> Operation {
         TAG,
         (
             "List imports",
-            "What `gridwatch import` has loaded. The oldest come first; the newest 10,000 are kept.",
+            "What `gridwatch import` has loaded. The oldest come first. The newest 10,000 are \
+             kept.",
         ),
     );
     own.parameters = vec![parameters::IMPORTS];

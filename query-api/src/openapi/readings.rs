@@ -466,11 +466,12 @@ fn dead_letters() -> Operation {
             "device": nullable(text("external id of the device")),
             "metric": nullable(text("name of the metric")),
             "measured_at_us": nullable(json!({
-                "type": "integer", "description": "when it was measured, in microseconds since 1970",
+                "type": "integer",
+                "description": "when it was measured, in microseconds since 1970",
             })),
             "value": nullable(number("the value; null if it is not finite")),
             "batch": nullable(uuid("the batch that carried it")),
-            "message_sha256": nullable(text("digest of a message that is no batch")),
+            "message_sha256": nullable(text("digest of a message that is not a valid batch")),
             "dead_lettered_at": time("when that was"),
         })),
     );

@@ -1,4 +1,4 @@
-//! Where the buckets of a series come from: roll-ups where there are valid ones, readings elsewhere.
+//! What the buckets of a series are computed from: valid roll-ups, or else readings.
 //!
 //! In: a part of the range, from its beginning on. Out: runs, each behind the one before it, that
 //! cover the part.
@@ -22,7 +22,7 @@ const WINDOW: Micros = 50 * DAY;
 pub(super) enum Run {
     /// The next readings.
     Points(Vec<Point>),
-    /// What the next readings come to. Each roll-up is within one bucket.
+    /// Roll-ups of the next readings, each within one bucket.
     Rollups(Vec<Rollup>),
 }
 

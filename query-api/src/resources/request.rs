@@ -132,7 +132,7 @@ fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// The versions of `If-Match`. A tag that is no version matches nothing.
+/// The versions of `If-Match`. A tag that is not a version matches nothing.
 fn if_match(headers: &HeaderMap) -> Result<Option<Vec<i64>>, ApiError> {
     let Some(value) = headers.get(header::IF_MATCH) else {
         return Ok(None);

@@ -66,7 +66,7 @@ pub struct Content {
     pub example: Value,
 }
 
-/// A response that is no error.
+/// A response that is not an error.
 #[derive(Debug, Clone)]
 pub struct Success {
     /// The status.

@@ -165,7 +165,7 @@ impl Resource {
         }
     }
 
-    /// A column of the key that is no field of the document, and its value.
+    /// A column of the key that is not a field of the document, and its value.
     pub(crate) const fn key_column(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Kind | Self::Device => None,

@@ -67,7 +67,8 @@ const UNKNOWN: &str = "
 const TIME_ZONE: &str = "
     SELECT CASE WHEN min(zone) = max(zone) AND bool_and(zone IS NOT NULL) THEN min(zone) END
     FROM (SELECT gridwatch_time_zone(component) AS zone
-          FROM (SELECT DISTINCT component FROM device WHERE external_id = ANY($1)) AS own) AS zones";
+          FROM (SELECT DISTINCT component FROM device
+                WHERE external_id = ANY($1)) AS own) AS zones";
 
 /// The series of these devices, in the order of the devices and then of metrics; those of one
 /// metric only, if it is given.

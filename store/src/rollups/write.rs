@@ -68,7 +68,8 @@ async fn delete(transaction: &Transaction<'_>, done: &[(&Work, &Built)]) -> Resu
                USING unnest($1::integer[], $2::integer[]) AS done (series_id, day)
                WHERE r.series_id = done.series_id
                  AND r.starts_at >= (date '1970-01-01' + done.day)::timestamp AT TIME ZONE 'UTC'
-                 AND r.starts_at < (date '1970-01-01' + done.day + 1)::timestamp AT TIME ZONE 'UTC'";
+                 AND r.starts_at
+                     < (date '1970-01-01' + done.day + 1)::timestamp AT TIME ZONE 'UTC'";
     let statement = transaction.prepare_cached(sql).await?;
     transaction.execute(&statement, &[&series, &days]).await?;
     let zones: Vec<&str> = done.iter().map(|(_, built)| built.zone.as_str()).collect();

@@ -103,7 +103,9 @@ async fn one_bad_component_leaves_nothing_behind_and_every_bad_line_is_reported(
                 named("twice"),
                 named("twice"),
                 below("twice"),
-                json!({ "kind": "transformer", "name": "t", "parent_name": "t", "parent": station }),
+                json!({
+                    "kind": "transformer", "name": "t", "parent_name": "t", "parent": station
+                }),
                 json!({ "kind": "transformer", "name": "t", "parent": id(1) }),
                 json!({ "id": id(1), "kind": "station", "name": "late" }),
                 json!({ "id": id(1), "kind": "station", "name": "again" }),

@@ -71,7 +71,10 @@ async fn a_schema_may_refer_to_its_definitions_and_have_patterns() {
     });
     let kind = json!({ "name": "cable", "attributes": schema });
     api.ok("POST /v1/kinds", kind).await;
-    let cable = |to: &str| json!({ "kind": "cable", "name": "c", "attributes": { "from": "Ä1", "to": to } });
+    let cable = |to: &str| {
+        let attributes = json!({ "from": "Ä1", "to": to });
+        json!({ "kind": "cable", "name": "c", "attributes": attributes })
+    };
     api.ok("POST /v1/components", cable("B2")).await;
     let error = api
         .fails("POST /v1/components", cable("-"), 422, "invalid_body")
