@@ -82,14 +82,6 @@ const CHANGED: &str = "
                    UNION SELECT device_id FROM series WHERE changed_in >= $1::text::xid8)
     GROUP BY d.id";
 
-const LIST: &str = "
-    SELECT external_id,
-           coalesce(string_agg(metric || coalesce(' [' || unit || ']', ''), ', ' ORDER BY metric),
-                    '-')
-    FROM device LEFT JOIN series ON device_id = device.id
-    WHERE deleted_at IS NULL
-    GROUP BY device.id ORDER BY external_id";
-
 /// Registers series and their devices. Returns the devices with all of their series.
 ///
 /// # Errors
@@ -180,43 +172,4 @@ fn device(row: &Row) -> Device {
         active: row.get(2),
         series: metrics.into_iter().zip(ids).collect(),
     }
-}
-
-/// A device as a line of a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedDevice {
-    /// `device.external_id`.
-    pub name: String,
-    /// Its metrics, each with its unit in brackets, separated by commas; `-` when it has none.
-    pub metrics: String,
-}
-
-/// Hands every device to `on_device`, in the order of names.
-///
-/// # Errors
-/// A sentence with the cause; devices that were handed over before are valid. An error of
-/// `on_device` ends the list and is returned inside.
-pub async fn list<E>(
-    client: &Client,
-    on_device: impl FnMut(ListedDevice) -> Result<(), E>,
-) -> Result<Result<(), E>, String> {
-    match read_list(client, on_device).await {
-        Ok(result) => Ok(result),
-        Err(error) => Err(migrations::explain(client, &error).await),
-    }
-}
-
-async fn read_list<E>(
-    client: &Client,
-    mut on_device: impl FnMut(ListedDevice) -> Result<(), E>,
-) -> Result<Result<(), E>, Error> {
-    let rows = client.query_raw(LIST, [] as [&str; 0]).await?;
-    let mut rows = std::pin::pin!(rows);
-    while let Some(row) = rows.try_next().await? {
-        let (name, metrics) = (row.get(0), row.get(1));
-        if let Err(error) = on_device(ListedDevice { name, metrics }) {
-            return Ok(Err(error));
-        }
-    }
-    Ok(Ok(()))
 }

@@ -1,10 +1,12 @@
 //! The dependency rules of docs/ARCHITECTURE.md, checked against `cargo metadata`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
+
+use crate::support::root;
 
 /// Which crates of the workspace a crate may depend on, besides in tests and benchmarks.
 const ALLOWED: [(&str, &[&str]); 10] = [
@@ -165,13 +167,6 @@ fn files(extension: &str) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
 }
 
 /// The texts in backticks of every document.

@@ -4,11 +4,9 @@
 //! every operation of standalone on PostgreSQL. `scripts/setup.sh openapi` installs it.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use testbed::process::Process;
 
 use crate::support::*;
 
@@ -34,32 +32,11 @@ const EXAMPLES: &str = "
     INSERT INTO job (id, action, actor, state, finished_at)
     VALUES ('0198c7a4-5b0e-7c3a-9d6e-3f2a1b4c5d70', 'delete', 'ada', 'done', now());";
 
-fn root() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap().to_owned()
-}
-
-/// Standalone on PostgreSQL, on the address of the site.
-async fn standalone(site: &mut Site) -> Process {
+/// Standalone on PostgreSQL, with what the examples name.
+async fn standalone(site: &mut Site) -> Standalone {
     site.books_cannot_balance("the readings are part of the database from the start");
     site.execute(EXAMPLES).await;
-    let data = site.directory.path().join("data");
-    let (listen, admin) = (free_address(), free_address());
-    let arguments = [
-        "standalone",
-        "--data",
-        data.to_str().unwrap(),
-        "--database-url",
-        &site.database_url,
-        "--listen",
-        &listen,
-        "--admin",
-        &admin,
-    ];
-    let mut process = Process::start(program(), &arguments, &admin, site.directory.path()).unwrap();
-    process.wait_ready();
-    site.listen = listen;
-    process
+    Standalone::of_site(site)
 }
 
 async fn get(site: &Site, path: &str) -> Response {
@@ -70,7 +47,7 @@ async fn get(site: &Site, path: &str) -> Response {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_document_of_standalone_has_both_apis_and_every_error_code() {
     let mut site = Site::new();
-    let mut process = standalone(&mut site).await;
+    let standalone = standalone(&mut site).await;
     let response = get(&site, "/openapi.json").await;
     assert_eq!(response.status, 200);
     let document: Value = serde_json::from_str(&response.text()).unwrap();
@@ -94,7 +71,7 @@ async fn the_document_of_standalone_has_both_apis_and_every_error_code() {
         "{page}"
     );
     assert!(page.len() < 1_000_000, "{} bytes", page.len());
-    assert!(process.terminate().unwrap().success());
+    standalone.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -111,7 +88,7 @@ async fn every_operation_responds_to_generated_input_as_the_document_says() {
         schemathesis.display()
     );
     let mut site = Site::new();
-    let mut process = standalone(&mut site).await;
+    let standalone = standalone(&mut site).await;
     let scripts = root().join("scripts/openapi");
     let mut command = Command::new(&schemathesis);
     command
@@ -134,7 +111,7 @@ async fn every_operation_responds_to_generated_input_as_the_document_says() {
         "{}:\n{text}\n{errors}",
         output.status
     );
-    let log = process.log();
+    let log = standalone.process.log();
     assert!(!log.contains("panicked"), "{log}");
-    assert!(process.terminate().unwrap().success());
+    standalone.stop();
 }

@@ -4,19 +4,11 @@
 //! server, and the block behind it is what it prints. `scripts/setup.sh docs` installs pandas and
 //! pyarrow.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use testbed::process::Process;
 
 use crate::support::*;
 
 const ADDRESS: &str = "127.0.0.1:8090";
-
-fn root() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap().to_owned()
-}
 
 /// A block of the document, and the block behind it.
 struct Example {
@@ -68,25 +60,11 @@ fn trimmed(text: &str) -> String {
 }
 
 /// Standalone on the database of the site, with the day of a meter.
-fn serve_the_meter(site: &mut Site) -> Process {
+fn serve_the_meter(site: &mut Site) -> Standalone {
     site.books_cannot_balance("an import of standalone has no front end of the site");
-    let data = site.directory.path().join("data");
-    let (listen, admin) = (free_address(), free_address());
-    let arguments = [
-        "standalone",
-        "--data",
-        data.to_str().unwrap(),
-        "--database-url",
-        &site.database_url,
-        "--listen",
-        &listen,
-        "--admin",
-        &admin,
-    ];
-    let mut process = Process::start(program(), &arguments, &admin, site.directory.path()).unwrap();
-    process.wait_ready();
+    let standalone = Standalone::of_site(site);
     let file = root().join("gridwatch/data/meter-2019-01-17.csv");
-    let url = format!("http://{listen}");
+    let url = format!("http://{}", site.listen);
     let imported = gridwatch(&[
         "import",
         file.to_str().unwrap(),
@@ -101,8 +79,7 @@ fn serve_the_meter(site: &mut Site) -> Process {
     ]);
     // One row has no value.
     assert_eq!(imported.status.code(), Some(3), "{imported:?}");
-    site.listen = listen;
-    process
+    standalone
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,7 +102,7 @@ async fn the_programs_of_the_document_print_what_it_says() {
         python.display()
     );
     let mut site = Site::new();
-    let mut process = serve_the_meter(&mut site);
+    let standalone = serve_the_meter(&mut site);
     site.wait_in_ledger(95).await;
     site.execute("UPDATE series SET unit = 'kWh'").await;
     for example in &examples {
@@ -165,5 +142,5 @@ async fn the_programs_of_the_document_print_what_it_says() {
             "docs/QUERIES.md:{line}: {text}"
         );
     }
-    assert!(process.terminate().unwrap().success());
+    standalone.stop();
 }

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::*;
@@ -26,13 +26,6 @@ const EXPECTED: &[&str] = &[
     "2019-01-17 23:45:00+00",
     "verified: every accepted reading is stored once",
 ];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
-}
 
 /// The blocks of a Markdown text that are marked `sh`, each behind a line that prints its first
 /// line number.

@@ -10,6 +10,7 @@ mod servers;
 mod site;
 mod standalone;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use service::client::{Client, Response};
@@ -20,6 +21,12 @@ pub(crate) use load::*;
 pub(crate) use servers::*;
 pub(crate) use site::*;
 pub(crate) use standalone::*;
+
+/// The directory of the repository.
+pub(crate) fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap().to_owned()
+}
 
 /// Ends a test that hangs; no condition needs nearly as long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use testbed::process::Process;
 
-use super::{free_address, program};
+use super::{Site, free_address, program};
 
 /// A standalone process and the address of its two APIs.
 pub(crate) struct Standalone {
@@ -22,6 +22,14 @@ impl Standalone {
     pub(crate) fn ready_of(program: &Path, directory: &Path, more: &[&str]) -> Self {
         let mut standalone = Self::start_of(program, directory, more);
         standalone.process.wait_ready();
+        standalone
+    }
+
+    /// Starts a process on the database of a site, which then sends its requests there.
+    pub(crate) fn of_site(site: &mut Site) -> Self {
+        let database = ["--database-url", &site.database_url];
+        let standalone = Self::ready(site.directory.path(), &database);
+        site.listen.clone_from(&standalone.listen);
         standalone
     }
 
