@@ -49,9 +49,11 @@ async fn a_client_that_disconnects_ends_its_query_in_the_database() {
     let (stop, pool) = (CancellationToken::new(), testing::pool(&url, 1));
     let server = tokio::spawn(http::serve(config, listener, routes(pool), stop.clone()));
 
-    // Every query of readings waits for this lock as if it took so long.
+    // Every query of these tables waits for this lock as if it took so long.
     let lock = locking.transaction().await.unwrap();
-    lock.batch_execute("LOCK TABLE reading").await.unwrap();
+    lock.batch_execute("LOCK TABLE reading, batch, dead_letter")
+        .await
+        .unwrap();
     let range = "from=2026-11-20&to=2026-11-21";
     for path in [
         format!("/v1/readings?device=m&{range}"),
@@ -59,6 +61,10 @@ async fn a_client_that_disconnects_ends_its_query_in_the_database() {
         format!("/v1/daily?device=m&{range}"),
         format!("/v1/readings?component={COMPONENT}&metric=p&{range}&resolution=1h&combine=sum"),
         format!("/v1/components/{COMPONENT}/performance?metric=p&{range}&resolution=1h"),
+        "/v1/latest".to_owned(),
+        format!("/v1/latency?{range}"),
+        "/v1/dead-letters".to_owned(),
+        "/v1/readings/history?device=m&metric=p&time=2026-11-20T00:00:00Z".to_owned(),
     ] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");

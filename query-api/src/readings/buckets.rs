@@ -1,5 +1,6 @@
 //! The buckets of series, read in slices.
 
+use std::sync::Arc;
 use std::vec::IntoIter;
 
 use schema::reading::Micros;
@@ -7,6 +8,7 @@ use store::Pool;
 use store::reads::ReadError;
 use store::reads::points::{self, Point, TimeRange};
 use store::reads::subtree::Member;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::source::{Run, Source};
 use crate::aggregate::{Bucket, Bucketing, Buckets, Combined, Complete, Rollup};
@@ -14,6 +16,10 @@ use crate::error::QueryError;
 
 /// Buckets that are returned at once: one slice may complete many, because gaps can be long.
 const BUCKETS: usize = 1_000;
+
+/// Series whose buckets have many values in memory, for their quartiles. Each has up to 160 MB, and
+/// twice as much while the list of values grows. Other requests wait.
+static LARGE: Semaphore = Semaphore::const_new(4);
 
 /// What is read next.
 enum Next<'a> {
@@ -29,7 +35,7 @@ enum Next<'a> {
 
 /// The buckets of one series. Memory is a slice of points and [`BUCKETS`].
 pub(super) struct MemberBuckets<'a> {
-    pool: &'a Pool,
+    pool: &'a Arc<Pool>,
     bucketing: &'a Bucketing,
     member: &'a Member,
     buckets: Buckets<'a>,
@@ -39,12 +45,14 @@ pub(super) struct MemberBuckets<'a> {
     /// Points and roll-ups that were read and are not in a bucket yet.
     points: IntoIter<Point>,
     rollups: IntoIter<Rollup>,
+    /// That of [`LARGE`], once a bucket has many values.
+    permit: Option<SemaphorePermit<'static>>,
 }
 
 impl<'a> MemberBuckets<'a> {
     /// The buckets of a range, before the first slice.
     pub(super) fn new(
-        pool: &'a Pool,
+        pool: &'a Arc<Pool>,
         bucketing: &'a Bucketing,
         range: TimeRange,
         member: &'a Member,
@@ -58,6 +66,7 @@ impl<'a> MemberBuckets<'a> {
             next: Next::Part,
             points: Vec::new().into_iter(),
             rollups: Vec::new().into_iter(),
+            permit: None,
         }
     }
 
@@ -91,6 +100,9 @@ impl<'a> MemberBuckets<'a> {
     async fn read(&mut self) -> Result<(), QueryError> {
         if self.buckets.has_too_many_values() {
             return Err(QueryError::TooManyValues);
+        }
+        if self.buckets.has_many_values() && self.permit.is_none() {
+            self.permit = LARGE.acquire().await.ok();
         }
         let (pool, id) = (self.pool, self.member.series.id);
         let neighbours = self.bucketing.needs_neighbours();
@@ -143,7 +155,7 @@ async fn summarize(complete: Complete) -> Result<Bucket, QueryError> {
 /// # Errors
 /// [`QueryError`].
 pub(crate) async fn sum(
-    pool: &Pool,
+    pool: &Arc<Pool>,
     members: &[Member],
     bucketing: &Bucketing,
     range: TimeRange,

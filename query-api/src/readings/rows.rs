@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use store::Pool;
 use store::reads::ReadError;
-use store::reads::points::{self, Order, SLICE, TimeRange};
+use store::reads::points::{Order, Slices, TimeRange};
 use store::reads::subtree::Member;
 
 use super::buckets::{MemberBuckets, sum};
@@ -126,7 +126,7 @@ impl Rows {
     /// Writes the points of every series. Returns where the next page starts.
     async fn points(
         &mut self,
-        pool: &Pool,
+        pool: &Arc<Pool>,
         request: &ReadRequest,
     ) -> Result<Option<String>, Ended> {
         let (mut members, whole) = (request.current.members.as_slice(), request.current.range);
@@ -142,11 +142,10 @@ impl Rows {
                 None => whole,
             };
             let mut named = false;
-            for mut rest in parts(member, range, request.order) {
-                loop {
-                    let (id, wanted) = (member.series.id, left.min(SLICE));
-                    let slice = points::slice(pool, id, rest, request.order, wanted);
-                    let slice = self.output.unless_closed(slice).await??;
+            for part in parts(member, range, request.order) {
+                let id = member.series.id;
+                let mut slices = Slices::new(pool, id, part, request.order, left);
+                while let Some(slice) = self.output.unless_closed(slices.next()).await?? {
                     self.start(request);
                     if !std::mem::replace(&mut named, true) {
                         self.series(member, None);
@@ -155,14 +154,9 @@ impl Rows {
                         self.row(Row::Point(point)).await?;
                     }
                     left -= slice.len();
-                    let Some(last) = slice.last() else { break };
-                    if left == 0 {
+                    if let Some(last) = slice.last().filter(|_| left == 0) {
                         return Ok(Some(format!("{id}.{}", last.time)));
                     }
-                    if slice.len() < wanted {
-                        break;
-                    }
-                    rest = rest.after(last.time, request.order);
                 }
             }
         }
@@ -172,7 +166,7 @@ impl Rows {
     /// Writes the buckets of the period, and then those of the one that it is compared with.
     async fn periods(
         &mut self,
-        pool: &Pool,
+        pool: &Arc<Pool>,
         request: &ReadRequest,
         bucketing: &Bucketing,
     ) -> Result<(), Ended> {
@@ -188,7 +182,7 @@ impl Rows {
     /// Writes the buckets of every series.
     async fn buckets(
         &mut self,
-        pool: &Pool,
+        pool: &Arc<Pool>,
         request: &ReadRequest,
         bucketing: &Bucketing,
         period: &Period,
@@ -214,7 +208,7 @@ impl Rows {
     /// Writes the sum of the series.
     async fn sum(
         &mut self,
-        pool: &Pool,
+        pool: &Arc<Pool>,
         request: &ReadRequest,
         bucketing: &Bucketing,
         period: &Period,

@@ -4,12 +4,14 @@
 //! cover the part.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use schema::partition::DAY;
 use schema::reading::{Micros, SeriesId};
 use store::Pool;
 use store::reads::ReadError;
-use store::reads::points::{self, Order, Point, SLICE, TimeRange};
-use store::rollups::{self, DAY, QUARTER_HOUR};
+use store::reads::points::{Order, Point, Slices, TimeRange};
+use store::rollups::{self, QUARTER_HOUR};
 
 use crate::aggregate::{Bucketing, Rollup};
 use crate::resolution::Resolution;
@@ -61,7 +63,7 @@ impl Suitable {
 
 /// The rest of a part.
 pub(super) struct Source<'a> {
-    pool: &'a Pool,
+    pool: &'a Arc<Pool>,
     bucketing: &'a Bucketing,
     series: SeriesId,
     suitable: Suitable,
@@ -70,6 +72,8 @@ pub(super) struct Source<'a> {
     /// Roll-ups have been looked up until here.
     known_until: Micros,
     segments: VecDeque<Segment>,
+    /// Readings before the rest that have not been returned.
+    slices: Option<Slices>,
 }
 
 impl<'a> Source<'a> {
@@ -80,7 +84,7 @@ impl<'a> Source<'a> {
 
     /// A whole part.
     pub(super) fn new(
-        pool: &'a Pool,
+        pool: &'a Arc<Pool>,
         bucketing: &'a Bucketing,
         series: SeriesId,
         part: TimeRange,
@@ -93,6 +97,7 @@ impl<'a> Source<'a> {
             rest: part,
             known_until: part.from,
             segments: VecDeque::new(),
+            slices: None,
         }
     }
 
@@ -101,6 +106,12 @@ impl<'a> Source<'a> {
     /// # Errors
     /// [`ReadError`].
     pub(super) async fn next(&mut self) -> Result<Option<Run>, ReadError> {
+        if let Some(slices) = &mut self.slices {
+            if let Some(points) = slices.next().await? {
+                return Ok(Some(Run::Points(points)));
+            }
+            self.slices = None;
+        }
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -120,12 +131,12 @@ impl<'a> Source<'a> {
             to: until,
             ..self.rest
         };
-        let slice = points::slice(self.pool, self.series, range, Order::OldestFirst, SLICE).await?;
-        self.rest.from = match slice.last() {
-            Some(last) if slice.len() == SLICE => last.time + 1,
-            _ => until,
-        };
-        Ok(Some(Run::Points(slice)))
+        self.rest.from = until;
+        let order = Order::OldestFirst;
+        let mut slices = Slices::new(self.pool, self.series, range, order, usize::MAX);
+        let points = slices.next().await?;
+        self.slices = Some(slices);
+        Ok(points.map(Run::Points))
     }
 
     /// Finds the roll-ups of the next days.

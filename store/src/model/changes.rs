@@ -2,10 +2,12 @@
 
 use schema::reading::Micros;
 use serde_json::Value;
+use tokio_postgres::types::ToSql;
 
 use super::parse;
 use crate::Pool;
-use crate::reads::{ReadError, connection};
+use crate::ledger::timestamp;
+use crate::reads::{self, ReadError};
 
 /// Which changes, and which page of them. Times are microseconds since 1970, `to` is excluded.
 #[derive(Debug, Clone, Default)]
@@ -45,29 +47,22 @@ pub async fn page(pool: &Pool, query: &Query) -> Result<Vec<(Value, usize)>, Rea
          FROM change
          WHERE ($1::text IS NULL OR entity = $1) AND ($2::text IS NULL OR entity_id = $2)
            AND ($3::text IS NULL OR actor = $3)
-           AND ($4::bigint IS NULL
-                OR at >= 'epoch'::timestamptz + $4::bigint * interval '1 microsecond')
-           AND ($5::bigint IS NULL
-                OR at < 'epoch'::timestamptz + $5::bigint * interval '1 microsecond')
+           AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::timestamptz IS NULL OR at < $5)
            AND ($6::bigint IS NULL OR id {operator} $6)
          ORDER BY id {direction} LIMIT $7"
     );
-    let client = connection(pool).await?;
+    let (from, to) = (query.from.map(timestamp), query.to.map(timestamp));
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-    let rows = client
-        .query(
-            &sql,
-            &[
-                &query.entity,
-                &query.entity_id,
-                &query.actor,
-                &query.from,
-                &query.to,
-                &query.after,
-                &limit,
-            ],
-        )
-        .await?;
+    let parameters: [&(dyn ToSql + Sync); 7] = [
+        &query.entity,
+        &query.entity_id,
+        &query.actor,
+        &from,
+        &to,
+        &query.after,
+        &limit,
+    ];
+    let rows = reads::query(pool, &sql, &parameters).await?;
     let change = |row: &tokio_postgres::Row| {
         let text: &str = row.get(0);
         Ok((parse(text)?, text.len()))

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::{Resource, parse};
 use crate::Pool;
-use crate::reads::{ReadError, connection};
+use crate::ledger::timestamp;
+use crate::reads::{self, ReadError};
 
 /// What is listed.
 #[derive(Debug, Clone)]
@@ -205,12 +206,7 @@ impl Sql {
     }
 
     fn bind_time(&mut self, time: Micros) -> String {
-        let time = self.bind(time);
-        // An interval is multiplied in floating point, which has no room for so many microseconds.
-        format!(
-            "('epoch'::timestamptz + {time}::bigint / 1000000 * interval '1 second'
-              + {time}::bigint % 1000000 * interval '1 microsecond')"
-        )
+        self.bind(timestamp(time))
     }
 }
 
@@ -300,8 +296,7 @@ pub async fn page(pool: &Pool, list: &List) -> Result<Vec<Row>, ReadError> {
         sql.conditions.join(" AND "),
         order.join(", "),
     );
-    let client = connection(pool).await?;
-    let rows = client.query(&text, &references(&sql.parameters)).await?;
+    let rows = reads::query(pool, &text, &references(&sql.parameters)).await?;
     let row = |row: &tokio_postgres::Row| {
         let text: &str = row.get(0);
         Ok(Row {
@@ -324,11 +319,8 @@ pub async fn total(pool: &Pool, list: &List) -> Result<i64, ReadError> {
         list.resource.table(),
         sql.conditions.join(" AND ")
     );
-    let client = connection(pool).await?;
-    let row = client
-        .query_one(&text, &references(&sql.parameters))
-        .await?;
-    Ok(row.get(0))
+    let rows = reads::query(pool, &text, &references(&sql.parameters)).await?;
+    Ok(rows.first().map_or(0, |row| row.get(0)))
 }
 
 /// The conditions of a list, without its position.

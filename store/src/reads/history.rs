@@ -8,8 +8,9 @@
 use schema::reading::{Micros, SeriesId};
 use uuid::Uuid;
 
-use super::{ReadError, connection};
+use super::{ReadError, query};
 use crate::Pool;
+use crate::ledger::timestamp;
 
 /// Rows of a slice.
 const SLICE: i64 = 10_000;
@@ -29,19 +30,14 @@ pub struct Found {
     pub complete: bool,
 }
 
-/// An interval is multiplied in floating point, which has no room for so many microseconds.
-const INSTANT: &str = "('epoch'::timestamptz + $2::bigint / 1000000 * interval '1 second'
-    + $2::bigint % 1000000 * interval '1 microsecond')";
-
 /// The stored value.
 ///
 /// # Errors
 /// [`ReadError`].
 pub async fn stored(pool: &Pool, series: SeriesId, time: Micros) -> Result<Option<f64>, ReadError> {
-    let client = connection(pool).await?;
-    let sql = format!("SELECT value FROM reading WHERE series_id = $1 AND measured_at = {INSTANT}");
-    let row = client.query_opt(&sql, &[&series, &time]).await?;
-    Ok(row.map(|row| row.get(0)))
+    let sql = "SELECT value FROM reading WHERE series_id = $1 AND measured_at = $2";
+    let rows = query(pool, sql, &[&series, &timestamp(time)]).await?;
+    Ok(rows.first().map(|row| row.get(0)))
 }
 
 /// Other values than the stored one that were offered, the oldest first.
@@ -49,15 +45,12 @@ pub async fn stored(pool: &Pool, series: SeriesId, time: Micros) -> Result<Optio
 /// # Errors
 /// [`ReadError`].
 pub async fn conflicts(pool: &Pool, series: SeriesId, time: Micros) -> Result<Found, ReadError> {
-    let client = connection(pool).await?;
-    let sql = format!(
-        "SELECT json_build_object('id', id, 'stored_value', stored_value,
+    let sql = "SELECT json_build_object('id', id, 'stored_value', stored_value,
                     'offered_value', offered_value, 'batch', batch_id,
                     'seen_at', gridwatch_time(seen_at))::text
-         FROM conflict WHERE series_id = $1 AND measured_at = {INSTANT} ORDER BY id LIMIT $3"
-    );
+         FROM conflict WHERE series_id = $1 AND measured_at = $2 ORDER BY id LIMIT $3";
     let limit = MAX_ENTRIES + 1;
-    let rows = client.query(&sql, &[&series, &time, &limit]).await?;
+    let rows = query(pool, sql, &[&series, &timestamp(time), &limit]).await?;
     let mut found = Found {
         entries: rows.iter().map(|row| row.get(0)).collect(),
         complete: true,
@@ -83,7 +76,7 @@ pub async fn batches(pool: &Pool, time: Micros) -> Result<Found, ReadError> {
                           'enqueued_at', gridwatch_time(enqueued_at),
                           'dequeued_at', gridwatch_time(dequeued_at),
                           'persisted_at', gridwatch_time(persisted_at))::text
-                      FROM slice WHERE {INSTANT} BETWEEN first_measured AND last_measured
+                      FROM slice WHERE $2 BETWEEN first_measured AND last_measured
                       ORDER BY id LIMIT {MAX_ENTRIES} + 1)"
     );
     // Ids of batches begin with the milliseconds of their making (UUIDv7).
@@ -91,8 +84,8 @@ pub async fn batches(pool: &Pool, time: Micros) -> Result<Found, ReadError> {
     let mut after = Uuid::from_u128(u128::from(first.unsigned_abs()) << 80);
     let mut found = Found::default();
     for _ in 0..MAX_SLICES {
-        let client = connection(pool).await?;
-        let row = client.query_one(&sql, &[&after, &time]).await?;
+        let rows = query(pool, &sql, &[&after, &timestamp(time)]).await?;
+        let Some(row) = rows.first() else { break };
         found.entries.extend(row.get::<_, Vec<String>>(2));
         found.complete = row.get::<_, i64>(0) < SLICE;
         if cut(&mut found) || found.complete {
@@ -123,8 +116,8 @@ pub async fn dead_letters(pool: &Pool, series: SeriesId, time: Micros) -> Result
     let mut before = i64::MAX;
     let mut found = Found::default();
     for _ in 0..MAX_SLICES {
-        let client = connection(pool).await?;
-        let row = client.query_one(&sql, &[&series, &time, &before]).await?;
+        let rows = query(pool, &sql, &[&series, &time, &before]).await?;
+        let Some(row) = rows.first() else { break };
         found.entries.extend(row.get::<_, Vec<String>>(2));
         found.complete = row.get::<_, i64>(0) < SLICE;
         if cut(&mut found) || found.complete {

@@ -3,7 +3,7 @@
 //! In: the id behind which a page starts. Out: a page as JSON objects that PostgreSQL builds, so
 //! that a response has the columns of the table.
 
-use super::{ReadError, connection};
+use super::{ReadError, query};
 use crate::Pool;
 
 /// Which table.
@@ -42,13 +42,11 @@ pub async fn page(
     before: i64,
     limit: usize,
 ) -> Result<Vec<(i64, String)>, ReadError> {
-    let client = connection(pool).await?;
     let statement = match incident {
         Incident::Conflict => CONFLICTS,
         Incident::DeadLetter => DEAD_LETTERS,
     };
-    let statement = client.prepare_cached(statement).await?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = client.query(&statement, &[&before, &limit]).await?;
+    let rows = query(pool, statement, &[&before, &limit]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

@@ -2,8 +2,9 @@
 
 use schema::reading::Micros;
 
-use super::{ReadError, connection};
+use super::{ReadError, query};
 use crate::Pool;
+use crate::ledger::timestamp;
 
 /// The batches that were stored in one minute. Latencies are in seconds, those of batches without
 /// weights; a stage ends with the last reading of the batch.
@@ -37,8 +38,7 @@ const LATENCY: &str = "
            percentile_cont('{0.5,0.99}'::float8[]) WITHIN GROUP (ORDER BY greatest(0,
                extract(epoch FROM persisted_at - first_received)::float8))
     FROM batch
-    WHERE id >= $1 AND persisted_at >= to_timestamp($2::float8)
-      AND persisted_at < to_timestamp($3::float8)
+    WHERE id >= $1 AND persisted_at >= $2 AND persisted_at < $3
     GROUP BY 1 ORDER BY 1";
 
 /// The minutes of a range in which batches were stored.
@@ -46,16 +46,12 @@ const LATENCY: &str = "
 /// # Errors
 /// [`ReadError`].
 pub async fn minutes(pool: &Pool, from: Micros, to: Micros) -> Result<Vec<Minute>, ReadError> {
-    let client = connection(pool).await?;
-    let statement = client.prepare_cached(LATENCY).await?;
-    let seconds = |time: Micros| time as f64 / 1e6;
     // Ids of batches begin with the milliseconds of their making (UUIDv7), so that the key of the
     // ledger finds them. A batch waits in the queue for at most the time that is allowed for here.
     let first = from.saturating_sub(MAX_QUEUED_MICROS).max(0) / 1_000;
     let first = uuid::Uuid::from_u128(u128::from(first.unsigned_abs()) << 80);
-    let rows = client
-        .query(&statement, &[&first, &seconds(from), &seconds(to)])
-        .await?;
+    let (from, to) = (timestamp(from), timestamp(to));
+    let rows = query(pool, LATENCY, &[&first, &from, &to]).await?;
     let pair = |row: &tokio_postgres::Row, index: usize| {
         let values: Vec<f64> = row.get(index);
         [values[0], values[1]]

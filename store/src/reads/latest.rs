@@ -7,12 +7,14 @@
 use std::collections::HashMap;
 
 use schema::clock;
-use schema::reading::{Micros, SeriesId};
+use schema::reading::{MIN_MEASURED_AT, Micros, SeriesId};
+use tokio_postgres::types::ToSql;
 
 use super::points::Point;
 use super::series::{COLUMNS, Series};
-use super::{ReadError, connection};
+use super::{ReadError, query};
 use crate::Pool;
+use crate::ledger::timestamp;
 
 /// Series of one query: the embedded database finds their points in some tens of milliseconds.
 pub const PAGE: usize = 1_000;
@@ -25,7 +27,7 @@ const LATEST: &str = "
     FROM unnest($1::integer[]) AS wanted (id)
     CROSS JOIN LATERAL (
         SELECT measured_at, value FROM reading
-        WHERE series_id = wanted.id AND measured_at >= to_timestamp($2::bigint / 1000000)
+        WHERE series_id = wanted.id AND measured_at >= $2
         ORDER BY measured_at DESC LIMIT 1) r";
 
 /// A series and its latest point, if it has one.
@@ -42,7 +44,6 @@ pub async fn page(
     devices: Option<&[String]>,
     metric: Option<&str>,
 ) -> Result<Vec<Latest>, ReadError> {
-    let client = connection(pool).await?;
     let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
     // A comparison of columns of two tables uses no index. The one of the name alone does.
     let sql = format!(
@@ -52,19 +53,16 @@ pub async fn page(
            AND ($4::text IS NULL OR s.metric = $4)
          ORDER BY d.external_id, s.metric LIMIT $5"
     );
-    let statement = client.prepare_cached(&sql).await?;
-    let rows = client
-        .query(&statement, &[&after.0, &after.1, &devices, &metric, &limit])
-        .await?;
+    let parameters: [&(dyn ToSql + Sync); 5] = [&after.0, &after.1, &devices, &metric, &limit];
+    let rows = query(pool, &sql, &parameters).await?;
     let series: Vec<Series> = rows.iter().map(Series::from_row).collect();
     let mut missing: Vec<SeriesId> = series.iter().map(|series| series.id).collect();
     let mut found: HashMap<SeriesId, Point> = HashMap::with_capacity(missing.len());
-    let latest = client.prepare_cached(LATEST).await?;
-    for since in [clock::now() - RECENT_MICROS, i64::MIN / 2_000] {
+    for since in [clock::now() - RECENT_MICROS, MIN_MEASURED_AT] {
         if missing.is_empty() {
             break;
         }
-        for row in client.query(&latest, &[&missing, &since]).await? {
+        for row in query(pool, LATEST, &[&missing, &timestamp(since)]).await? {
             let (time, value) = (row.get(1), row.get(2));
             found.insert(row.get(0), Point { time, value });
         }

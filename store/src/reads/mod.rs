@@ -15,8 +15,9 @@ pub mod subtree;
 pub mod tail;
 pub mod targets;
 
-use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Error, Row};
 
 use crate::Pool;
 use crate::error::{ErrorClass, cause, classify};
@@ -54,8 +55,8 @@ pub(crate) async fn connection(pool: &Pool) -> Result<deadpool_postgres::Object,
         .map_err(ReadError::Unavailable)
 }
 
-/// A connection whose statement is cancelled if this is dropped before [`Self::finish`]: nobody
-/// waits for the result any more.
+/// A connection whose statement is cancelled if this is dropped before [`Self::finish`]: no
+/// caller waits for the result any more.
 pub(crate) struct CancelOnDrop<'a> {
     pool: &'a Pool,
     client: Option<deadpool_postgres::Object>,
@@ -81,6 +82,26 @@ impl<'a> CancelOnDrop<'a> {
     pub(crate) fn finish(mut self) {
         self.client = None;
     }
+}
+
+/// The rows of a statement. If the future is dropped, the statement ends.
+///
+/// # Errors
+/// [`ReadError`].
+pub(crate) async fn query(
+    pool: &Pool,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, ReadError> {
+    let connection = CancelOnDrop::connect(pool).await?;
+    let client = connection.client()?;
+    let rows = async {
+        let statement = client.prepare_cached(sql).await?;
+        client.query(&statement, parameters).await
+    };
+    let rows = rows.await;
+    connection.finish();
+    Ok(rows?)
 }
 
 impl Drop for CancelOnDrop<'_> {

@@ -3,7 +3,7 @@
 use schema::reading::SeriesId;
 use tokio_postgres::Row;
 
-use super::{ReadError, connection};
+use super::{ReadError, query};
 use crate::Pool;
 
 /// What the values of a series are.
@@ -80,14 +80,12 @@ pub async fn find(
     devices: &[String],
     metric: Option<&str>,
 ) -> Result<Vec<Series>, ReadError> {
-    let client = connection(pool).await?;
     let sql = format!(
         "SELECT {COLUMNS} FROM device d JOIN series s ON s.device_id = d.id
          WHERE d.external_id = ANY($1) AND ($2::text IS NULL OR s.metric = $2)
          ORDER BY array_position($1, d.external_id), s.metric"
     );
-    let statement = client.prepare_cached(&sql).await?;
-    let rows = client.query(&statement, &[&devices, &metric]).await?;
+    let rows = query(pool, &sql, &[&devices, &metric]).await?;
     Ok(rows.iter().map(Series::from_row).collect())
 }
 
@@ -96,10 +94,8 @@ pub async fn find(
 /// # Errors
 /// [`ReadError`].
 pub async fn time_zone(pool: &Pool, devices: &[String]) -> Result<Option<String>, ReadError> {
-    let client = connection(pool).await?;
-    let statement = client.prepare_cached(TIME_ZONE).await?;
-    let row = client.query_one(&statement, &[&devices]).await?;
-    Ok(row.get(0))
+    let rows = query(pool, TIME_ZONE, &[&devices]).await?;
+    Ok(rows.first().and_then(|row| row.get(0)))
 }
 
 /// Those of these devices that are not registered.
@@ -107,7 +103,6 @@ pub async fn time_zone(pool: &Pool, devices: &[String]) -> Result<Option<String>
 /// # Errors
 /// [`ReadError`].
 pub async fn unknown_devices(pool: &Pool, devices: &[String]) -> Result<Vec<String>, ReadError> {
-    let client = connection(pool).await?;
-    let rows = client.query(UNKNOWN, &[&devices]).await?;
+    let rows = query(pool, UNKNOWN, &[&devices]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -6,12 +6,14 @@
 //! where the path needs it.
 
 use schema::reading::{Micros, SeriesId};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::points::TimeRange;
 use super::series::{COLUMNS, Series};
-use super::{ReadError, connection};
+use super::{ReadError, query};
 use crate::Pool;
+use crate::ledger::timestamp;
 
 /// A series and when it counts.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,14 +34,11 @@ pub enum Topology {
     Now,
 }
 
-/// Instants are `$2` and `$3`, in microseconds since 1970. `UNION` drops what was found before. A
+/// The range is from `$2` to `$3`. `UNION` drops what was found before. A
 /// cycle ends, because no instant has one, and the ranges on the path become empty.
 const HISTORY: &str = "
-    WITH RECURSIVE wanted AS (
-        SELECT 'epoch'::timestamptz + $2::bigint * interval '1 microsecond' AS valid_from,
-               'epoch'::timestamptz + $3::bigint * interval '1 microsecond' AS valid_to),
-    subtree (id, valid_from, valid_to) AS (
-        SELECT $1::uuid, valid_from, valid_to FROM wanted
+    WITH RECURSIVE subtree (id, valid_from, valid_to) AS (
+        SELECT $1::uuid, $2::timestamptz, $3::timestamptz
         UNION
         SELECT p.component, greatest(s.valid_from, p.valid_from), least(s.valid_to, p.valid_to)
         FROM subtree s JOIN placement p ON p.parent = s.id
@@ -53,9 +52,8 @@ const HISTORY: &str = "
 
 const NOW: &str = "
     WITH member (device_id, valid_from, valid_to) AS (
-        SELECT id, 'epoch'::timestamptz + $2::bigint * interval '1 microsecond',
-               'epoch'::timestamptz + $3::bigint * interval '1 microsecond'
-        FROM device WHERE component IN (SELECT component FROM gridwatch_subtree($1)))";
+        SELECT id, $2::timestamptz, $3::timestamptz FROM device
+        WHERE component IN (SELECT component FROM gridwatch_subtree($1)))";
 
 /// The time zone of a component, its own or that of an ancestor. The outer `None`: there is no such
 /// component.
@@ -63,10 +61,9 @@ const NOW: &str = "
 /// # Errors
 /// [`ReadError`].
 pub async fn time_zone(pool: &Pool, component: Uuid) -> Result<Option<Option<String>>, ReadError> {
-    let client = connection(pool).await?;
     let sql = "SELECT gridwatch_time_zone(id) FROM component WHERE id = $1";
-    let row = client.query_opt(sql, &[&component]).await?;
-    Ok(row.map(|row| row.get(0)))
+    let rows = query(pool, sql, &[&component]).await?;
+    Ok(rows.first().map(|row| row.get(0)))
 }
 
 /// The series of a subtree, in the order of devices and metrics; those of one metric only, if it is
@@ -95,13 +92,10 @@ pub async fn members(
          WHERE ($4::text IS NULL OR s.metric = $4)
          ORDER BY d.external_id, s.metric, valid_from LIMIT $5"
     );
-    let client = connection(pool).await?;
-    let statement = client.prepare_cached(&sql).await?;
     let rows = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
-    let (from, to) = (range.from, range.to);
-    let rows = client
-        .query(&statement, &[&component, &from, &to, &metric, &rows])
-        .await?;
+    let (from, to) = (timestamp(range.from), timestamp(range.to));
+    let parameters: [&(dyn ToSql + Sync); 5] = [&component, &from, &to, &metric, &rows];
+    let rows = query(pool, &sql, &parameters).await?;
     if rows.len() > limit {
         return Ok(None);
     }

@@ -6,8 +6,9 @@
 use schema::reading::{Micros, SeriesId};
 
 use super::points::TimeRange;
-use super::{ReadError, connection};
+use super::{ReadError, query};
 use crate::Pool;
+use crate::ledger::timestamp;
 
 /// Steps of a page.
 pub const PAGE: usize = 5_000;
@@ -22,9 +23,7 @@ pub struct Step {
 }
 
 const STEPS: &str = "
-    WITH wanted AS (
-        SELECT 'epoch'::timestamptz + $2::bigint * interval '1 microsecond' AS valid_from,
-               'epoch'::timestamptz + $3::bigint * interval '1 microsecond' AS valid_to)
+    WITH wanted AS (SELECT $2::timestamptz AS valid_from, $3::timestamptz AS valid_to)
     SELECT (extract(epoch FROM greatest(starts_at, valid_from)) * 1000000)::bigint, value
     FROM target, wanted
     WHERE series_id = $1 AND starts_at < valid_to
@@ -38,12 +37,9 @@ const STEPS: &str = "
 /// # Errors
 /// [`ReadError`].
 pub async fn page(pool: &Pool, series: SeriesId, range: TimeRange) -> Result<Vec<Step>, ReadError> {
-    let client = connection(pool).await?;
-    let statement = client.prepare_cached(STEPS).await?;
     let limit = i64::try_from(PAGE).unwrap_or(i64::MAX);
-    let rows = client
-        .query(&statement, &[&series, &range.from, &range.to, &limit])
-        .await?;
+    let (from, to) = (timestamp(range.from), timestamp(range.to));
+    let rows = query(pool, STEPS, &[&series, &from, &to, &limit]).await?;
     let step = |row: &tokio_postgres::Row| Step {
         time: row.get(0),
         value: row.get(1),
