@@ -88,7 +88,17 @@ impl Aggregate {
                 format!("aggregates: '{name}' is not an aggregate: use {names}")
             })
         };
-        text.split(',').map(parse).collect()
+        let mut aggregates = Vec::new();
+        for name in text.split(',') {
+            let aggregate = parse(name)?;
+            if aggregates.contains(&aggregate) {
+                return Err(format!(
+                    "aggregates: '{name}' is there twice: leave one out"
+                ));
+            }
+            aggregates.push(aggregate);
+        }
+        Ok(aggregates)
     }
 }
 

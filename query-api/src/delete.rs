@@ -20,7 +20,7 @@ use crate::error::api_error;
 use crate::history::{find, one_series};
 use crate::openapi::parameters as openapi;
 use crate::parameters::Parameters;
-use crate::resources::conditions;
+use crate::resources::actor;
 use crate::selection::zone_of_devices;
 
 /// See the module.
@@ -34,9 +34,9 @@ pub(crate) async fn delete(
     let zone = zone_of_devices(&mut parameters, &pool, slice::from_ref(&names.0)).await?;
     let range = parameters.range(&zone)?;
     parameters.finish()?;
-    let request = conditions(&headers)?;
+    let actor = actor(&headers)?;
     let series = find(&pool, names).await?;
-    let deletion = delete_range(&pool, &series, range, &request.actor).await;
+    let deletion = delete_range(&pool, &series, range, &actor).await;
     let deletion = deletion.map_err(|error| match error {
         WriteError::Read(error) => api_error(&error),
         error => {

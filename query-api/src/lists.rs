@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
+use schema::partition::DAY;
 use serde_json::{Value, json};
 use service::ApiError;
 use store::Pool;
@@ -16,7 +17,7 @@ use store::reads::{ReadError, latency};
 
 use crate::error::api_error;
 use crate::openapi::parameters as openapi;
-use crate::parameters::{Parameters, bad};
+use crate::parameters::{Parameters, bad, not_a_position};
 use crate::time;
 
 /// Entries of a page, unless the request has a `limit`.
@@ -80,7 +81,7 @@ async fn incidents(
     let limit = limit(&mut parameters)?;
     let before = parameters.parsed("next", |text| {
         let position = text.parse::<i64>();
-        position.map_err(|_| format!("next: '{text}' is not a position"))
+        position.map_err(|_| not_a_position(text))
     })?;
     parameters.finish()?;
     let before = before.unwrap_or(i64::MAX);
@@ -101,8 +102,9 @@ pub(crate) async fn latency(State(pool): State<Arc<Pool>>, RawQuery(query): RawQ
     let zone = parameters.zone()?;
     let range = parameters.range(&zone)?;
     parameters.finish()?;
-    if range.to.saturating_sub(range.from) > MAX_LATENCY_DAYS * 86_400_000_000 {
-        let sentence = format!("the range is longer than {MAX_LATENCY_DAYS} days");
+    if range.to.saturating_sub(range.from) > MAX_LATENCY_DAYS * DAY {
+        let sentence =
+            format!("the range is longer than {MAX_LATENCY_DAYS} days: ask for a shorter one");
         return Err(bad(sentence));
     }
     let minutes = latency::minutes(&pool, range.from, range.to).await;

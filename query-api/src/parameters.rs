@@ -1,7 +1,7 @@
 //! The parameters of a query string, read one by one, so that each error names its parameter.
 //!
 //! In: a query string. Out: values, or [`ApiError::BadQuery`] with a sentence. A parameter that
-//! nobody read is unknown, and an error.
+//! no handler reads is unknown, and an error.
 
 use std::borrow::Cow;
 
@@ -170,6 +170,11 @@ impl<'a> Parameters<'a> {
 }
 
 /// A bad query with this sentence.
+/// Why a value of `next` is refused.
+pub(crate) fn not_a_position(text: &str) -> String {
+    format!("next: '{text}' is not a position; use the value of next from the last response")
+}
+
 pub(crate) fn bad(sentence: String) -> ApiError {
     ApiError::BadQuery(sentence)
 }

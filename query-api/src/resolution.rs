@@ -6,11 +6,11 @@
 use jiff::civil::{Date, date};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
+use schema::partition::DAY;
 use schema::reading::Micros;
 use store::reads::points::TimeRange;
 
 const SECOND: Micros = 1_000_000;
-const DAY: Micros = 86_400 * SECOND;
 
 /// The length of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,41 +103,46 @@ impl Resolution {
                 let day = local_date(time, zone);
                 let since = epoch.until(day).map_or(0, |span| span.get_days());
                 let first = epoch.saturating_add((since.div_euclid(days) * days).days());
+                let next = first.checked_add(days.days()).ok();
                 TimeRange {
                     from: start_of(first, zone),
-                    to: start_of(first.saturating_add(days.days()), zone),
+                    to: next.map_or(Micros::MAX, |next| start_of(next, zone)),
                 }
             }
             Self::Months(months) => {
                 let day = local_date(time, zone);
                 let since = i32::from(day.year()) * 12 + i32::from(day.month()) - 1;
                 let first = since.div_euclid(months) * months;
+                let start = |months| {
+                    first_of_month(months).map_or(Micros::MAX, |first| start_of(first, zone))
+                };
                 TimeRange {
-                    from: start_of(first_of_month(first), zone),
-                    to: start_of(first_of_month(first + months), zone),
+                    from: start(first),
+                    to: start(first + months),
                 }
             }
         }
     }
 }
 
-/// The date of an instant in a zone.
+/// The date of an instant in a zone. The calendar ends on 9999-12-30 at 22:00 in UTC, and all later
+/// times have its last date.
 pub(crate) fn local_date(time: Micros, zone: &TimeZone) -> Date {
-    let instant = Timestamp::from_microsecond(time).unwrap_or_default();
+    let instant = Timestamp::from_microsecond(time).unwrap_or(Timestamp::MAX);
     zone.to_datetime(instant).date()
 }
 
-/// The first instant of a local day: where midnight is skipped, the instant after the gap.
-fn start_of(date: Date, zone: &TimeZone) -> Micros {
+/// The first instant of a local day: where midnight is skipped, the instant after the gap. Days and
+/// months begin in the calendar, which ends with the year 9999, and the last ones never end.
+pub(crate) fn start_of(date: Date, zone: &TimeZone) -> Micros {
     let start = date.to_zoned(zone.clone());
     start.map_or(Micros::MAX, |start| start.timestamp().as_microsecond())
 }
 
-/// The first day of a month, counted from January of year 0.
-fn first_of_month(months: i32) -> Date {
+/// The first day of a month, counted from January of year 0. `None`: it is not in the calendar.
+fn first_of_month(months: i32) -> Option<Date> {
     let (year, month) = (months.div_euclid(12), months.rem_euclid(12) + 1);
-    let year = i16::try_from(year).unwrap_or(9_999).clamp(0, 9_999);
-    Date::new(year, i8::try_from(month).unwrap_or(1), 1).unwrap_or(Date::MAX)
+    Date::new(i16::try_from(year).ok()?, i8::try_from(month).ok()?, 1).ok()
 }
 
 #[cfg(test)]
@@ -196,6 +201,21 @@ mod tests {
                 assert!(next.to > next.from, "{text}");
                 assert_eq!(resolution.bucket(next.to - 1, &zone), next, "{text}");
                 bucket = next;
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_buckets_of_the_calendar_end_after_it() {
+        let last = Timestamp::MAX.as_microsecond();
+        for zone in ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"] {
+            let zone = TimeZone::get(zone).unwrap();
+            for text in ["7s", "1h", "1d", "400d", "1mo", "1200mo"] {
+                let resolution = Resolution::parse(text).unwrap();
+                for time in [last - 40 * DAY, last - DAY, last - DAY / 4, last] {
+                    let bucket = resolution.bucket(time, &zone);
+                    assert!(bucket.contains(time), "{text} at {time}: {bucket:?}");
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Building roll-ups in the background.
 //!
 //! In: what is to be built ([`store::rollups::plan()`]), and the readings of it. Out: roll-ups of
-//! quarters of an hour and of local days. A slice is a few short queries, so that others get the
+//! quarters of an hour and of local days. A slice is a few short queries, so that other tasks get the
 //! connection of an embedded database in between.
 
 #[cfg(test)]
@@ -9,17 +9,19 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use jiff::civil::{Date, date};
+use jiff::ToSpan as _;
+use jiff::civil::date;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan as _};
+use schema::partition::{DAY, Day};
 use schema::reading::Micros;
 use store::Pool;
 use store::reads::ReadError;
 use store::reads::points::{self, Order, Point, TimeRange};
-use store::rollups::{self, Built, DAY, LocalDay, QUARTER_HOUR, Summary, Work};
+use store::rollups::{self, Built, LocalDay, QUARTER_HOUR, Summary, Work};
 use uuid::Uuid;
 
 use crate::aggregate::{add_to, quartiles};
+use crate::resolution::{self, start_of};
 
 /// How long after its end a day is closed. Readings that come later are marked.
 const CLOSE_DELAY: Duration = Duration::from_secs(3_600);
@@ -176,10 +178,10 @@ fn local_days(work: &Work, zone: &TimeZone) -> Vec<OpenDay> {
         let Some(range) = local_day(day, zone) else {
             continue;
         };
-        let (first, last) = (rollups::day_of(range.from), rollups::day_of(range.to - 1));
-        let is_due = match work.mark {
-            Some(_) => (first..=last).contains(&work.day),
-            None => last == work.day && first >= work.day - 1,
+        let (Day(first), Day(last)) = (Day::of(range.from), Day::of(range.to - 1));
+        let is_due = match work.marks.is_empty() {
+            true => last == work.day && first >= work.day - 1,
+            false => (first..=last).contains(&work.day),
         };
         if is_due && (first..=last).all(|day| work.closed.contains(&day)) {
             days.push(OpenDay {
@@ -195,26 +197,17 @@ fn local_days(work: &Work, zone: &TimeZone) -> Vec<OpenDay> {
 
 /// The range of a local day, counted from 1970. `None`: clocks skip it.
 pub(crate) fn local_day(day: i32, zone: &TimeZone) -> Option<TimeRange> {
-    let start = |date: Date| {
-        Some(
-            date.to_zoned(zone.clone())
-                .ok()?
-                .timestamp()
-                .as_microsecond(),
-        )
-    };
     let date = date(1970, 1, 1).checked_add(day.days()).ok()?;
     let range = TimeRange {
-        from: start(date)?,
-        to: start(date.checked_add(1.day()).ok()?)?,
+        from: start_of(date, zone),
+        to: start_of(date.checked_add(1.day()).ok()?, zone),
     };
     (!range.is_empty()).then_some(range)
 }
 
 /// The local date of an instant, in days since 1970.
 pub(crate) fn local_date(time: Micros, zone: &TimeZone) -> Option<i32> {
-    let instant = Timestamp::from_microsecond(time).ok()?;
-    let day = zone.to_datetime(instant).date();
+    let day = resolution::local_date(time, zone);
     Some(date(1970, 1, 1).until(day).ok()?.get_days())
 }
 

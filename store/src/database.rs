@@ -181,7 +181,7 @@ impl Pool {
         };
         let token = client.cancel_token();
         drop(deadpool_postgres::Object::take(client));
-        // Nobody waits for this task: it ends with the timeout, and has nothing to clean up.
+        // No other task waits for this one: it ends with the timeout, and has nothing to clean up.
         tokio::spawn(async move {
             let cancel = token.cancel_query(server.tls.clone());
             let cancelled = tokio::time::timeout(CONNECT_TIMEOUT, cancel).await;

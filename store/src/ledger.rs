@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use deadpool_postgres::ClientWrapper;
+use schema::partition::Day;
 use schema::reading::{MAX_MEASURED_AT, MIN_MEASURED_AT, Micros};
 use tokio_postgres::{Error, Row};
 use uuid::Uuid;
@@ -28,7 +29,7 @@ const INSERT: &str = "
     ORDER BY id
     ON CONFLICT (id) DO NOTHING
     RETURNING id, EXISTS (SELECT FROM deleted_series
-                          WHERE deleted_at > now() - interval '1 day')";
+                          WHERE deleted_at > $9::timestamptz - interval '1 day')";
 
 const UPDATE: &str = "
     UPDATE batch SET stored = entry.stored, duplicates = entry.duplicates,
@@ -37,16 +38,17 @@ const UPDATE: &str = "
     FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::integer[])
         AS entry (id, stored, duplicates, conflicts, dead_letters)
     WHERE batch.id = entry.id
-    RETURNING EXISTS (
-        SELECT FROM rollup_day WHERE day BETWEEN (first_measured AT TIME ZONE 'UTC')::date
-                                         AND (last_measured AT TIME ZONE 'UTC')::date)";
+    RETURNING (
+        SELECT max(day) - date '1970-01-01' FROM rollup_day
+        WHERE day BETWEEN (first_measured AT TIME ZONE 'UTC')::date
+                      AND (last_measured AT TIME ZONE 'UTC')::date)";
 
 const SELECT: &str = "
     SELECT id, stored, duplicates, conflicts, dead_letters FROM batch WHERE id = ANY($1)";
 
 /// Inserts the batches into the ledger. Returns the ids of those that are new, and whether any
-/// series was deleted so recently that the queue may have readings of it. Waits for another worker
-/// that is storing the same batch.
+/// series was deleted after the oldest batch was enqueued: these may have readings of it. A day is
+/// allowed for clocks that differ. Waits for another worker that is storing the same batch.
 ///
 /// # Errors
 /// PostgreSQL's error.
@@ -74,17 +76,18 @@ pub(crate) async fn insert(
             column.push(timestamp(clock));
         }
     }
+    let oldest = times[4].iter().min().copied().unwrap_or(UNIX_EPOCH);
     let [a, b, c, d, e, f] = &times;
     let statement = client.prepare_cached(INSERT).await?;
     let rows = client
-        .query(&statement, &[&ids, &readings, a, b, c, d, e, f])
+        .query(&statement, &[&ids, &readings, a, b, c, d, e, f, &oldest])
         .await?;
     let any_deleted = rows.first().is_some_and(|row| row.get(1));
     Ok((rows.iter().map(|row| row.get(0)).collect(), any_deleted))
 }
 
-/// Updates the counts of the batches and sets `persisted_at`. Returns whether any of them may have
-/// readings of a day whose roll-ups are built ([`crate::rollups`]).
+/// Updates the counts of the batches and sets `persisted_at`. Returns the newest closed day
+/// ([`crate::rollups`]) that any of them may have readings of.
 ///
 /// # Errors
 /// PostgreSQL's error.
@@ -92,9 +95,9 @@ pub(crate) async fn update(
     client: &ClientWrapper,
     ids: &[Uuid],
     counts: &[BatchCounts],
-) -> Result<bool, Error> {
+) -> Result<Option<Day>, Error> {
     if ids.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
     let column = |field: fn(&BatchCounts) -> u32| -> Vec<i32> {
         counts.iter().map(|counts| field(counts) as i32).collect()
@@ -110,7 +113,8 @@ pub(crate) async fn update(
             &[&ids, &stored, &duplicates, &conflicts, &dead_letters],
         )
         .await?;
-    Ok(rows.iter().any(|row| row.get(0)))
+    let closed = rows.iter().filter_map(|row| row.get::<_, Option<i32>>(0));
+    Ok(closed.max().map(Day))
 }
 
 /// The counts of those batches that are in the ledger, each with its index.

@@ -16,21 +16,14 @@ mod write;
 pub use close::{close_days, delete_orphans};
 pub(crate) use close::{mark, mark_range};
 pub use plan::{Plan, Work, plan};
+use schema::partition::Day;
 use schema::reading::{Micros, SeriesId};
 pub use write::{Built, write};
 
 use crate::reads::points::Point;
 
-/// Microseconds of a day of UTC.
-pub const DAY: Micros = 86_400_000_000;
 /// Microseconds of a quarter of an hour.
 pub const QUARTER_HOUR: Micros = 900_000_000;
-
-/// The day of UTC of an instant, counted from 1970.
-#[must_use]
-pub fn day_of(time: Micros) -> i32 {
-    i32::try_from(time.div_euclid(DAY)).unwrap_or(i32::MAX)
-}
 
 /// A summary of the readings of a series in a range. There is at least one.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,4 +58,4 @@ pub struct LocalDay {
 }
 
 /// A key of `rollup_mark`.
-pub(crate) type Mark = (SeriesId, i32);
+pub(crate) type Mark = (SeriesId, Day);

@@ -77,6 +77,8 @@ pub struct AssembledRows {
     pub dead_letters: Vec<DeadLetter>,
     /// One entry per batch. Rows count as stored until PostgreSQL reports otherwise.
     pub counts: Vec<BatchCounts>,
+    /// Indexes of the rows of which PostgreSQL has reported otherwise.
+    not_stored: HashSet<usize>,
 }
 
 /// Assembles the batches of one transaction.
@@ -136,8 +138,15 @@ impl AssembledRows {
         });
     }
 
+    /// The rows that are stored.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &Row> {
+        let rows = self.rows.iter().enumerate();
+        rows.filter_map(|(index, row)| (!self.not_stored.contains(&index)).then_some(row))
+    }
+
     /// Records that the key of a row existed, with this value.
     pub(crate) fn mark_existing(&mut self, index: usize, stored: f64) {
+        self.not_stored.insert(index);
         let row = self.rows[index];
         let counts = &mut self.counts[row.batch as usize];
         counts.stored -= 1;
@@ -151,6 +160,7 @@ impl AssembledRows {
 
     /// Records that PostgreSQL refuses a row.
     pub(crate) fn mark_refused(&mut self, index: usize, error: &Error) {
+        self.not_stored.insert(index);
         let row = self.rows[index];
         let counts = &mut self.counts[row.batch as usize];
         counts.stored -= 1;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use deadpool_postgres::ClientWrapper;
 use schema::Batch;
+use schema::partition::Day;
 use schema::reading::{Micros, SeriesId};
 use tokio_postgres::Error;
 use uuid::Uuid;
@@ -81,8 +82,8 @@ pub async fn store_batches(
     rejects::insert_conflicts(client, &assembled.conflicts, &ids).await?;
     rejects::insert_dead_letters(client, &assembled.dead_letters, &ids).await?;
     rejects::insert_poison(client, poison).await?;
-    if ledger::update(client, &ids, &assembled.counts).await? {
-        mark_closed_days(client, &assembled.rows).await?;
+    if let Some(newest) = ledger::update(client, &ids, &assembled.counts).await? {
+        mark_closed_days(client, &assembled, newest).await?;
     }
     committing.clone_from(&new);
     client.batch_execute("COMMIT").await?;
@@ -92,13 +93,22 @@ pub async fn store_batches(
     })
 }
 
-/// Marks the roll-ups that these rows make invalid. The transaction has written before this: a day
-/// that is closed after this statement is not built before the transaction has ended.
-async fn mark_closed_days(client: &ClientWrapper, rows: &[Row]) -> Result<(), Error> {
+/// Marks the roll-ups that the new rows make invalid. `newest` is the newest closed day that they
+/// may have. The transaction has written before this: a day that is closed after this statement is
+/// not built before the transaction has ended.
+async fn mark_closed_days(
+    client: &ClientWrapper,
+    assembled: &AssembledRows,
+    newest: Day,
+) -> Result<(), Error> {
     // Rows are sorted by series and time.
-    let key = |row: &Row| (row.series_id, rollups::day_of(row.measured_at));
-    let mut marks: Vec<_> = rows.iter().map(key).collect();
+    let key = |row: &Row| (row.series_id, Day::of(row.measured_at));
+    let mut marks: Vec<_> = assembled.stored().map(key).collect();
+    marks.retain(|(_, day)| *day <= newest);
     marks.dedup();
+    if marks.is_empty() {
+        return Ok(());
+    }
     rollups::mark(client, &marks).await
 }
 

@@ -114,7 +114,7 @@ pub(crate) async fn embedded(program: &Path, arguments: &Arguments) -> anyhow::R
             })
             .collect();
         let body = serde_json::to_vec(&readings)?.into();
-        client.post("/v1/readings", body).await?;
+        client.post("/v1/readings?precision=us", body).await?;
     }
     while process.metric("gridwatch_readings_persisted_total") < rows as f64 {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -152,7 +152,7 @@ async fn probe(listen: &str, meanwhile: impl Future<Output = ()>) -> anyhow::Res
             let reading = json!([{"device": "probe", "metric": "power", "value": 1,
                                   "measured_at": clock::now()}]);
             let body = serde_json::to_vec(&reading)?.into();
-            client.post("/v1/readings", body).await?;
+            client.post("/v1/readings?precision=us", body).await?;
             probes += 1;
             tokio::time::sleep(PROBE_INTERVAL).await;
         }

@@ -238,6 +238,12 @@ impl<'a> Buckets<'a> {
         count > MAX_VALUES
     }
 
+    /// Whether the open bucket has so many values that it may use much memory.
+    pub(crate) fn has_many_values(&self) -> bool {
+        let count = self.open.as_ref().map_or(0, |open| open.values.len());
+        count > LARGE
+    }
+
     /// Adds a point to the open bucket.
     fn add(&mut self, point: Point) {
         self.previous = Some(point);
@@ -357,7 +363,7 @@ impl<'a> Buckets<'a> {
             }
             span.time = until;
             if !self.increase && self.bucketing.fill == Fill::None && until < span.end {
-                // Buckets without points that nobody asked for are skipped.
+                // Buckets without points that the request does not ask for are skipped.
                 let bucketing = self.bucketing;
                 let last = bucketing.resolution.bucket(span.end - 1, &bucketing.zone);
                 span.time = until.max(last.from);

@@ -354,6 +354,8 @@ fn quartiles_are_those_of_the_sorted_values() {
 
 #[test]
 fn an_unknown_aggregate_is_refused_with_the_list_of_those_that_exist() {
+    let error = Aggregate::parse_list("min,max,min").unwrap_err();
+    assert!(error.contains("'min' is there twice"), "{error}");
     let error = Aggregate::parse_list("min,avg").unwrap_err();
     assert!(error.contains("'avg'") && error.contains("twa"), "{error}");
 }

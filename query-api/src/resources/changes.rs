@@ -13,7 +13,7 @@ use store::reads::points::Order;
 use super::Model;
 use crate::error::api_error;
 use crate::openapi::parameters as openapi;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, not_a_position};
 use crate::time;
 
 /// Entries of a page, unless the request has a `limit`.
@@ -47,7 +47,7 @@ pub(crate) async fn list(
         to: parameters.parsed("to", instant("to"))?,
         after: parameters.parsed("next", |text| {
             let position = text.parse::<i64>();
-            position.map_err(|_| format!("next: '{text}' is not a position"))
+            position.map_err(|_| not_a_position(text))
         })?,
         descending: parameters.order()? == Order::NewestFirst,
         limit: limit.unwrap_or(DEFAULT_LIMIT),

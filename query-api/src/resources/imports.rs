@@ -18,10 +18,10 @@ use uuid::Uuid;
 use super::Model;
 use super::fields::Absent::{Null, Refused};
 use super::fields::{self, Field, Rule, error};
-use super::request::{conditions, receive_json};
+use super::request::{actor, receive_json};
 use crate::error::api_error;
 use crate::openapi::parameters as openapi;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, not_a_position};
 
 /// Entries of a page, unless the request has a `limit`.
 const DEFAULT_LIMIT: usize = 100;
@@ -49,7 +49,7 @@ pub(crate) async fn list(
     let limit = parameters.count("limit", MAX_LIMIT)?;
     let after = parameters.parsed("next", |text| {
         let position = text.parse::<Uuid>();
-        position.map_err(|_| format!("next: '{text}' is not a position"))
+        position.map_err(|_| not_a_position(text))
     })?;
     let descending = parameters.order()? == Order::NewestFirst;
     parameters.finish()?;
@@ -90,17 +90,17 @@ pub(crate) async fn put(
         return Err(unknown(id));
     };
     let (_, body) = receive_json(&headers, body, &["application/json"]).await?;
-    let request = conditions(&headers)?;
+    let actor = actor(&headers)?;
     let map = fields::object(body).and_then(|map| fields::read(&FIELDS, COMPUTED, map));
     let import = map.and_then(|map| import(&map));
     let import = import.map_err(ApiError::InvalidBody)?;
-    let written = imports::put(&model.pool, key, &import, &request.actor).await;
+    let written = imports::put(&model.pool, key, &import, &actor).await;
     written.map(Json).map_err(|error| api_error(&error))
 }
 
 fn import(map: &Map<String, Value>) -> Result<Import, Vec<FieldError>> {
     let count = |name: &str| {
-        let reason = || vec![error(fields::pointer(name), "this is a whole number")];
+        let reason = || vec![error(fields::pointer(name), "this must be a whole number")];
         map[name].as_i64().ok_or_else(reason)
     };
     let text = |name: &str| map[name].as_str().unwrap_or_default().to_owned();

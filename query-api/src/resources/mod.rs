@@ -41,7 +41,7 @@ use crate::openapi::parameters as openapi;
 use crate::parameters::Parameters;
 use definition::{COMPONENT, CUSTOMER, DEVICE, Definition, KIND, SERIES, TARGET, TYPE};
 
-pub(crate) use request::{conditions, media_type};
+pub(crate) use request::{actor, media_type};
 
 /// What every request needs.
 pub(crate) struct Model {

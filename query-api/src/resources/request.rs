@@ -94,6 +94,15 @@ pub(crate) fn conditions(headers: &HeaderMap) -> Result<store::model::Request, A
     })
 }
 
+/// Who makes a change that has no version.
+pub(crate) fn actor(headers: &HeaderMap) -> Result<String, ApiError> {
+    if headers.contains_key(header::IF_MATCH) {
+        let reason = "if-match is for resources that have an etag: leave it out";
+        return Err(ApiError::BadHeader(reason.into()));
+    }
+    Ok(conditions(headers)?.actor)
+}
+
 /// The conditions of a `POST`, whose `Idempotency-Key` belongs to this path and body.
 pub(crate) fn post_conditions(
     headers: &HeaderMap,

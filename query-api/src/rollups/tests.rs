@@ -7,6 +7,7 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use schema::batch::{Batch, Receipt};
 use schema::reading::Reading;
 use store::transaction::{ReceivedBatch, store_batches};
@@ -257,6 +258,62 @@ async fn late_readings_make_roll_ups_of_their_series_and_day_invalid_and_of_noth
     let before = api.get(&other).await;
     api.client.batch_execute("TRUNCATE reading").await.unwrap();
     assert_eq!(api.get(&other).await, before);
+}
+
+#[tokio::test]
+async fn a_mark_that_is_committed_after_the_plan_stays_although_it_is_older_than_another_one() {
+    let mut api = api().await;
+    api.build().await;
+    let series = api.series("dense").await;
+    let mark = format!("SELECT gridwatch_mark_rollups({series}, '2024-10-27', '2024-10-27')");
+    let late = testing::connect(&api.url).await;
+    let store = format!(
+        "BEGIN; {mark}; INSERT INTO reading VALUES ({series}, '2024-10-27T11:00:00.5Z', 5000)"
+    );
+    late.batch_execute(&store).await.unwrap();
+    api.client.batch_execute(&mark).await.unwrap();
+    let holder = api.builder.holder;
+    let plan = loop {
+        if let Some(plan) = rollups::plan(&api.pool, holder).await.unwrap() {
+            break plan;
+        }
+    };
+    let (built, _) = build(&api.pool, &plan.work[0]).await.unwrap();
+    late.batch_execute("COMMIT").await.unwrap();
+    assert!(
+        rollups::write(&api.pool, holder, &plan, &[built])
+            .await
+            .unwrap()
+    );
+    assert_eq!(api.count("SELECT count(*) FROM rollup_mark").await, 1);
+    let path = "/v1/readings?device=dense&metric=p&from=2024-10-27&to=2024-10-28&resolution=1h\
+                &aggregates=max";
+    let answer = api.get(path).await;
+    assert!(answer.to_string().contains("5000"), "{answer}");
+}
+
+#[tokio::test]
+async fn readings_that_are_stored_already_make_nothing_invalid() {
+    let mut api = api().await;
+    api.build().await;
+    let series = api.series("gauge").await;
+    let stored = ("2024-10-25T00:00:07Z", 0.0);
+    drop(api.begin_to_store(series, &[stored]).await);
+    assert_eq!(api.count("SELECT sum(duplicates) FROM batch").await, 1);
+    assert_eq!(api.count("SELECT count(*) FROM rollup_mark").await, 0);
+    let new = ("2024-10-25T00:00:07.5Z", 0.0);
+    drop(api.begin_to_store(series, &[stored, new]).await);
+    assert_eq!(api.count("SELECT count(*) FROM rollup_mark").await, 1);
+}
+
+#[tokio::test]
+async fn days_are_built_on_a_server_that_the_database_was_restored_to() {
+    let mut api = api().await;
+    // Transactions of the server before had higher numbers.
+    let sql = "INSERT INTO rollup_day (day, settled_in) VALUES ('2024-10-27', '9999999999')";
+    api.client.batch_execute(sql).await.unwrap();
+    let built = tokio::time::timeout(testing::LIMIT, api.build()).await;
+    assert!(built.is_ok(), "the day should be built");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! In: the key of a row, and whether to cascade. Out: what was deleted, and the job that deletes
 //! the rest, if that is too much for one transaction. Rows of components, devices and series are
-//! deleted first, so that nobody sees their readings any more; then their readings, in slices.
+//! deleted first, so that no query shows their readings any more; then their readings, in slices.
 //!
 //! Front ends read changes of rows, and a missing row is no change. So a deleted device keeps its
 //! row, inactive, without series, and under a name that no device can have.

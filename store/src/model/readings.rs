@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::remove::{Counts, add_counts};
 use super::{Deletion, WriteError};
 use crate::Pool;
+use crate::ledger::timestamp;
 use crate::reads::connection;
 use crate::reads::points::TimeRange;
 use crate::reads::series::Series;
@@ -62,14 +63,12 @@ pub async fn delete_range(
     // `gridwatch_time` formats the range as everywhere in the table.
     let sql = "INSERT INTO change (actor, entity, entity_id, action, before)
                VALUES ($1, 'readings', $2, 'delete', jsonb_build_object(
-                   'from', gridwatch_time('epoch'::timestamptz
-                                          + $3::bigint * interval '1 microsecond'),
-                   'to', gridwatch_time('epoch'::timestamptz
-                                        + $4::bigint * interval '1 microsecond'),
+                   'from', gridwatch_time($3), 'to', gridwatch_time($4),
                    'deleted', CASE WHEN $6::uuid IS NULL THEN $5::bigint END, 'job', $6::uuid))";
     let id = format!("{}/{}", series.device, series.metric);
+    let (from, to) = (timestamp(range.from), timestamp(range.to));
     transaction
-        .execute(sql, &[&actor, &id, &range.from, &range.to, &deleted, &job])
+        .execute(sql, &[&actor, &id, &from, &to, &deleted, &job])
         .await?;
     transaction.commit().await?;
     let deleted = json!({ "readings": deleted });
@@ -119,31 +118,26 @@ async fn slice(
     range: TimeRange,
     cut: Option<i64>,
 ) -> Result<(i64, Option<TimeRange>), Error> {
-    let (from, to) = (range.from, range.to);
-    let instant = |parameter: u8| {
-        format!("'epoch'::timestamptz + ${parameter}::bigint * interval '1 microsecond'")
-    };
-    let range_of = format!(
-        "series_id = $1 AND measured_at >= {} AND measured_at < {}",
-        instant(2),
-        instant(3)
-    );
+    let range_of = "series_id = $1 AND measured_at >= $2 AND measured_at < $3";
     let sql = format!(
         "SELECT (extract(epoch FROM measured_at) * 1000000)::bigint FROM reading
          WHERE {range_of} ORDER BY measured_at OFFSET $4 LIMIT 1"
     );
+    let from = timestamp(range.from);
     let row = transaction
-        .query_opt(&sql, &[&series, &from, &to, &READINGS])
+        .query_opt(&sql, &[&series, &from, &timestamp(range.to), &READINGS])
         .await?;
     let end: Option<Micros> = row.map(|row| row.get(0));
     let sql = format!("DELETE FROM reading WHERE {range_of} AND {BELOW_CUT}");
-    let until = end.unwrap_or(to);
+    let changed = TimeRange {
+        to: end.unwrap_or(range.to),
+        ..range
+    };
     let deleted = transaction
-        .execute(&sql, &[&series, &from, &until, &cut])
+        .execute(&sql, &[&series, &from, &timestamp(changed.to), &cut])
         .await?;
-    let changed = TimeRange { from, to: until };
     rollups::mark_range(transaction, series, changed).await?;
-    let left = end.map(|from| TimeRange { from, to });
+    let left = end.map(|from| TimeRange { from, ..range });
     Ok((i64::try_from(deleted).unwrap_or(i64::MAX), left))
 }
 

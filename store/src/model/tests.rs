@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schema::partition::DAY;
 use schema::{Batch, Reading};
 use tokio_postgres::Client;
 
@@ -78,6 +79,12 @@ async fn queued_readings_of_a_deleted_device_become_dead_letters_and_the_others_
         reason,
         ("deleted_series", "the device or the series was deleted")
     );
+    // These were in the queue before, and are received long after the deletion.
+    let sql = "UPDATE deleted_series SET deleted_at = now() - interval '3 days'";
+    client.batch_execute(sql).await.unwrap();
+    let mut late = batch(&[deleted]);
+    Arc::get_mut(&mut late.batch).unwrap().enqueued_at = schema::clock::now() - 4 * DAY;
+    assert_eq!(store(late).await.dead_letters, 2);
     let sql = "SELECT array_agg(DISTINCT series_id) FROM reading";
     let row = client.query_one(sql, &[]).await.unwrap();
     assert_eq!(row.get::<_, Vec<i32>>(0), [kept]);

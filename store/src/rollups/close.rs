@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use deadpool_postgres::{ClientWrapper, Transaction};
+use schema::partition::Day;
 use schema::reading::SeriesId;
 use tokio_postgres::Error;
 
-use super::{Mark, day_of};
+use super::Mark;
 use crate::Pool;
 use crate::reads::points::TimeRange;
 use crate::reads::{ReadError, connection};
@@ -15,17 +16,19 @@ use crate::reads::{ReadError, connection};
 const ORPHANS: i64 = 2_000;
 
 /// The neighbours of a day are closed with it, because a local day has parts of two days of UTC.
-/// From 1972-02 on, local days of all zones begin at quarters of an hour of UTC.
+/// The days before 2000 share a partition and are never closed.
 const CLOSE: &str = "
     INSERT INTO rollup_day (day)
     SELECT DISTINCT day + neighbour
     FROM gridwatch_reading_days() AS day, generate_series(-1, 1) AS neighbour
-    WHERE day + neighbour >= '1972-02-01'
-      AND day + neighbour < ((now() - $1::float8 * interval '1 second') AT TIME ZONE 'UTC')::date
+    WHERE day + neighbour < ((now() - $1::float8 * interval '1 second') AT TIME ZONE 'UTC')::date
     ON CONFLICT (day) DO NOTHING";
 
-const SETTLE: &str =
-    "UPDATE rollup_day SET settled_in = pg_current_xact_id() WHERE settled_in IS NULL";
+/// A number that has not been given out yet is of another server, which this database was restored
+/// from.
+const SETTLE: &str = "
+    UPDATE rollup_day SET settled_in = pg_current_xact_id()
+    WHERE settled_in IS NULL OR settled_in >= pg_snapshot_xmax(pg_current_snapshot())";
 
 /// Closes the days with readings that ended at least `delay` ago.
 ///
@@ -44,7 +47,8 @@ pub async fn close_days(pool: &Pool, delay: Duration) -> Result<(), ReadError> {
 /// # Errors
 /// PostgreSQL's error.
 pub(crate) async fn mark(client: &ClientWrapper, marks: &[Mark]) -> Result<(), Error> {
-    let (series, days): (Vec<SeriesId>, Vec<i32>) = marks.iter().copied().unzip();
+    let mark = |&(series, Day(day)): &Mark| (series, day);
+    let (series, days): (Vec<SeriesId>, Vec<i32>) = marks.iter().map(mark).unzip();
     let sql = "INSERT INTO rollup_mark (series_id, day)
                SELECT mark.series_id, c.day
                FROM unnest($1::integer[], $2::integer[]) AS mark (series_id, day)
@@ -66,7 +70,7 @@ pub(crate) async fn mark_range(
     let sql = "INSERT INTO rollup_mark (series_id, day)
                SELECT $1, day FROM rollup_day
                WHERE day - date '1970-01-01' BETWEEN $2::integer AND $3::integer";
-    let (first, last) = (day_of(range.from), day_of(range.to));
+    let (Day(first), Day(last)) = (Day::of(range.from), Day::of(range.to));
     transaction.execute(sql, &[&series, &first, &last]).await?;
     Ok(())
 }
@@ -84,6 +88,9 @@ pub async fn delete_orphans(pool: &Pool) -> Result<bool, ReadError> {
         return Ok(false);
     };
     let series: SeriesId = row.get(0);
+    // Another process may be storing roll-ups of the series, and has this lock meanwhile.
+    let sql = "SELECT FROM rollup_lease FOR UPDATE";
+    transaction.execute(sql, &[]).await?;
     let mut deleted = 0;
     for table in ["rollup_quarter_hour", "rollup_local_day", "rollup_mark"] {
         let sql = format!(

@@ -1,10 +1,10 @@
 //! What is to be built next.
 
+use schema::partition::DAY;
 use schema::reading::{Micros, SeriesId};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::DAY;
 use crate::Pool;
 use crate::ledger::timestamp;
 use crate::reads::{ReadError, connection};
@@ -30,9 +30,9 @@ pub struct Work {
     pub rollover: Option<f64>,
     /// The time zone of the component of its device, if it has one.
     pub zone: Option<String>,
-    /// The last mark that is removed when this is done. `None`: the day is built for the first
-    /// time.
-    pub mark: Option<i64>,
+    /// The marks that are removed when this is done: those that were committed when it was
+    /// planned. A mark with a lower number may be committed later.
+    pub marks: Vec<i64>,
     /// The days around this one that can be built.
     pub closed: Vec<i32>,
 }
@@ -72,8 +72,8 @@ pub async fn plan(pool: &Pool, holder: Uuid) -> Result<Option<Plan>, ReadError> 
     );
     let marked = format!(
         "SELECT todo.series_id, todo.day - date '1970-01-01', s.rollover,
-                gridwatch_time_zone(d.component), todo.last_mark, {closed}, s.id IS NOT NULL
-         FROM (SELECT m.series_id, m.day, max(m.id) AS last_mark
+                gridwatch_time_zone(d.component), todo.marks, {closed}, s.id IS NOT NULL
+         FROM (SELECT m.series_id, m.day, array_agg(m.id) AS marks
                FROM (SELECT * FROM rollup_mark
                      WHERE day IN (SELECT day FROM rollup_day WHERE {IS_SETTLED})
                      ORDER BY id LIMIT $1) AS oldest
@@ -111,7 +111,7 @@ pub async fn plan(pool: &Pool, holder: Uuid) -> Result<Option<Plan>, ReadError> 
                      ORDER BY r.series_id LIMIT 1)
              FROM found WHERE found.series_id IS NOT NULL)
          SELECT todo.series_id, $4::integer, s.rollover, gridwatch_time_zone(d.component),
-                NULL::bigint, {closed}, s.id IS NOT NULL
+                '{{}}'::bigint[], {closed}, s.id IS NOT NULL
          FROM (SELECT series_id, date '1970-01-01' + $4::integer AS day FROM found
                WHERE series_id IS NOT NULL LIMIT $5) AS todo
          LEFT JOIN series s ON s.id = todo.series_id LEFT JOIN device d ON d.id = s.device_id
@@ -137,7 +137,7 @@ fn work(row: &Row) -> Work {
         day: row.get(1),
         rollover: row.get(2),
         zone: row.get(3),
-        mark: row.get(4),
+        marks: row.get(4),
         closed: row.get(5),
     }
 }

@@ -7,7 +7,7 @@ use super::{LocalDay, Summary};
 use crate::Pool;
 use crate::ledger::timestamp;
 use crate::reads::points::{Point, TimeRange};
-use crate::reads::{ReadError, connection};
+use crate::reads::{ReadError, query};
 
 /// Roll-ups of one query.
 pub const SLICE: usize = 5_000;
@@ -24,7 +24,6 @@ pub async fn quarters(
     series: SeriesId,
     range: TimeRange,
 ) -> Result<Vec<(Micros, Summary)>, ReadError> {
-    let client = connection(pool).await?;
     let sql = format!(
         "SELECT {COLUMNS}, starts_at FROM rollup_quarter_hour r
          WHERE series_id = $1 AND starts_at >= $2 AND starts_at < $3
@@ -33,9 +32,8 @@ pub async fn quarters(
                              AND m.day = (r.starts_at AT TIME ZONE 'UTC')::date)
          ORDER BY starts_at LIMIT {SLICE}"
     );
-    let statement = client.prepare_cached(&sql).await?;
     let (from, to) = (timestamp(range.from), timestamp(range.to));
-    let rows = client.query(&statement, &[&series, &from, &to]).await?;
+    let rows = query(pool, &sql, &[&series, &from, &to]).await?;
     Ok(rows
         .iter()
         .map(|row| (micros(row, 10), summary(row)))
@@ -52,7 +50,6 @@ pub async fn local_days(
     zone: &str,
     days: std::ops::Range<i32>,
 ) -> Result<Vec<LocalDay>, ReadError> {
-    let client = connection(pool).await?;
     // A local day is within the day of UTC with the same date and its two neighbours.
     let sql = format!(
         "SELECT {COLUMNS}, day - date '1970-01-01', q1, median, q3 FROM rollup_local_day r
@@ -62,10 +59,7 @@ pub async fn local_days(
                            WHERE m.series_id = $1 AND m.day BETWEEN r.day - 1 AND r.day + 1)
          ORDER BY day LIMIT {SLICE}"
     );
-    let statement = client.prepare_cached(&sql).await?;
-    let rows = client
-        .query(&statement, &[&series, &zone, &days.start, &days.end])
-        .await?;
+    let rows = query(pool, &sql, &[&series, &zone, &days.start, &days.end]).await?;
     let local_day = |row: &Row| LocalDay {
         day: row.get(10),
         quartiles: [row.get(11), row.get(12), row.get(13)],

@@ -24,6 +24,9 @@ pub struct Built {
     pub local_days: Vec<(i32, Option<LocalDay>)>,
 }
 
+/// A series may have been deleted since the plan. Its roll-ups may have been deleted too.
+const EXISTS: &str = "NOT EXISTS (SELECT FROM deleted_series d WHERE d.series_id = new.series_id)";
+
 /// Stores what was built of the first entries of a plan. Returns `false` if another process has the
 /// lease now; then nothing was stored.
 ///
@@ -37,7 +40,7 @@ pub async fn write(
 ) -> Result<bool, ReadError> {
     let mut client = connection(pool).await?;
     let transaction = client.transaction().await?;
-    // The lock on the row holds until the commit: nobody else takes the lease before it.
+    // The lock on the row holds until the commit: no other process takes the lease before it.
     let sql = "UPDATE rollup_lease SET holder = holder
                WHERE holder = $1 AND expires_at > clock_timestamp()";
     if transaction.execute(sql, &[&holder]).await? == 0 {
@@ -101,17 +104,12 @@ async fn delete(transaction: &Transaction<'_>, done: &[(&Work, &Built)]) -> Resu
         .await?;
     let marks: Vec<i64> = done
         .iter()
-        .map(|(work, _)| work.mark.unwrap_or(-1))
+        .flat_map(|(work, _)| &work.marks)
+        .copied()
         .collect();
-    let sql = "DELETE FROM rollup_mark m
-               USING unnest($1::integer[], $2::integer[], $3::bigint[])
-                   AS done (series_id, day, last_mark)
-               WHERE m.series_id = done.series_id AND m.day = date '1970-01-01' + done.day
-                 AND m.id <= done.last_mark";
-    let statement = transaction.prepare_cached(sql).await?;
-    transaction
-        .execute(&statement, &[&series, &days, &marks])
-        .await?;
+    let statement = "DELETE FROM rollup_mark WHERE id = ANY($1)";
+    let statement = transaction.prepare_cached(statement).await?;
+    transaction.execute(&statement, &[&marks]).await?;
     Ok(())
 }
 
@@ -159,12 +157,15 @@ async fn insert_quarters(
             columns.push(summary);
         }
     }
-    let sql = "INSERT INTO rollup_quarter_hour (series_id, starts_at, count, min, max, sum, first,
+    let sql = format!(
+        "INSERT INTO rollup_quarter_hour (series_id, starts_at, count, min, max, sum, first,
                    last, weighted, increase, first_at, last_at)
                SELECT * FROM unnest($1::integer[], $2::timestamptz[], $3::bigint[], $4::float8[],
                    $5::float8[], $6::float8[], $7::float8[], $8::float8[], $9::float8[],
-                   $10::float8[], $11::timestamptz[], $12::timestamptz[])";
-    let statement = transaction.prepare_cached(sql).await?;
+                   $10::float8[], $11::timestamptz[], $12::timestamptz[]) AS new (series_id)
+               WHERE {EXISTS}"
+    );
+    let statement = transaction.prepare_cached(&sql).await?;
     let [min, max, sum, first, last, weighted, increase] = &columns.values;
     let [first_at, last_at] = &columns.times;
     transaction
@@ -213,7 +214,7 @@ async fn insert_local_days(
             column.push(value);
         }
     }
-    let sql =
+    let sql = format!(
         "INSERT INTO rollup_local_day (series_id, time_zone, day, count, min, max, sum, first,
                    last, weighted, increase, first_at, last_at, q1, median, q3)
                SELECT new.series_id, new.time_zone, date '1970-01-01' + new.day, count, min, max,
@@ -223,8 +224,10 @@ async fn insert_local_days(
                    $11::float8[], $12::timestamptz[], $13::timestamptz[], $14::float8[],
                    $15::float8[], $16::float8[])
                    AS new (series_id, time_zone, day, count, min, max, sum, first, last, weighted,
-                       increase, first_at, last_at, q1, median, q3)";
-    let statement = transaction.prepare_cached(sql).await?;
+                       increase, first_at, last_at, q1, median, q3)
+               WHERE {EXISTS}"
+    );
+    let statement = transaction.prepare_cached(&sql).await?;
     let [min, max, sum, first, last, weighted, increase] = &columns.values;
     let [first_at, last_at] = &columns.times;
     let [q1, median, q3] = &quartiles;
