@@ -29,6 +29,7 @@ use crate::UsageError;
 use crate::config::{
     Address, Command, DatabaseUrl, Demo, Import, ImportFormat, ImportKind, Settings,
 };
+use crate::output::{ended, note, print};
 use crate::serve::standalone;
 use crate::{embedded, import, migrate};
 
@@ -74,7 +75,7 @@ pub(crate) async fn run(arguments: Demo) -> anyhow::Result<()> {
             stop.cancel();
         }
         stop.cancelled().await;
-        eprintln!("stopping: the queue is stored and the database is closed, in a few seconds");
+        note("stopping: the queue is stored and the database is closed, in a few seconds");
         result
     };
     let running = async {
@@ -83,7 +84,7 @@ pub(crate) async fn run(arguments: Demo) -> anyhow::Result<()> {
         result
     };
     let (deployed, shown) = tokio::join!(running, showing);
-    shown.and(deployed)
+    ended(shown).and(deployed)
 }
 
 /// Keeps the files of the embedded database in the directory of the demo, which does not exist yet.
@@ -173,9 +174,11 @@ async fn show(
         send_meter(arguments.meter.as_deref(), &url).await?;
         send_fleet(arguments.fleet, &url, stop).await?;
         let samples = wait_until_stored(admin).await?;
-        print_table(&samples);
-        println!("\nreadings   {url}/v1/readings\nmetrics    http://{admin}/metrics");
-        println!("running until Ctrl-C");
+        print(table(&samples))?;
+        print(format_args!(
+            "\nreadings   {url}/v1/readings\nmetrics    http://{admin}/metrics\n\
+             running until Ctrl-C"
+        ))?;
         anyhow::Ok(())
     };
     stop.run_until_cancelled(work).await.unwrap_or(Ok(()))
@@ -206,11 +209,11 @@ async fn send_meter(file: Option<&Path>, url: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     let summary = import::text(METER_DAY, &arguments).await?;
-    println!(
+    print(format_args!(
         "real: meter '{METER}', 2019-01-17, every 15 minutes: {} readings accepted, {} left out \
          (not a number in the original)",
         summary.accepted, summary.rejected
-    );
+    ))?;
     Ok(())
 }
 
@@ -241,10 +244,10 @@ async fn send_fleet(devices: u32, url: &str, stop: &CancellationToken) -> anyhow
     }
     let sent = sent.ensure_all_accepted()?;
     let (readings, rate) = (sent.counts.accepted, sent.accepted_per_second());
-    println!(
+    print(format_args!(
         "simulated: {devices} devices, current and voltage, the last {SECONDS} seconds: {readings} \
          readings accepted, {rate:.0} per second"
-    );
+    ))?;
     Ok(())
 }
 
@@ -292,8 +295,9 @@ fn total(samples: &[Sample], metric: &metric::Metric) -> f64 {
     prometheus::sum(samples, metric.name, &[])
 }
 
-fn print_table(samples: &[Sample]) {
-    println!();
+/// What became of the readings, and how long each stage took.
+fn table(samples: &[Sample]) -> String {
+    let mut lines = vec![String::new()];
     for (name, metric) in [
         ("accepted", metric::ACCEPTED),
         ("rejected", metric::REJECTED),
@@ -301,9 +305,9 @@ fn print_table(samples: &[Sample]) {
     .iter()
     .chain(&PROCESSED)
     {
-        println!("{name:<24}{:>12}", total(samples, metric));
+        lines.push(format!("{name:<24}{:>12}", total(samples, metric)));
     }
-    println!("\n{:<24}{:>12}{:>12}", "stage", "p50", "p99");
+    lines.push(format!("\n{:<24}{:>12}{:>12}", "stage", "p50", "p99"));
     for stage in Stage::ALL {
         let labels = [(metric::LABEL_STAGE, stage.label())];
         let histogram = Histogram::of(samples, metric::STAGE_SECONDS.name, &labels);
@@ -313,10 +317,12 @@ fn print_table(samples: &[Sample]) {
             Some(seconds) => format!("{seconds:.0} s"),
         };
         let (p50, p99) = (quantile(0.5), quantile(0.99));
-        println!("{:<24}{p50:>12}{p99:>12}", stage.label());
+        lines.push(format!("{:<24}{p50:>12}{p99:>12}", stage.label()));
     }
-    println!(
+    lines.push(
         "(estimated from the histogram buckets; the readings were measured before they were sent, \
          those of the real meter in 2019)"
+            .into(),
     );
+    lines.join("\n")
 }

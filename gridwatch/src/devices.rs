@@ -11,6 +11,7 @@ use crate::UsageError;
 use crate::config::{DatabaseUrl, Devices, DevicesCommand};
 use crate::migrate::connect;
 use crate::model;
+use crate::output::summary;
 
 /// The name in `pg_stat_activity`.
 const NAME: &str = "gridwatch devices";
@@ -64,10 +65,15 @@ async fn add(database: &DatabaseUrl, devices: &[String], metrics: &[String]) -> 
         ("series", series.len(), added.series),
     ] {
         let existing = all as u64 - new;
-        println!("{what}: {new} new, {existing} already registered");
+        summary(format_args!(
+            "{what}: {new} new, {existing} already registered"
+        ))?;
     }
     if added.units > 0 {
-        println!("units: {} set on series that had none", added.units);
+        summary(format_args!(
+            "units: {} set on series that had none",
+            added.units
+        ))?;
     }
     Ok(())
 }

@@ -37,7 +37,8 @@ const MAX_SOCKET_PATH: usize = 107;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The only setting of where PGlite unpacks its files: 99 MB of compiled code, time zones, and the
-/// tables of an empty database, which are read from there for as long as the database exists.
+/// tables of an empty database. A new database reads these from there until its second start, when
+/// [`cluster::make_whole`] copies them.
 const CACHE_VARIABLE: &str = "XDG_CACHE_HOME";
 /// The directory for them in the data directory.
 const CACHE: &str = "cache";
@@ -352,7 +353,8 @@ mod tests {
             created.await.unwrap().unwrap();
             let tables = directory.join("tmp/pglite/base");
             let manifest = fs::read_to_string(tables.join(".pglite-oxide-pgdata-overlay.json"));
-            let template = cluster::template(&manifest.unwrap()).unwrap().unwrap();
+            let template = cluster::template(&cluster::templates(), &manifest.unwrap());
+            let template = template.unwrap().unwrap();
             let path = tables.join(file);
             let whole = fs::read(&path).or_else(|_| fs::read(template.join(file)));
             fs::write(&path, &whole.unwrap()[..length]).unwrap();

@@ -4,7 +4,9 @@
 //! which appears when it is complete. Readings are read in pages, each of which proves that it is
 //! complete, so that memory does not depend on their number.
 
+use std::fs::Permissions;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::UsageError;
 use crate::config::{Export, ExportFormat};
+use crate::output::{is_broken_pipe, note};
 use crate::query_client::{QueryApi, QueryError};
 
 /// Readings of a page.
@@ -47,37 +50,58 @@ struct Reading {
 pub(crate) async fn run(arguments: Export) -> anyhow::Result<()> {
     let api = QueryApi::new("--url", &arguments.query.url)?;
     let rows = match &arguments.output {
-        Some(path) => to_file(&api, &arguments, path).await?,
+        Some(path) => {
+            let interrupt = async {
+                let _ = tokio::signal::ctrl_c().await;
+            };
+            to_file(&api, &arguments, path, interrupt).await?
+        }
         None => {
             let mut out = BufWriter::new(std::io::stdout().lock());
             let written = pages(&api, &arguments, &mut out).await;
             match written.and_then(|rows| Ok((rows, out.flush()?).0)) {
                 Ok(rows) => rows,
                 // The program that reads the output has what it needs.
-                Err(error) if crate::is_broken_pipe(&error) => return Ok(()),
+                Err(error) if is_broken_pipe(&error) => return Ok(()),
                 Err(error) => return Err(error.context("the output is not complete")),
             }
         }
     };
-    eprintln!("{rows} readings exported");
+    note(format_args!("{rows} readings exported"));
     Ok(())
 }
 
-/// Writes a file beside its place and moves it there.
-async fn to_file(api: &QueryApi, arguments: &Export, path: &Path) -> anyhow::Result<u64> {
+/// Writes a file beside its place and moves it there. A failure and an interrupt leave no file.
+async fn to_file(
+    api: &QueryApi,
+    arguments: &Export,
+    path: &Path,
+    interrupt: impl Future<Output = ()>,
+) -> anyhow::Result<u64> {
     let name = path.display();
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")));
-    let file = file.map_err(|error| UsageError(format!("--output {name}: {error}")))?;
-    let mut out = BufWriter::new(file);
-    let rows = pages(api, arguments, &mut out).await?;
-    let file = out.into_inner().map_err(|error| error.into_error());
-    let file = file.with_context(|| format!("cannot write {name}"))?;
-    file.persist(path)
-        .with_context(|| format!("cannot write {name}"))?;
-    Ok(rows)
+    let writing = async {
+        let directory = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        // The permissions of any new file, from which the operating system takes the umask.
+        let file = tempfile::Builder::new()
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(directory.unwrap_or(Path::new(".")));
+        let file = file.map_err(|error| UsageError(format!("--output {name}: {error}")))?;
+        let mut out = BufWriter::new(file);
+        let rows = pages(api, arguments, &mut out).await?;
+        let file = out.into_inner().map_err(|error| error.into_error());
+        let file = file.with_context(|| format!("cannot write {name}"))?;
+        file.persist(path)
+            .with_context(|| format!("cannot write {name}"))?;
+        Ok(rows)
+    };
+    tokio::select! {
+        // It is caught before there is a file.
+        biased;
+        () = interrupt => bail!("interrupted; {name} was not written"),
+        written = writing => written,
+    }
 }
 
 /// Writes all pages. Returns the number of readings.
@@ -179,7 +203,60 @@ fn field(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{File, read_dir};
+
+    use axum::Router;
+    use axum::routing::get;
+    use clap::Parser as _;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::config::{Command, Settings};
+    use crate::query_client::tests::serve;
+
+    fn arguments() -> Export {
+        let flags = "export --device a --from 2026-01-01 --to 2026-01-02";
+        let all = ["gridwatch"].into_iter().chain(flags.split(' '));
+        match Settings::try_parse_from(all).unwrap().command {
+            Command::Export(export) => export,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_has_the_permissions_of_any_new_file() {
+        let body = r#"{"end":true,"rows":0,"next":null}"#;
+        let api = serve(Router::new().route("/v1/readings", get(body))).await;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("readings.ndjson");
+        let never = std::future::pending();
+        to_file(&api, &arguments(), &path, never).await.unwrap();
+        let other = File::create(directory.path().join("other")).unwrap();
+        let mode = |file: File| file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode(File::open(path).unwrap()), mode(other));
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_leaves_no_file() {
+        let requested = CancellationToken::new();
+        let seen = requested.clone();
+        let respond = move || async move {
+            seen.cancel();
+            std::future::pending::<&str>().await
+        };
+        let api = serve(Router::new().route("/v1/readings", get(respond))).await;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("readings.ndjson");
+        let interrupt = async {
+            requested.cancelled().await;
+            assert_eq!(read_dir(directory.path()).unwrap().count(), 1);
+        };
+        let written = to_file(&api, &arguments(), &path, interrupt).await;
+        let error = written.unwrap_err();
+        assert!(error.to_string().starts_with("interrupted; "), "{error}");
+        assert!(!error.is::<UsageError>());
+        assert_eq!(read_dir(directory.path()).unwrap().count(), 0);
+    }
 
     fn exported(body: &str, format: ExportFormat) -> anyhow::Result<(String, Option<String>)> {
         let mut out = Vec::new();

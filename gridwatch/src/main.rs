@@ -1,5 +1,8 @@
 //! Gridwatch: the command line, and the place where the parts are put together.
 
+// They panic if the output is closed; `output` has what to use instead.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod config;
 mod demo;
 mod devices;
@@ -8,6 +11,8 @@ mod export;
 mod import;
 mod migrate;
 mod model;
+mod output;
+mod progress;
 mod query_client;
 mod readings;
 mod seed;
@@ -33,7 +38,7 @@ fn main() -> ExitCode {
     match run(config::load()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gridwatch: {error:#}");
+            output::note(format_args!("gridwatch: {error:#}"));
             ExitCode::from(if error.is::<UsageError>() {
                 2
             } else if error.is::<LeftOut>() {
@@ -43,12 +48,6 @@ fn main() -> ExitCode {
             })
         }
     }
-}
-
-/// Whether the program that reads the output, such as `head`, has closed it: it has what it needs.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<std::io::Error>();
-    cause.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ use store::error::cause;
 use store::{Client, Database, Pool, migrations};
 
 use crate::config::Migrate;
+use crate::output::summary;
 
 /// Applies the missing migrations and prints their names.
 pub(crate) async fn run(arguments: Migrate) -> anyhow::Result<()> {
@@ -20,10 +21,10 @@ pub(crate) async fn run(arguments: Migrate) -> anyhow::Result<()> {
     let mut client = connect(&database).await?;
     let applied = apply(&mut client, &database).await?;
     if applied.is_empty() {
-        println!("{database}: the tables are up to date");
+        summary(format_args!("{database}: the tables are up to date"))?;
     }
     for migration in applied {
-        println!("{database}: applied {migration}");
+        summary(format_args!("{database}: applied {migration}"))?;
     }
     Ok(())
 }

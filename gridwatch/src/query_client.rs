@@ -136,10 +136,11 @@ impl QueryApi {
         let response = response.map_err(|error| {
             let cause = error.to_string();
             QueryError::NoResponse(if cause.contains("length limit") {
-                format!(
-                    "the response of {url} is too large; \
-                     choose a shorter range or a coarser resolution"
-                )
+                let advice = match path.starts_with("/readings") {
+                    true => "choose a shorter range or a coarser resolution",
+                    false => "choose filters that leave out the largest documents",
+                };
+                format!("the response of {url} is too large; {advice}")
             } else {
                 format!(
                     "cannot reach the query API at {url}: {cause}; start 'gridwatch query-api' \
@@ -184,4 +185,41 @@ pub(crate) fn segment(text: &str) -> String {
         }
     }
     encoded
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use axum::Router;
+    use axum::routing::get;
+
+    use super::*;
+
+    /// A query API that responds as a router does.
+    pub(crate) async fn serve(router: Router) -> QueryApi {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        QueryApi::new("--url", &url).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_page_up_to_the_limit_of_the_server_is_accepted_and_more_is_explained() {
+        // A page ends after 16 MiB; its last document has about 1 MiB at most.
+        let page = || async { vec![b' '; 18 << 20] };
+        let large = || async { vec![b' '; 40 << 20] };
+        let router = Router::new()
+            .route("/v1/devices", get(page))
+            .route("/v1/types", get(large))
+            .route("/v1/readings", get(large));
+        let api = serve(router).await;
+        let response = api.get("/devices", &[]).await.unwrap();
+        assert_eq!(response.body.len(), 18 << 20);
+        for (path, expected) in [("/types", "choose filters"), ("/readings", "shorter range")] {
+            let error = api.get(path, &[]).await.unwrap_err().to_string();
+            assert!(
+                error.contains("too large") && error.contains(expected),
+                "{error}"
+            );
+        }
+    }
 }

@@ -9,12 +9,13 @@
 use std::time::Instant;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use service::client::Method;
 use uuid::Builder;
 
 use crate::config::{Seed, SeedCommand};
+use crate::output::summary;
+use crate::progress::Progress;
 use crate::query_client::{QueryApi, QueryError};
 
 /// Stations of a request.
@@ -28,9 +29,10 @@ const INTERVAL: u32 = 60;
 const EPOCH: u64 = 1_767_225_600_000;
 const HEADERS: [(&str, &str); 1] = [("x-actor", "gridwatch seed")];
 
-/// How many documents were created, and how many existed.
+/// How many stations are stored, and of the documents how many were created and how many existed.
 #[derive(Debug, Default)]
 struct Counts {
+    stations: u32,
     components: [u64; 2],
     devices: [u64; 2],
     series: u64,
@@ -40,37 +42,39 @@ struct Counts {
 pub(crate) async fn run(arguments: Seed) -> anyhow::Result<()> {
     let SeedCommand::LvGrid { stations, query } = arguments.command;
     let api = QueryApi::new("--url", &query.url)?;
-    let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} stations  {eta}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let progress = ProgressBar::new(stations.into()).with_style(style);
+    let progress = Progress::new("lv-grid", stations.into());
     let begin = Instant::now();
-    let seeding = seed(&api, stations, &progress);
+    let mut counts = Counts::default();
     let outcome = tokio::select! {
-        outcome = seeding => outcome,
+        outcome = seed(&api, stations, &mut counts, &progress) => outcome,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
-    let done = progress.position();
-    progress.finish_and_clear();
-    let counts = outcome.with_context(|| {
+    progress.finish();
+    let done = counts.stations;
+    outcome.with_context(|| {
         format!("{done} of {stations} stations are stored; the same command continues from there")
     })?;
     let seconds = begin.elapsed().as_secs_f64();
-    println!("lv-grid: {stations} stations in {seconds:.1} s");
+    let mut lines = vec![format!("lv-grid: {stations} stations in {seconds:.1} s")];
     for (what, [new, existing]) in [
         ("components", counts.components),
         ("devices", counts.devices),
     ] {
-        println!("  {what}: {new} new, {existing} already stored");
+        lines.push(format!("  {what}: {new} new, {existing} already stored"));
     }
-    println!("  series: {} new", counts.series);
+    lines.push(format!("  series: {} new", counts.series));
     if counts.components[0] + counts.devices[0] == 0 {
-        println!("nothing was changed");
+        lines.push("nothing was changed".into());
     }
-    Ok(())
+    Ok(summary(lines.join("\n"))?)
 }
 
-async fn seed(api: &QueryApi, stations: u32, progress: &ProgressBar) -> anyhow::Result<Counts> {
-    let mut counts = Counts::default();
+async fn seed(
+    api: &QueryApi,
+    stations: u32,
+    counts: &mut Counts,
+    progress: &Progress,
+) -> anyhow::Result<()> {
     for first in (0..stations).step_by(STATIONS as usize) {
         let part = first..(first + STATIONS).min(stations);
         let components: Value = part.clone().flat_map(components).collect();
@@ -84,9 +88,11 @@ async fn seed(api: &QueryApi, stations: u32, progress: &ProgressBar) -> anyhow::
             *own += stored[member]["devices"].as_u64().unwrap_or_default();
         }
         counts.series += stored["created"]["series"].as_u64().unwrap_or_default();
-        progress.set_position(part.end.into());
+        counts.stations = part.end;
+        let done = format!("{} of {stations} stations", part.end);
+        progress.set(part.end.into(), &done);
     }
-    Ok(counts)
+    Ok(())
 }
 
 async fn create(api: &QueryApi, list: &str, body: &Value) -> anyhow::Result<Value> {

@@ -16,8 +16,9 @@ pub use hyper::{Method, StatusCode, Uri};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Upper bound on the body of a response.
-const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
+/// Upper bound on the body of a response. A page of a list may be longer than 16 MiB by its last
+/// document and the health of its devices.
+const MAX_RESPONSE_BYTES: usize = 32 * 1024 * 1024;
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]

@@ -61,7 +61,7 @@ pub(crate) fn load() -> Loaded {
         Ok(settings) => settings,
         Err(LoadError::CommandLine(error)) => error.exit(),
         Err(LoadError::Sentence(error)) => {
-            eprintln!("gridwatch: {error}");
+            crate::output::note(format_args!("gridwatch: {error}"));
             std::process::exit(2);
         }
     };

@@ -156,7 +156,7 @@ fn the_sample_configuration_is_valid_and_complete() {
         table.contains_key(name) || sections.into_iter().any(|s| s.contains_key(name))
     };
     for command in Settings::command().get_subcommands() {
-        if ["ingest-api", "worker", "standalone"].contains(&command.get_name()) {
+        if ["ingest-api", "worker", "query-api", "standalone"].contains(&command.get_name()) {
             let flags = command.get_arguments().filter_map(clap::Arg::get_long);
             for flag in flags.filter(|flag| *flag != "help") {
                 assert!(has(flag), "--{flag} is missing in docs/gridwatch.toml");

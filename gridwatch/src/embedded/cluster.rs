@@ -14,6 +14,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
+use serde::Deserialize;
+
 /// Where PGlite keeps its files in the data directory, and the tables in there.
 const ROOT: &str = "tmp/pglite";
 const TABLES: &str = "base";
@@ -44,7 +46,7 @@ pub(super) fn make_whole(directory: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let named = fs::read_to_string(&manifest).map_err(described)?;
-    let Some(template) = template(&named).map_err(described)? else {
+    let Some(template) = template(&templates(), &named).map_err(described)? else {
         return Ok(());
     };
     let incomplete = tables.join(INCOMPLETE);
@@ -68,32 +70,49 @@ pub(super) fn make_whole(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The tables of the template that a manifest names. If the manifest is damaged: those of the only
-/// template in the cache.
-pub(super) fn template(manifest: &str) -> io::Result<Option<PathBuf>> {
+/// What the repair needs to know of a layer's manifest.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LayerManifest {
+    /// The name of its template in the cache.
+    template_archive_sha256: Option<String>,
+}
+
+/// Where PGlite keeps its templates.
+pub(super) fn templates() -> PathBuf {
     let cache = match env::var_os("XDG_CACHE_HOME") {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cache"),
     };
-    let entries = match fs::read_dir(cache.join(TEMPLATES)) {
+    cache.join(TEMPLATES)
+}
+
+/// The tables of the template that a manifest names, if they are in this directory of templates.
+/// If the manifest is damaged: those that its text names, or else those of the only template.
+/// Files of another template than that of the layer would destroy the database.
+pub(super) fn template(templates: &Path, manifest: &str) -> io::Result<Option<PathBuf>> {
+    let entries = match fs::read_dir(templates) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         entries => entries?,
     };
-    let mut templates = Vec::new();
+    let mut found: Vec<(String, PathBuf)> = Vec::new();
     for entry in entries {
-        let tables = entry?.path().join(TABLES);
+        let entry = entry?;
+        let tables = entry.path().join(TABLES);
         if tables.join("PG_VERSION").is_file() {
-            templates.push(tables);
+            found.push((entry.file_name().to_string_lossy().into_owned(), tables));
         }
     }
-    let is_named = |tables: &PathBuf| {
-        let digest = tables.parent().and_then(Path::file_name);
-        digest.is_some_and(|digest| manifest.contains(&*digest.to_string_lossy()))
-    };
-    if let Some(index) = templates.iter().position(is_named) {
-        return Ok(Some(templates.swap_remove(index)));
+    let intact: Option<LayerManifest> = serde_json::from_str(manifest).ok();
+    let named = found.iter().position(|(digest, _)| match &intact {
+        Some(layer) => layer.template_archive_sha256.as_ref() == Some(digest),
+        None => manifest.contains(digest),
+    });
+    if let Some(index) = named {
+        return Ok(Some(found.swap_remove(index).1));
     }
-    Ok(templates.pop().filter(|_| templates.is_empty()))
+    let is_only = intact.is_none() && found.len() == 1;
+    Ok(found.pop().filter(|_| is_only).map(|(_, tables)| tables))
 }
 
 /// Copies what the directory does not have, or has only a beginning of, and collects the files that
@@ -147,5 +166,41 @@ fn remove_if_present(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_damaged_manifest_is_repaired_with_a_template_that_it_does_not_name() {
+        let cache = tempfile::tempdir().unwrap();
+        let add = |digest: &str| {
+            let tables = cache.path().join(digest).join(TABLES);
+            fs::create_dir_all(&tables).unwrap();
+            fs::write(tables.join("PG_VERSION"), "17").unwrap();
+        };
+        let named = |digest: &str| format!("{{\"templateArchiveSha256\": \"{digest}\"}}");
+        let found = |manifest: &str| {
+            let tables = template(cache.path(), manifest).unwrap()?;
+            let digest = tables.parent()?.file_name()?;
+            Some(digest.to_str()?.to_owned())
+        };
+        add("aa");
+        assert_eq!(found(&named("aa")).as_deref(), Some("aa"));
+        assert_eq!(found(&named("bb")), None);
+        assert_eq!(found("{}"), None);
+        for damaged in ["", "{\n  \"templ", "\0\0"] {
+            assert_eq!(found(damaged).as_deref(), Some("aa"), "{damaged:?}");
+        }
+        add("bb");
+        assert_eq!(found(&named("bb")).as_deref(), Some("bb"));
+        assert_eq!(found(&named("cc")), None);
+        assert_eq!(
+            found("{\"templateArchiveSha256\": \"bb").as_deref(),
+            Some("bb")
+        );
+        assert_eq!(found("{"), None);
     }
 }

@@ -14,12 +14,13 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Attempt;
-use super::model::{self, Counts, Document};
+use super::model::{self, AllCounts, Counts, Document};
 use super::send::FrontEnd;
 use super::source::{BAD_VALUE, Place, Row, reading};
 use super::summary::Summary;
 use crate::UsageError;
 use crate::config::Import;
+use crate::output::note;
 use crate::query_client::{QueryApi, segment};
 
 /// The kind of the components, and what their names begin with.
@@ -44,27 +45,19 @@ struct Factory {
     time: Vec<i64>,
 }
 
-/// How many documents were created.
-#[derive(Default)]
-struct AllCounts {
-    components: Counts,
-    devices: Counts,
-    series: Counts,
-    targets: Counts,
-}
-
-/// Imports the file and prints what was created and left out.
+/// Imports the file. The attempt has what was created and left out, also after a failure.
 pub(super) async fn import(arguments: &Import, attempt: &mut Attempt) -> anyhow::Result<()> {
     let api = QueryApi::new("--query-url", arguments.query_url())?;
     let front_end = FrontEnd::new(&arguments.url, "s")?;
     let document = Document::read(arguments.file())?;
     let factories = read(&document)?;
     attempt.begin(arguments).await;
-    let summary = &mut attempt.summary;
-    let mut counts = AllCounts::default();
+    let Attempt {
+        summary, counts, ..
+    } = attempt;
     for (index, factory) in factories.iter().enumerate() {
         let name = format!("{KIND}-{}", index + 1);
-        let is_new = register(&api, &document, &name, &mut counts).await?;
+        let is_new = register(&api, &document, &name, counts).await?;
         let rows = rows(&name, index + 1, factory, summary);
         for batch in rows.chunks(arguments.batch) {
             send(&front_end, batch, is_new, summary).await?;
@@ -77,15 +70,6 @@ pub(super) async fn import(arguments: &Import, attempt: &mut Attempt) -> anyhow:
         targets
             .store(&document, factory, &mut counts.targets, summary)
             .await?;
-    }
-    summary.print(&document.name, arguments);
-    for (what, counts) in [
-        ("components", &counts.components),
-        ("devices", &counts.devices),
-        ("series", &counts.series),
-        ("targets", &counts.targets),
-    ] {
-        println!("{}", counts.text(what));
     }
     Ok(())
 }
@@ -220,9 +204,7 @@ async fn send(
     let start = Instant::now();
     loop {
         let body = super::body(rows);
-        let response = front_end
-            .post(body, |problem| eprintln!("{problem}"))
-            .await?;
+        let response = front_end.post(body, |problem| note(problem)).await?;
         let code = response["errors"][0]["code"].as_str();
         let is_unknown = matches!(code, Some("unknown_device" | "unknown_metric"));
         if is_new && is_unknown && start.elapsed() < REFRESH_LIMIT {

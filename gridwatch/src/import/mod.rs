@@ -11,7 +11,6 @@ mod influx;
 mod lines;
 mod model;
 mod ndjson;
-mod progress;
 mod record;
 mod send;
 mod source;
@@ -27,14 +26,16 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use self::lines::Lines;
-use self::progress::Progress;
+use self::model::AllCounts;
 use self::record::Record;
 use self::send::FrontEnd;
 use self::source::{Row, Source};
 use self::summary::Summary;
 use crate::UsageError;
 use crate::config::{Import, ImportFormat, ImportKind};
-use crate::model::{ended, list};
+use crate::model::list;
+use crate::output::{self, ended, note};
+use crate::progress::Progress;
 use crate::query_client::QueryApi;
 
 /// The whole file was processed, and something of it was left out: exit code 3.
@@ -59,14 +60,53 @@ struct Interrupted;
 #[derive(Default)]
 struct Attempt {
     summary: Summary,
+    /// The documents of a file that describes the model.
+    counts: AllCounts,
     /// None until the file and the flags are known to be right.
     record: Option<Record>,
+    /// Cancelled by Ctrl-C.
+    stop: CancellationToken,
 }
 
 impl Attempt {
     /// Remembers that the import has started.
     async fn begin(&mut self, arguments: &Import) {
-        self.record = Some(Record::begin(arguments).await);
+        self.record = Some(Record::begin(arguments, &self.stop).await);
+    }
+
+    /// Whether the servers have stored something of the file, or had it already.
+    fn has_stored(&self) -> bool {
+        self.summary.accepted > 0 || !self.counts.is_empty()
+    }
+
+    /// Prints what became of the file. Of a file that was not processed to its end: if anything
+    /// did.
+    ///
+    /// # Errors
+    /// Stdout cannot be written.
+    fn print(&self, arguments: &Import, is_complete: bool) -> std::io::Result<()> {
+        if is_complete || self.summary.rows() > 0 || !self.counts.is_empty() {
+            output::summary(self.text(arguments, is_complete))?;
+        }
+        Ok(())
+    }
+
+    fn text(&self, arguments: &Import, is_complete: bool) -> String {
+        let name = arguments.file().display();
+        let end = if is_complete {
+            ""
+        } else {
+            ", not sent to its end"
+        };
+        let mut text = match arguments.kind {
+            // Types have no readings.
+            ImportKind::Sprockets => format!("{name}{end}:"),
+            _ => format!("{name}{end}: {}", self.summary.text(arguments)),
+        };
+        for line in self.counts.lines(arguments.kind) {
+            text.push_str(&format!("\n{line}"));
+        }
+        text
     }
 }
 
@@ -80,23 +120,28 @@ pub(crate) async fn run(arguments: Import) -> anyhow::Result<()> {
     }
     check_flags(&arguments)?;
     let mut attempt = Attempt::default();
-    let stop = CancellationToken::new();
+    let stop = attempt.stop.clone();
     let interrupting = tokio::spawn(interrupt(stop.clone()));
     let outcome = tokio::select! {
         outcome = import(&arguments, &mut attempt) => outcome,
         () = stop.cancelled() => Err(Interrupted.into()),
     };
-    let Attempt { summary, record } = attempt;
+    // First, because after Ctrl-C the process may end before the record is written.
+    let printed = attempt.print(&arguments, outcome.is_ok());
+    let has_stored = attempt.has_stored();
+    let Attempt {
+        summary, record, ..
+    } = attempt;
     if let Some(record) = record {
         record.end(&summary, outcome.is_ok()).await;
     }
     interrupting.abort();
-    let is_interrupted = |error: &anyhow::Error| error.is::<Interrupted>();
-    if outcome.as_ref().is_err_and(is_interrupted) && summary.rows() > 0 {
-        let name = arguments.file().display();
-        summary.print(&format!("{name}, not sent to its end"), &arguments);
+    match outcome {
+        // The exit code of a wrong flag or file says that nothing was sent.
+        Err(error) if has_stored && error.is::<UsageError>() => anyhow::bail!("{error:#}"),
+        other => other?,
     }
-    outcome?;
+    printed?;
     if summary.rejected > 0 {
         let (rejected, rows) = (summary.rejected, summary.rows());
         return Err(LeftOut { rejected, rows }.into());
@@ -105,14 +150,14 @@ pub(crate) async fn run(arguments: Import) -> anyhow::Result<()> {
 }
 
 /// Waits for Ctrl-C, and then ends the process if the import does not end: a pipe may have no more
-/// lines for a long time.
+/// lines for a long time. A second Ctrl-C ends it at once.
 async fn interrupt(stop: CancellationToken) {
     if tokio::signal::ctrl_c().await.is_err() {
         return;
     }
     stop.cancel();
-    tokio::time::sleep(STOP_LIMIT).await;
-    eprintln!("gridwatch: {Interrupted}");
+    let _ = tokio::time::timeout(STOP_LIMIT, tokio::signal::ctrl_c()).await;
+    note(format_args!("gridwatch: {Interrupted}"));
     std::process::exit(1);
 }
 
@@ -154,8 +199,9 @@ fn precision(arguments: &Import) -> &str {
 pub(crate) async fn readings(arguments: &Import) -> anyhow::Result<Summary> {
     let mut attempt = Attempt::default();
     let source = source::open(arguments)?;
-    send_file(arguments, source, &mut attempt).await?;
-    Ok(attempt.summary)
+    let sent = send_file(arguments, source, &mut attempt).await;
+    attempt.print(arguments, sent.is_ok())?;
+    sent.map(|()| attempt.summary)
 }
 
 async fn import_readings(arguments: &Import, attempt: &mut Attempt) -> anyhow::Result<()> {
@@ -172,21 +218,14 @@ async fn send_file(
 ) -> anyhow::Result<()> {
     let front_end = FrontEnd::new(&arguments.url, precision(arguments))?;
     let name = arguments.file().display().to_string();
-    eprintln!("{name}: {}", source.layout());
+    note(format_args!("{name}: {}", source.layout()));
     let progress = Progress::new(&name, source.progress().0);
     let summary = &mut attempt.summary;
     let sent = send(&front_end, arguments, source.as_mut(), summary, &progress).await;
     progress.finish();
-    match &sent {
-        Ok(()) if summary.rows() == 0 => {
-            let sentence = format!("{name}: there is no reading in the file");
-            return Err(UsageError(sentence).into());
-        }
-        Ok(()) => summary.print(&name, arguments),
-        Err(_) if summary.rows() > 0 => {
-            summary.print(&format!("{name}, not sent to its end"), arguments);
-        }
-        Err(_) => {}
+    if sent.is_ok() && summary.rows() == 0 {
+        let sentence = format!("{name}: there is no reading in the file");
+        return Err(UsageError(sentence).into());
     }
     sent
 }
@@ -240,7 +279,11 @@ async fn send(
             let response = front_end.post(body(&batch), notify).await?;
             summary.add(&response, &batch)?;
             batch.clear();
-            progress.set(source.progress().1, summary);
+            let Summary {
+                accepted, rejected, ..
+            } = summary;
+            let done = format!("{accepted} accepted, {rejected} rejected");
+            progress.set(source.progress().1, &done);
         }
         if is_last {
             return Ok(());

@@ -10,6 +10,7 @@ use service::client::Method;
 use sha2::{Digest as _, Sha256};
 
 use crate::UsageError;
+use crate::config::ImportKind;
 use crate::query_client::{QueryApi, QueryError};
 
 /// Upper bound on the size of a file that is read as a whole.
@@ -92,6 +93,45 @@ impl Counts {
     pub(super) fn text(&self, what: &str) -> String {
         let Self { created, existing } = self;
         format!("  {what}: {created} new, {existing} already stored")
+    }
+}
+
+/// The documents of a file.
+#[derive(Debug, Default)]
+pub(super) struct AllCounts {
+    pub components: Counts,
+    pub devices: Counts,
+    pub series: Counts,
+    pub targets: Counts,
+    pub types: Counts,
+}
+
+impl AllCounts {
+    /// The lines of a summary: those that a file of this kind can have.
+    pub(super) fn lines(&self, kind: ImportKind) -> Vec<String> {
+        match kind {
+            ImportKind::Readings => Vec::new(),
+            ImportKind::Factories => vec![
+                self.components.text("components"),
+                self.devices.text("devices"),
+                self.series.text("series"),
+                self.targets.text("targets"),
+            ],
+            ImportKind::Sprockets => vec![self.types.text("types")],
+        }
+    }
+
+    /// Whether no document is stored yet.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self {
+            components,
+            devices,
+            series,
+            targets,
+            types,
+        } = self;
+        let all = [components, devices, series, targets, types];
+        all.iter().all(|own| own.created + own.existing == 0)
     }
 }
 

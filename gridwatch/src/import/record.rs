@@ -12,16 +12,20 @@ use std::time::Duration;
 use serde_json::json;
 use service::client::Method;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::summary::Summary;
 use crate::config::{Import, ImportKind};
+use crate::output::note;
 use crate::query_client::QueryApi;
 
 /// How long writing an entry may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of the file that are read at a time.
 const CHUNK: usize = 1024 * 1024;
+/// The length from which reading a file may take a while, so that a line on stderr announces it.
+const LARGE: u64 = 128 * 1024 * 1024;
 /// Upper bound on the name of a file in an entry.
 const MAX_NAME_BYTES: usize = 1_000;
 
@@ -37,10 +41,10 @@ pub(super) struct Record {
 
 impl Record {
     /// Writes the entry of an import that starts. Call it when the file and the flags are known to
-    /// be right.
-    pub(super) async fn begin(arguments: &Import) -> Self {
-        let path = arguments.file().to_owned();
-        let reading = tokio::task::spawn_blocking(move || digest(&path));
+    /// be right. When `stop` is cancelled, the file is not read further.
+    pub(super) async fn begin(arguments: &Import, stop: &CancellationToken) -> Self {
+        let (path, stop) = (arguments.file().to_owned(), stop.clone());
+        let reading = tokio::task::spawn_blocking(move || digest(&path, &stop));
         let mut record = Self {
             api: QueryApi::new("--query-url", arguments.query_url()).ok(),
             id: Uuid::now_v7(),
@@ -77,7 +81,9 @@ impl Record {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("{} did not respond in time", api.url()),
         };
-        eprintln!("'gridwatch import --list' will not show this import: {reason}");
+        note(format_args!(
+            "'gridwatch import --list' will not show this import: {reason}"
+        ));
         self.api = None;
     }
 }
@@ -94,19 +100,44 @@ fn name(path: &Path) -> String {
     .collect()
 }
 
-/// SHA-256 of a file. None for a pipe, which can be read once only.
-fn digest(path: &Path) -> Option<String> {
-    if !std::fs::metadata(path).ok()?.is_file() {
+/// SHA-256 of a file. None for a pipe, which can be read once only, and after `stop`.
+fn digest(path: &Path, stop: &CancellationToken) -> Option<String> {
+    let metadata = std::fs::metadata(path).ok()?;
+    if !metadata.is_file() {
         return None;
+    }
+    if metadata.len() >= LARGE {
+        let name = path.display();
+        note(format_args!("{name}: computing the SHA-256 of the file"));
     }
     let mut file = File::open(path).ok()?;
     let (mut digest, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
-    loop {
+    while !stop.is_cancelled() {
         match file.read(&mut chunk).ok()? {
-            0 => break,
+            0 => {
+                let bytes: [u8; 32] = digest.finalize().into();
+                return Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+            }
             count => digest.update(&chunk[..count]),
         }
     }
-    let bytes: [u8; 32] = digest.finalize().into();
-    Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_not_read_further_after_the_stop() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"abc").unwrap();
+        let stop = CancellationToken::new();
+        let whole = digest(file.path(), &stop).unwrap();
+        assert!(whole.starts_with("ba7816bf8f01cfea"), "{whole}");
+        stop.cancel();
+        assert_eq!(digest(file.path(), &stop), None);
+    }
 }

@@ -8,18 +8,17 @@
 use serde_json::{Value, json};
 
 use super::Attempt;
-use super::model::{self, Counts, Document};
+use super::model::{self, Document};
 use crate::UsageError;
 use crate::config::Import;
 use crate::query_client::QueryApi;
 
 const CATEGORY: &str = "sprocket";
 
-/// Imports the file and prints what was created.
+/// Imports the file. The attempt has what was created, also after a failure.
 pub(super) async fn import(arguments: &Import, attempt: &mut Attempt) -> anyhow::Result<()> {
     let api = QueryApi::new("--query-url", arguments.query_url())?;
     let document = Document::read(arguments.file())?;
-    let mut types = Counts::default();
     let sprockets = sprockets(&document)?;
     attempt.begin(arguments).await;
     for (index, attributes) in sprockets.iter().enumerate() {
@@ -30,7 +29,7 @@ pub(super) async fn import(arguments: &Import, attempt: &mut Attempt) -> anyhow:
             found["name"] == body["name"] && is_equal(&found["attributes"], attributes)
         };
         let found = model::find_in_list(&api, "types", &filters, is_it).await?;
-        types.add(match found {
+        attempt.counts.types.add(match found {
             Some(found) => (found, false),
             None => {
                 let key = document.key(&name);
@@ -39,7 +38,6 @@ pub(super) async fn import(arguments: &Import, attempt: &mut Attempt) -> anyhow:
         });
         attempt.summary.accepted += 1;
     }
-    println!("{}:\n{}", document.name, types.text("types"));
     Ok(())
 }
 

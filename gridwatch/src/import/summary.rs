@@ -81,11 +81,7 @@ impl Summary {
         Ok(())
     }
 
-    /// Prints the counts, the reasons and the first rejected rows.
-    pub(super) fn print(&self, name: &str, arguments: &Import) {
-        println!("{name}: {}", self.text(arguments));
-    }
-
+    /// The counts, the reasons and the first rejected rows.
     pub(super) fn text(&self, arguments: &Import) -> String {
         let mut lines = vec![format!(
             "{} accepted, {} rejected",

@@ -1,11 +1,12 @@
 //! `gridwatch components`, `devices`, `series` and `targets`: which paths they ask for.
 
 use super::documents::{Component, Device, Series, Target};
-use super::{Filters, ended, list, show, watch};
+use super::{Filters, list, show, watch};
 use crate::config::{
     ComponentsCommand, ListDevices, PlaceFilters, SeriesCommand, ShowDevice, SortOptions,
     TargetsCommand,
 };
+use crate::output::ended;
 use crate::query_client::{QueryApi, segment};
 
 /// Runs `gridwatch components`.

@@ -105,14 +105,5 @@ pub(crate) async fn show<T: Document>(
         true => serde_json::to_string_pretty(&document)?,
         false => fields::lines(&serde_json::to_string(&document)?)?.join("\n"),
     };
-    writeln!(std::io::stdout(), "{text}")?;
-    Ok(())
-}
-
-/// A reader that has what it needs, such as `head`, is no error.
-pub(crate) fn ended(result: anyhow::Result<()>) -> anyhow::Result<()> {
-    match result {
-        Err(error) if crate::is_broken_pipe(&error) => Ok(()),
-        other => other,
-    }
+    Ok(crate::output::print(text)?)
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::output::{is_broken_pipe, note};
+
 /// Moves the cursor to the top left corner and clears the terminal.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
@@ -13,7 +15,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 /// does not end the command.
 ///
 /// # Errors
-/// The first output failed, or nobody reads the output.
+/// The first output failed, or no other process reads the output.
 pub(crate) async fn watch(
     interval: Option<Duration>,
     print: impl AsyncFn() -> anyhow::Result<()>,
@@ -32,8 +34,10 @@ pub(crate) async fn watch(
                 (false, false) => writeln!(out)?,
             }
             match print().await {
-                Err(error) if is_first || crate::is_broken_pipe(&error) => return Err(error),
-                Err(error) => eprintln!("{:.0}: {error:#}; retrying", Timestamp::now()),
+                Err(error) if is_first || is_broken_pipe(&error) => return Err(error),
+                Err(error) => {
+                    note(format_args!("{:.0}: {error:#}; retrying", Timestamp::now()));
+                }
                 Ok(()) => {}
             }
             is_first = false;

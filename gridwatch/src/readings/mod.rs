@@ -7,6 +7,8 @@
 mod plot;
 mod table;
 
+use std::io::Write;
+
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,7 @@ use serde_json::{Map, Value};
 use crate::UsageError;
 use crate::config::Readings;
 use crate::model::watch;
+use crate::output::{ended, note};
 use crate::query_client::QueryApi;
 
 /// Upper bound on the readings of a table. A longer result ends with a note.
@@ -46,13 +49,11 @@ struct Series {
 /// Runs the command.
 pub(crate) async fn run(arguments: Readings) -> anyhow::Result<()> {
     let api = QueryApi::new("--url", &arguments.query.url)?;
-    watch(arguments.watch.watch, async || {
-        print(&api, &arguments).await
-    })
-    .await
+    let print = async || print(&api, &arguments, &mut std::io::stdout()).await;
+    ended(watch(arguments.watch.watch, print).await)
 }
 
-async fn print(api: &QueryApi, arguments: &Readings) -> anyhow::Result<()> {
+async fn print(api: &QueryApi, arguments: &Readings, out: &mut impl Write) -> anyhow::Result<()> {
     let terminal = terminal_size::terminal_size();
     let columns = usize::from(terminal.map_or(DEFAULT_COLUMNS, |(width, _)| width.0));
     let parameters = parameters(arguments, columns)?;
@@ -72,7 +73,7 @@ async fn print(api: &QueryApi, arguments: &Readings) -> anyhow::Result<()> {
     let output: Output = serde_json::from_slice(&response.body)
         .with_context(|| format!("{} did not respond with readings", arguments.query.url))?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&output)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&output)?)?;
     } else {
         for series in output
             .series
@@ -83,17 +84,17 @@ async fn print(api: &QueryApi, arguments: &Readings) -> anyhow::Result<()> {
                 true => plot::lines(series, arguments, columns, PLOT_ROWS),
                 false => table::lines(series, arguments),
             };
-            println!("{}", lines.join("\n"));
+            writeln!(out, "{}", lines.join("\n"))?;
         }
     }
     if output.next.is_some() {
-        eprintln!(
+        note(format_args!(
             "only the first {MAX_ROWS} readings are shown; choose a shorter range or a \
              --resolution such as 15m, or write all of them with 'gridwatch export'"
-        );
+        ));
     }
     if output.series.iter().all(|series| series.points.is_empty()) {
-        eprintln!("{}", nothing_found(api, arguments).await);
+        note(nothing_found(api, arguments).await);
     }
     Ok(())
 }
@@ -193,5 +194,42 @@ fn local(time: &str, arguments: &Readings) -> String {
     match parsed.and_then(|time| time.in_tz(zone).ok()) {
         Some(time) => time.strftime("%Y-%m-%d %H:%M:%S%.f%:z").to_string(),
         None => time.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use axum::Router;
+    use axum::routing::get;
+
+    use super::plot::tests::arguments;
+    use super::*;
+    use crate::query_client::tests::serve;
+
+    /// An output that `head` has closed.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> Result<usize, Error> {
+            Err(ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_output_ends_the_command_without_an_error() {
+        let body = r#"{"series": [{"device": "m", "metric": "p", "unit": null,
+            "points": [{"time": "2026-01-01T00:00:00Z", "value": 1}]}], "next": null}"#;
+        let api = serve(Router::new().route("/v1/readings", get(body))).await;
+        for flags in [&[][..], &["--json"], &["--plot"]] {
+            let printed = print(&api, &arguments(flags), &mut Closed).await;
+            assert!(printed.is_err());
+            ended(printed).unwrap();
+        }
     }
 }

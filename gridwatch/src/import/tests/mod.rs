@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
-use axum::routing::post;
+use axum::routing::{get, post};
 use clap::Parser as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -490,5 +490,75 @@ async fn flags_of_readings_are_refused_for_other_files() {
         let error = error.unwrap_err();
         assert!(error.is::<UsageError>(), "{error}");
         assert!(error.to_string().contains("are for readings"), "{error}");
+    }
+}
+
+/// Starts a query API that knows no document, and refuses all that it is to create after the first
+/// `accepted` ones. Returns its URL.
+async fn start_query_api(accepted: usize) -> String {
+    let created = Arc::new(Mutex::new(0));
+    let list = || async { r#"{"types": [], "components": [], "next": null}"# };
+    let create = move || async move {
+        let mut created = created.lock().unwrap();
+        *created += 1;
+        if *created <= accepted {
+            return (StatusCode::CREATED, r#"{"id": "x", "component": "x"}"#);
+        }
+        let problem = r#"{"code": "invalid_document", "detail": "the name is not valid"}"#;
+        (StatusCode::UNPROCESSABLE_ENTITY, problem)
+    };
+    let missing = || async {
+        let problem = r#"{"code": "unknown_device", "detail": "not known"}"#;
+        (StatusCode::NOT_FOUND, problem)
+    };
+    let put = || async { "{}" };
+    let router = Router::new()
+        .route("/v1/types", get(list).post(create.clone()))
+        .route("/v1/components", get(list).post(create.clone()))
+        .route("/v1/devices", post(create))
+        .route("/v1/devices/{*path}", get(missing))
+        .route("/v1/imports/{id}", axum::routing::put(put));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+#[tokio::test]
+async fn a_refusal_after_something_was_stored_is_not_a_wrong_file_and_the_rest_is_printed() {
+    let data = json!({
+        "sprocket_production_actual": [1], "sprocket_production_goal": [1], "time": [1],
+    });
+    let factory = json!({ "factory": { "chart_data": data } });
+    let factories = json!({ "factories": [factory] });
+    let sprockets = json!({ "sprockets": [{}, {}] });
+    for (kind, content, expected) in [
+        (
+            "factories",
+            factories,
+            "components: 1 new, 0 already stored\n  devices: 0 new, 0",
+        ),
+        (
+            "sprockets",
+            sprockets,
+            "not sent to its end:\n  types: 1 new, 0 already stored",
+        ),
+    ] {
+        for accepted in [0, 1] {
+            let url = start_query_api(accepted).await;
+            let case = Case::without_names(content.to_string());
+            let case = case.with(&["--kind", kind, "--url", &url]);
+            let error = run(case.arguments()).await.unwrap_err();
+            assert_eq!(error.to_string(), "the name is not valid");
+            assert_eq!(error.is::<UsageError>(), accepted == 0, "{kind} {accepted}");
+        }
+        let url = start_query_api(1).await;
+        let case = Case::without_names(content.to_string());
+        let case = case.with(&["--kind", kind, "--url", &url]);
+        let arguments = case.arguments();
+        let mut attempt = Attempt::default();
+        import(&arguments, &mut attempt).await.unwrap_err();
+        let text = attempt.text(&arguments, false);
+        assert!(text.contains(expected), "{text}");
     }
 }
