@@ -50,10 +50,12 @@ const ALLOCATOR_SETTINGS: [(&str, &str); 2] =
 
 /// Settings of PostgreSQL. There is no `statement_timeout`, because PGlite has no timer and ignores
 /// it (17.5: with 200 ms, a statement of 2 s ends normally). So statements have to be short.
-const POSTGRES_SETTINGS: [(&str, &str); 5] = [
+const POSTGRES_SETTINGS: [(&str, &str); 6] = [
     ("fsync", "off"),
     // All of it is resident from the start. The page cache of the kernel holds the same pages.
     ("shared_buffers", "16MB"),
+    // As [`store::database::Database::named`] sets it for a server.
+    ("random_page_cost", "1.1"),
     // Checkpoints remove old segments of the write-ahead log instead of keeping them for reuse.
     ("wal_recycle", "off"),
     ("wal_init_zero", "off"),

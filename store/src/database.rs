@@ -102,9 +102,13 @@ impl Database {
     pub fn named(mut self, application_name: &str, statement_timeout: Duration) -> Self {
         self.config.application_name(application_name);
         let own = self.config.get_options().unwrap_or_default();
-        // With these the server, too, notices that a client is lost, and releases its locks.
+        // With the keepalives the server, too, notices that a client is lost, and releases its
+        // locks.
+        // The readings of a series are found by its key, in the order of time. With the default
+        // cost of a page, which is that of a rotating disk, the planner collects and sorts them
+        // instead, which takes four times as long when they are in memory.
         let options = format!(
-            "-c statement_timeout={} -c tcp_keepalives_idle={idle} \
+            "-c statement_timeout={} -c random_page_cost=1.1 -c tcp_keepalives_idle={idle} \
              -c tcp_keepalives_interval={interval} -c tcp_keepalives_count=3 \
              -c tcp_user_timeout={user} {own}",
             statement_timeout.as_millis(),
