@@ -1,0 +1,5 @@
+//! The generated files are on the disk, and valid.
+
+mod files;
+mod metrics;
+mod prometheus;
