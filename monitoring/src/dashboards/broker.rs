@@ -1,6 +1,7 @@
 //! Broker: the queues and the state of RabbitMQ, by the metrics of its own plugin.
 //!
-//! The plugin names queues at `/metrics/per-object` only.
+//! RabbitMQ needs the setting `prometheus.return_per_object_metrics = true`: without it, the plugin
+//! does not name queues. At `/metrics/per-object` it does, and leaves the alarms out.
 
 use schema::topology;
 

@@ -19,6 +19,10 @@ pub async fn monitor(spool: Spool, health: ComponentHealth, stop: CancellationTo
     // Readings acknowledged per second.
     let mut rate = 0.0;
     let mut acknowledged_before = 0;
+    // They exist before the first damage, so that an alert sees it.
+    for counter in [metric::SPOOL_DAMAGED, metric::SPOOL_MISSING] {
+        metrics::counter!(counter.name).increment(0);
+    }
     gauge(metric::SPOOL_MAX_BYTES).set(spool.shared.max_bytes as f64);
     loop {
         let (depth, acknowledged, refusal) = {
