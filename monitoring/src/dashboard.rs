@@ -236,6 +236,7 @@ impl Panel {
             }),
             Kind::Table => json!({
                 "showHeader": true,
+                "frameIndex": 0,
                 "cellHeight": "sm",
             }),
         }
@@ -258,6 +259,9 @@ impl Panel {
                 "fillOpacity": 40, "lineWidth": 1, "showPoints": "never",
                 "stacking": { "group": "A", "mode": "normal" },
             }),
+            Kind::Table => {
+                json!({ "align": "auto", "cellOptions": { "type": "auto" }, "inspect": false })
+            }
             _ => json!({}),
         };
         let mode = match self.kind {
@@ -429,7 +433,6 @@ fn deployment_variable() -> Value {
         "name": DEPLOYMENT,
         "label": "deployment",
         "datasource": Source::Prometheus.reference(),
-        "definition": query,
         "query": { "query": query, "refId": "deployments" },
         "refresh": 2,
         "sort": 1,
@@ -447,7 +450,7 @@ fn variable(variable: &Variable) -> Value {
             "current": { "text": value, "value": value },
         }),
         Variable::Sql { name, label, query } => json!({
-            "type": "query", "name": name, "label": label, "query": query, "definition": query,
+            "type": "query", "name": name, "label": label, "query": query,
             "datasource": Source::Postgres.reference(), "refresh": 2, "sort": 0, "regex": "",
             "hide": 0, "includeAll": false, "multi": false,
         }),

@@ -34,7 +34,7 @@ pub(super) fn dashboard() -> Dashboard {
         ),
         tile("Backlog, seconds", "s", "Of the traffic of five minutes.")
             .query(of(recorded::BACKLOG_SECONDS, ""), "backlog"),
-        tile("CPU", "short", "Cores that all processes use.")
+        tile("Cores in use", "short", "Cores that all processes use.")
             .query(format!("sum(rate({cpu}[{RANGE}]))"), "cores"),
         tile(
             "CPU per reading",
