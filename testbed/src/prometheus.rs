@@ -57,8 +57,8 @@ impl Prometheus {
         for job in jobs {
             let _ = writeln!(
                 config,
-                "  - job_name: {}\n    metrics_path: {}\n    static_configs:\n      - targets: {:?}\n        \
-                 labels: {{{}: {}}}",
+                "  - job_name: {}\n    metrics_path: {}\n    static_configs:\n      \
+                 - targets: {:?}\n        labels: {{{}: {}}}",
                 job.name, job.path, job.targets, label.0, label.1
             );
         }

@@ -62,12 +62,14 @@ fn panels() -> Vec<Panel> {
             "Active devices whose latest reading is in the future.",
             format!(
                 "SELECT count(*) AS devices
-                FROM (SELECT d.id {LATEST} HAVING max(r.measured_at) > now() + interval '1 s') ahead"
+                FROM (SELECT d.id {LATEST}
+                      HAVING max(r.measured_at) > now() + interval '1 s') ahead"
             ),
         ),
         value(
             "Conflicts",
-            "Readings in the selected time that had the time of a stored reading and another value.",
+            "Readings in the selected time that had the time of a stored reading and another \
+             value.",
             "SELECT count(*) AS conflicts FROM conflict WHERE $__timeFilter(seen_at)".into(),
         ),
         Panel::new(

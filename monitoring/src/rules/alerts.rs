@@ -524,8 +524,8 @@ fn slow_faults() -> Vec<Alert> {
                 outcomes("1h")
             ),
             pending: "30m",
-            summary: "The clocks of the hosts of Gridwatch differ: over 1 % of the readings reached \
-                      the worker before they were sent.",
+            summary: "The clocks of the hosts of Gridwatch differ: over 1 % of the readings \
+                      reached the worker before they were sent.",
             panel: (WORKER, "Clock skew"),
             labels: &[],
             fault: fault(
