@@ -1,6 +1,6 @@
 # The commands of the project. Each does all of its own set-up and works twice in a row.
 
-.PHONY: demo demo-servers test test-fast bench bench-reads loadtest fuzz mutants lint deny
+.PHONY: demo demo-servers test test-fast monitoring bench bench-reads loadtest fuzz mutants lint deny
 
 # A CSV file of a meter for the demo, with the time and the value as its first columns. Without it,
 # the demo sends a day of a real meter, which is part of the program.
@@ -30,8 +30,12 @@ test: test-fast
 
 # The tests at the interfaces of the crates, in seconds after the build.
 test-fast:
-	@scripts/setup.sh haproxy
+	@scripts/setup.sh haproxy prometheus
 	cargo test --locked --workspace --lib --bins
+
+# Writes the dashboards of Grafana and the rules of Prometheus, which a test compares.
+monitoring:
+	cargo run --locked -p monitoring
 
 # What the pipeline carries, as ratios to the limits of this machine; JSON in target/bench/.
 bench:

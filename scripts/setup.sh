@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests and benchmarks of Gridwatch need and this machine does not have:
-# PostgreSQL, RabbitMQ, a C compiler, and the programs that the arguments name (haproxy, wrk).
+# PostgreSQL, RabbitMQ, a C compiler, and the programs that the arguments name (haproxy,
+# prometheus, wrk).
 # `setup.sh openapi` also installs schemathesis, from PyPI, in target/schemathesis.
 # `setup.sh docs` also installs pandas and pyarrow, from PyPI, in target/python-docs.
 # `setup.sh build` installs nothing: it reports what is missing for a build.

@@ -27,7 +27,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
-use schema::metric;
+use schema::{Rejection, metric};
 use service::health::Component;
 use service::{ApiError, Context};
 use store::Pool;
@@ -189,6 +189,15 @@ fn readings(
             (Some(started.0), Some(started.1))
         }
     };
+    // Each counter exists before its first event, so that a rate includes that event.
+    for rejection in Rejection::ALL {
+        let code = rejection.code();
+        metrics::counter!(metric::REJECTED.name, metric::LABEL_CODE => code).increment(0);
+    }
+    for reason in ["full", "registry"] {
+        let name = metric::UNAVAILABLE.name;
+        metrics::counter!(name, metric::LABEL_REASON => reason).increment(0);
+    }
     let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     let readings = Readings {
         bodies: Bodies::new(config.max_body_bytes, config.body_budget_bytes),

@@ -106,6 +106,14 @@ impl DecodeError {
             Self::Malformed(_) | Self::Id(_) | Self::Columns { .. } => "malformed_message",
         }
     }
+
+    /// Every [`Self::code`], so that its counter exists before the first message that is not valid.
+    pub const CODES: [&'static str; 4] = [
+        "empty_message",
+        "unknown_version",
+        "message_too_large",
+        "malformed_message",
+    ];
 }
 
 impl Batch {

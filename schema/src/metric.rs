@@ -94,6 +94,10 @@ metrics! { GAUGES:
         "Readings in the spool";
     SPOOL_BYTES = "gridwatch_spool_bytes",
         "Bytes in the spool";
+    SPOOL_MAX_BYTES = "gridwatch_spool_max_bytes",
+        "Upper bound on the bytes in the spool; at it, readings are refused";
+    SPOOL_DISK_FREE = "gridwatch_spool_disk_free_bytes",
+        "Bytes that are free on the disk of the spool";
     SPOOL_AGE = "gridwatch_spool_oldest_age_seconds",
         "Age of the oldest readings in the spool; 0 when it is empty";
     SPOOL_TIME_TO_EMPTY = "gridwatch_spool_time_to_empty_seconds",

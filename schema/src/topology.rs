@@ -14,7 +14,7 @@ pub const DEAD_LETTERS: &str = "gridwatch.dead-letters";
 /// Upper bound on the queue of batches in bytes. At the limit the broker refuses messages and the
 /// front end responds with 503. At 20 bytes per reading this is more than a day of the load that
 /// Gridwatch is designed for (3,300 readings/s).
-const MAX_QUEUE_BYTES: i64 = 8 * 1024 * 1024 * 1024;
+pub const MAX_QUEUE_BYTES: i64 = 8 * 1024 * 1024 * 1024;
 
 /// Redeliveries after which the broker dead-letters a message. The default of RabbitMQ 4 is 20, so
 /// that a worker that loses its connection 20 times would lose readings to the dead-letter queue.

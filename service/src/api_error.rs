@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use crate::quote::quote;
+use crate::runbook;
 
 /// Seconds after which a client should retry.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -495,7 +496,7 @@ impl ApiError {
     pub fn problem(&self) -> Value {
         let status = self.status();
         let mut body = self.members();
-        body.insert("type".into(), "about:blank".into());
+        body.insert("type".into(), runbook::section(self.code()).into());
         let title = status.canonical_reason().unwrap_or("Error");
         body.insert("title".into(), title.into());
         body.insert("status".into(), status.as_u16().into());

@@ -4,8 +4,8 @@
 //! ([`health`]), which it serves on an admin port ([`admin`]). It accepts HTTP requests ([`http`]),
 //! responds to bad ones with problem details ([`api_error`]), describes its operations
 //! ([`openapi`]), sends requests of its own ([`client`]), repeats queries ([`poll`]), limits its
-//! log lines ([`log_limit`]), quotes values in messages ([`quote`]), and stops on a signal
-//! ([`shutdown`]). [`Context`] is what its stages share.
+//! log lines ([`log_limit`]), quotes values in messages ([`quote`]), serves the [`runbook`], and
+//! stops on a signal ([`shutdown`]). [`Context`] is what its stages share.
 
 pub mod admin;
 pub mod api_error;
@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod poll;
 pub mod quote;
+pub mod runbook;
 pub mod shutdown;
 pub mod telemetry;
 

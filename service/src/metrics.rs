@@ -86,6 +86,11 @@ impl Metrics {
         for gauge in metric::GAUGES {
             ::metrics::describe_gauge!(gauge.name, gauge.help);
         }
+        // They exist before the first skew, so that a rate includes it.
+        for stage in Stage::ALL {
+            ::metrics::counter!(metric::CLOCK_SKEW.name, metric::LABEL_STAGE => stage.label())
+                .increment(0);
+        }
         let version = env!("CARGO_PKG_VERSION");
         ::metrics::gauge!(metric::BUILD_INFO.name, metric::LABEL_VERSION => version).set(1.0);
         let process = metrics_process::Collector::default();

@@ -9,6 +9,7 @@ pub mod haproxy;
 pub mod node;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod rabbitmq;
 pub mod usage;
 pub mod wait;

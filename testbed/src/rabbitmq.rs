@@ -48,6 +48,7 @@ pub struct RabbitMq {
     port: u16,
     distribution_port: u16,
     epmd_port: u16,
+    metrics_port: u16,
     vhosts: usize,
     used: AtomicUsize,
 }
@@ -58,11 +59,24 @@ impl RabbitMq {
     /// # Errors
     /// RabbitMQ is not installed, or does not start; the error contains the end of its log.
     pub fn start(vhosts: usize) -> anyhow::Result<Self> {
+        Self::start_with_plugins(vhosts, "")
+    }
+
+    /// Starts a node that also serves its metrics, at [`RabbitMq::metrics_address`].
+    ///
+    /// # Errors
+    /// As [`RabbitMq::start`].
+    pub fn start_with_metrics(vhosts: usize) -> anyhow::Result<Self> {
+        Self::start_with_plugins(vhosts, "rabbitmq_prometheus")
+    }
+
+    fn start_with_plugins(vhosts: usize, plugins: &str) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("gridwatch-rabbitmq-")
             .tempdir()?
             .keep();
         let (port, distribution_port, epmd_port) = (free_port()?, free_port()?, free_port()?);
+        let metrics_port = free_port()?;
         let names = |each: fn(usize) -> String| (0..vhosts).map(each).collect::<Vec<_>>().join(",");
         let definitions = format!(
             r#"{{"users": [{{"name": "guest", "tags": "administrator",
@@ -75,14 +89,21 @@ impl RabbitMq {
                 "configure": ".*", "write": ".*", "read": ".*"}}"#
             )),
         );
-        let config = format!(
+        let mut config = format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\nload_definitions = {}\n\
              log.file = false\nlog.console = true\nlog.console.level = warning\n",
             directory.join("definitions.json").display()
         );
+        // A node refuses settings of plugins that it does not have.
+        if !plugins.is_empty() {
+            config += &format!(
+                "prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {metrics_port}\n\
+                 prometheus.return_per_object_metrics = true\n"
+            );
+        }
         std::fs::write(directory.join("definitions.json"), definitions)?;
         std::fs::write(directory.join("rabbitmq.conf"), config)?;
-        std::fs::write(directory.join("enabled_plugins"), "[].\n")?;
+        std::fs::write(directory.join("enabled_plugins"), format!("[{plugins}].\n"))?;
         let used = AtomicUsize::new(0);
         let mut rabbitmq = Self {
             node: None,
@@ -90,6 +111,7 @@ impl RabbitMq {
             port,
             distribution_port,
             epmd_port,
+            metrics_port,
             vhosts,
             used,
         };
@@ -168,6 +190,12 @@ impl RabbitMq {
     /// Its address (`host:port`), for a faulty proxy in front of it.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The address (`host:port`) of the metrics of a node of [`RabbitMq::start_with_metrics`].
+    /// `/metrics` has those of each queue.
+    pub fn metrics_address(&self) -> String {
+        format!("127.0.0.1:{}", self.metrics_port)
     }
 
     /// Runs `rabbitmqctl` against the node. This takes one or two seconds.

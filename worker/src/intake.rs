@@ -9,6 +9,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use schema::batch::DecodeError;
 use schema::metric;
 use service::Context;
 use tokio::task::{JoinError, JoinSet};
@@ -61,6 +62,10 @@ pub(crate) async fn run(
     let mut open_rows = 0;
     let mut pending = PendingTransaction::default();
     let mut fatal = None;
+    // An alert is about the increase of the counter, which begins with its first value.
+    for code in DecodeError::CODES {
+        metrics::counter!(metric::POISON_MESSAGES.name, metric::LABEL_CODE => code).increment(0);
+    }
     let unacknowledged = metrics::gauge!(metric::WORKER_UNSETTLED.name);
     while fatal.is_none() {
         let may_start = open.is_empty() || pending.rows >= CONCURRENT_ROWS;

@@ -9,8 +9,9 @@ use serde_json::Value;
 use crate::support::root;
 
 /// Which crates of the workspace a crate may depend on, besides in tests and benchmarks.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("schema", &[]),
+    ("monitoring", &["schema"]),
     ("service", &["schema"]),
     ("transport", &["schema", "service"]),
     ("store", &["schema", "service"]),

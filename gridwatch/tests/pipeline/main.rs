@@ -10,6 +10,7 @@ mod http_requests;
 mod import;
 mod load_test;
 mod model;
+mod monitoring;
 mod negative_controls;
 mod openapi;
 mod queries_document;

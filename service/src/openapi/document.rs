@@ -191,7 +191,7 @@ fn problem() -> Value {
         "required": ["type", "title", "status", "code", "detail"],
         "additionalProperties": true,
         "properties": {
-            "type": text("always `about:blank`"),
+            "type": text("the section of the runbook about the code, relative to the port"),
             "title": text("the name of the status"),
             "status": { "type": "integer", "description": "the status of the response" },
             "code": code,

@@ -92,7 +92,7 @@ pub struct Api {
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src data:; \
                                        base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The routes `/openapi.json` and `/docs` of a port with these APIs.
+/// The routes `/openapi.json`, `/docs` and `/docs/runbook` of a port with these APIs.
 pub fn routes(apis: &[Api]) -> Router {
     let document = document(apis);
     let page = page::render(&document);
@@ -100,6 +100,10 @@ pub fn routes(apis: &[Api]) -> Router {
     Router::new()
         .route("/openapi.json", text("application/json", json))
         .route("/docs", text("text/html; charset=utf-8", page))
+        .route(
+            crate::runbook::PATH,
+            text("text/html; charset=utf-8", crate::runbook::page()),
+        )
         .route(
             "/docs/style.css",
             text("text/css; charset=utf-8", page::STYLE.into()),

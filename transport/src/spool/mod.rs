@@ -116,6 +116,8 @@ type Segments = BTreeMap<u64, u64>;
 #[derive(Debug)]
 struct Shared {
     directory: PathBuf,
+    /// Upper bound on the bytes of all segments.
+    max_bytes: u64,
     /// The seed of every checksum.
     key: u32,
     state: Mutex<State>,
@@ -197,6 +199,7 @@ fn open_with(
     };
     let shared = Arc::new(Shared {
         directory: directory.clone(),
+        max_bytes: config.max_bytes,
         key: recovered.key,
         state: Mutex::new(state),
         changed: Condvar::new(),

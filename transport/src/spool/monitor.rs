@@ -19,6 +19,11 @@ pub async fn monitor(spool: Spool, health: ComponentHealth, stop: CancellationTo
     // Readings acknowledged per second.
     let mut rate = 0.0;
     let mut acknowledged_before = 0;
+    // They exist before the first damage, so that an alert sees it.
+    for counter in [metric::SPOOL_DAMAGED, metric::SPOOL_MISSING] {
+        metrics::counter!(counter.name).increment(0);
+    }
+    gauge(metric::SPOOL_MAX_BYTES).set(spool.shared.max_bytes as f64);
     loop {
         let (depth, acknowledged, refusal) = {
             let state = spool.shared.lock();
@@ -29,6 +34,11 @@ pub async fn monitor(spool: Spool, health: ComponentHealth, stop: CancellationTo
         acknowledged_before = acknowledged;
         gauge(metric::SPOOL_READINGS).set(depth.readings as f64);
         gauge(metric::SPOOL_BYTES).set(depth.bytes as f64);
+        // The call only reads what the kernel knows. It fails if the disk was unmounted, which the
+        // writer reports.
+        if let Ok(disk) = rustix::fs::statvfs(&spool.shared.directory) {
+            gauge(metric::SPOOL_DISK_FREE).set(disk.f_bavail as f64 * disk.f_frsize as f64);
+        }
         let age = depth
             .oldest
             .map_or(0.0, |oldest| (clock::now() - oldest).max(0) as f64 / 1e6);

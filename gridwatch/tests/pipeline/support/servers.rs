@@ -20,9 +20,18 @@ pub(crate) struct Servers {
 
 impl Servers {
     fn start(vhosts: usize) -> Self {
+        Self::with(RabbitMq::start(vhosts).expect("RabbitMQ starts"))
+    }
+
+    /// Servers of one test, whose RabbitMQ serves its metrics.
+    pub(crate) fn with_metrics() -> Self {
+        Self::with(RabbitMq::start_with_metrics(1).expect("RabbitMQ starts"))
+    }
+
+    fn with(rabbitmq: RabbitMq) -> Self {
         let servers = Self {
             postgres: Postgres::start().expect("PostgreSQL starts"),
-            rabbitmq: RabbitMq::start(vhosts).expect("RabbitMQ starts"),
+            rabbitmq,
         };
         servers.create_database("template", "");
         let url = servers.postgres.url("template");
