@@ -1,6 +1,7 @@
 # The commands of the project. Each does all of its own set-up and works twice in a row.
 
-.PHONY: demo demo-servers test test-fast monitoring bench bench-reads loadtest fuzz mutants lint deny
+.PHONY: demo demo-servers test test-fast test-compose monitoring bench bench-reads loadtest fuzz \
+	mutants lint deny
 
 # A CSV file of a meter for the demo, with the time and the value as its first columns. Without it,
 # the demo sends a day of a real meter, which is part of the program.
@@ -36,6 +37,18 @@ test-fast:
 # Writes the dashboards of Grafana and the rules of Prometheus, which a test compares.
 monitoring:
 	cargo run --locked -p monitoring
+
+# docker-compose.yml on real containers, some of which are killed under load. Skipped with a sentence
+# where Docker cannot run. The programs are built here, because no registry may be reachable.
+BUILT := $(or $(CARGO_TARGET_DIR),target)
+test-compose:
+	@scripts/setup.sh
+	cargo build --locked --profile demo -p gridwatch -p loadtest --bins
+	@mkdir -p target/image
+	@cp $(BUILT)/demo/gridwatch $(BUILT)/demo/loadtest target/image/
+	@cargo test --locked -p gridwatch --test compose --no-run
+	scripts/with-docker.sh cargo test --locked -p gridwatch --test compose -- \
+		--ignored --nocapture --test-threads 1
 
 # What the pipeline carries, as ratios to the limits of this machine; JSON in target/bench/.
 bench:

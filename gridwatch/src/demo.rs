@@ -60,9 +60,12 @@ pub(crate) async fn run(arguments: Demo) -> anyhow::Result<()> {
     };
     let listen = free_address(resolved("--listen", &arguments.listen).await?)?;
     let admin = free_address(resolved("--admin", &arguments.admin).await?)?;
-    if let Some(database_url) = arguments.database_url.clone() {
+    if arguments.database_url.is_some() {
         // Standalone waits for a server that is down; the demo reports it.
-        let database = DatabaseUrl { database_url };
+        let database = DatabaseUrl {
+            database_url: arguments.database_url.clone(),
+            database_url_file: None,
+        };
         migrate::connect(&database.parse("gridwatch demo", RESPONSE_TIMEOUT)?).await?;
     }
     let settings = standalone_settings(&arguments, directory.path(), listen, admin)?;

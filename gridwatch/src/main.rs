@@ -6,8 +6,13 @@
 mod config;
 mod demo;
 mod devices;
+#[cfg(feature = "embedded")]
+mod embedded;
+#[cfg(not(feature = "embedded"))]
+#[path = "embedded/absent.rs"]
 mod embedded;
 mod export;
+mod health;
 mod import;
 mod migrate;
 mod model;
@@ -71,6 +76,7 @@ fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {
             Command::Standalone(arguments) => serve::standalone::run(arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Migrate(arguments) => migrate::run(arguments).await,
+            Command::Health(arguments) => health::run(arguments).await,
             Command::Devices(arguments) => devices::run(arguments).await,
             Command::Components(arguments) => model::components(arguments.command).await,
             Command::Series(arguments) => model::series(arguments.command).await,
@@ -87,7 +93,7 @@ fn run(Loaded { settings, warnings }: Loaded) -> anyhow::Result<()> {
 /// may replace the process.
 fn confine(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Standalone(standalone) if standalone.database_url.is_none() => {
+        Command::Standalone(standalone) if standalone.database.database_url.is_none() => {
             let data = &standalone.data;
             let directory = std::path::absolute(data)
                 .map_err(|error| UsageError(format!("--data '{}': {error}", data.display())))?;

@@ -63,8 +63,10 @@ fn load_scenario(path: &Path) -> Result<Scenario, UsageError> {
 }
 
 async fn verify(arguments: VerifyArguments) -> anyhow::Result<ExitCode> {
-    let url = arguments.database_url.parse::<tokio_postgres::Config>();
-    url.map_err(|error| {
+    let urls = [arguments.database_url, arguments.database_url_file];
+    // One of them is required.
+    let url = urls.into_iter().flatten().next().unwrap_or_default();
+    url.parse::<tokio_postgres::Config>().map_err(|error| {
         UsageError(format!(
             "--database-url: {error}; expected postgres://user:password@host:5432/database"
         ))
@@ -77,7 +79,7 @@ async fn verify(arguments: VerifyArguments) -> anyhow::Result<ExitCode> {
     let verify = Verify {
         report: &report,
         ledger: &ledger,
-        database_url: &arguments.database_url,
+        database_url: &url,
         admins: &arguments.admin,
         drain_timeout: arguments.drain_timeout,
     };

@@ -17,9 +17,13 @@ const OF_KUBERNETES: [&str; 2] = ["GRIDWATCH_SERVICE_", "GRIDWATCH_PORT"];
 
 /// How to give a setting that has no value.
 pub(crate) fn missing(flag: &str, value_name: &str) -> String {
+    let file = match value_name {
+        "URL" => format!("in a file with --{flag}-file FILE, "),
+        _ => String::new(),
+    };
     format!(
         "--{flag} is missing: give it as the flag --{flag} {value_name}, as {} in the \
-         environment, or as {flag} in the TOML file of --config",
+         environment, {file}or as {flag} in the TOML file of --config",
         variable(flag)
     )
 }

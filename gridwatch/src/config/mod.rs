@@ -16,6 +16,7 @@
 mod arguments;
 mod explain;
 mod file;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -97,6 +98,7 @@ fn parse(
         // Log lines would interrupt the progress bar.
         settings.log = "warn".into();
     }
+    secrets::read(&mut settings.command).map_err(LoadError::Sentence)?;
     Ok(settings)
 }
 

@@ -69,7 +69,7 @@ fn a_flag_overrides_the_file_and_the_file_overrides_the_default() {
         ),
         (7, 11, 200_000)
     );
-    assert_eq!(worker.amqp_url, "amqp://file");
+    assert_eq!(worker.amqp.amqp_url.as_deref(), Some("amqp://file"));
 }
 
 #[test]
@@ -140,6 +140,8 @@ fn the_sample_configuration_is_valid_and_complete() {
     let all: Vec<&str> = sample
         .lines()
         .map(|line| match line.strip_prefix('#') {
+            // A file with a URL is instead of the URL.
+            Some(setting) if setting.contains("-url-file = ") => line,
             Some(setting) if setting.starts_with(char::is_lowercase) => setting,
             _ => line,
         })
@@ -159,7 +161,9 @@ fn the_sample_configuration_is_valid_and_complete() {
         if ["ingest-api", "worker", "query-api", "standalone"].contains(&command.get_name()) {
             let flags = command.get_arguments().filter_map(clap::Arg::get_long);
             for flag in flags.filter(|flag| *flag != "help") {
-                assert!(has(flag), "--{flag} is missing in docs/gridwatch.toml");
+                let in_a_comment = || sample.contains(&format!("\n#{flag} = "));
+                let is_there = has(flag) || flag.ends_with("-url-file") && in_a_comment();
+                assert!(is_there, "--{flag} is missing in docs/gridwatch.toml");
             }
         }
     }
@@ -250,6 +254,7 @@ fn a_setting_that_is_missing_is_reported_with_the_ways_to_give_it() {
     for expected in [
         "--amqp-url is missing: give it as the flag --amqp-url URL",
         "as GRIDWATCH_AMQP_URL in the environment",
+        "in a file with --amqp-url-file FILE",
         "as amqp-url in the TOML file of --config",
         "--database-url is missing",
     ] {
@@ -257,6 +262,67 @@ fn a_setting_that_is_missing_is_reported_with_the_ways_to_give_it() {
     }
     let error = parse("", &["gridwatch", "standalone"]).unwrap_err();
     assert!(error.contains("the flag --data DIR"), "{error}");
+}
+
+#[test]
+fn a_url_with_a_password_can_be_in_a_file_of_its_own() {
+    let secret = file("  amqp://user:password@mq/x\n\n");
+    let path = secret.path().to_str().unwrap();
+    let database = "database-url = 'postgres://file'\n";
+    let worker = ["gridwatch", "worker"];
+    let by_flag = (database.to_owned(), vec!["--amqp-url-file", path]);
+    let by_toml = (format!("amqp-url-file = '{path}'\n{database}"), vec![]);
+    for (toml, flags) in [by_flag, by_toml] {
+        let settings = parse(&toml, &[&worker[..], &flags].concat()).unwrap();
+        let Command::Worker(worker) = settings.command else {
+            panic!("another command")
+        };
+        let url = worker.amqp.amqp_url.as_deref();
+        assert_eq!(url, Some("amqp://user:password@mq/x"));
+    }
+    let long = "x".repeat(70_000);
+    for (content, expected) in [
+        ("", "the file is empty; it must hold the URL"),
+        (" \n", "the file is empty"),
+        (&long, "the file is longer than 64 KiB"),
+    ] {
+        let secret = file(content);
+        let path = secret.path().to_str().unwrap();
+        let flags = ["gridwatch", "migrate", "--database-url-file", path];
+        let error = parse("", &flags).unwrap_err();
+        let place = format!("--database-url-file {path}: ");
+        assert!(
+            error.starts_with(&place) && error.contains(expected),
+            "{error}"
+        );
+    }
+    for (path, expected) in [
+        ("/nowhere", "cannot read the file: No such file"),
+        ("/nowhere", "; check the path"),
+        ("/", "it must be a text file that this user can read"),
+    ] {
+        let flags = ["gridwatch", "query-api", "--database-url-file", path];
+        let error = parse("", &flags).unwrap_err();
+        let place = format!("--database-url-file {path}: ");
+        assert!(
+            error.starts_with(&place) && error.contains(expected),
+            "{error}"
+        );
+    }
+    let flags = ["--amqp-url", "amqp://mq", "--amqp-url-file", path];
+    for command in ["worker", "standalone"] {
+        let toml = format!("data = 'd'\n{database}");
+        let error = parse(&toml, &[&["gridwatch", command], &flags[..]].concat()).unwrap_err();
+        assert!(
+            error.contains("are both given; give one of them"),
+            "{error}"
+        );
+    }
+    // A front end without a queue needs no URL of RabbitMQ.
+    let direct = ["gridwatch", "ingest-api", "--sink", "direct"];
+    parse(database, &direct).unwrap();
+    let error = parse(database, &direct[..2]).unwrap_err();
+    assert!(error.starts_with("--amqp-url is missing: "), "{error}");
 }
 
 #[test]

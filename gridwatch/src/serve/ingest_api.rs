@@ -8,7 +8,6 @@ use transport::{direct, failover};
 
 use super::parts::{
     FRONT_END_CONNECTIONS, FRONT_END_STATEMENT_TIMEOUT, OpenSpool, Queue, WORKER_STATEMENT_TIMEOUT,
-    broker,
 };
 use super::process::{Process, bind};
 use super::{Deployment, FrontEnd, Worker};
@@ -30,7 +29,7 @@ async fn queued(arguments: IngestApi) -> anyhow::Result<()> {
     let IngestApi {
         front_end, grace, ..
     } = &arguments;
-    let broker = broker(arguments.amqp_url.as_deref().unwrap_or_default())?;
+    let broker = arguments.amqp.parse()?;
     let database = arguments
         .database
         .parse(NAME, FRONT_END_STATEMENT_TIMEOUT)?;

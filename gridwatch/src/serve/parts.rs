@@ -18,7 +18,7 @@ use transport::failover::FailoverSink;
 use transport::spool::{self, Spool, SpoolSource};
 
 use crate::UsageError;
-use crate::config::{DatabaseUrl, FrontEndOptions, SpoolOptions, WriterOptions, missing};
+use crate::config::{AmqpUrl, DatabaseUrl, FrontEndOptions, SpoolOptions, WriterOptions, missing};
 
 /// Upper bound on the memory of all bodies in flight in one process, in bytes.
 const BODY_BUDGET: usize = 96 * 1024 * 1024;
@@ -94,42 +94,53 @@ impl DatabaseUrl {
         name: &str,
         statement_timeout: Duration,
     ) -> Result<Database, UsageError> {
-        database(&self.database_url, name, statement_timeout)
+        let url = self.database_url.as_deref().unwrap_or_default();
+        if url.is_empty() {
+            return Err(UsageError(missing("database-url", "URL")));
+        }
+        let place = place("--database-url", self.database_url_file.as_deref());
+        let database: Database = url
+            .parse()
+            .map_err(|error| UsageError(format!("{place}: {error}")))?;
+        Ok(database.named(name, statement_timeout))
     }
 }
 
-/// Parses `--database-url`.
-pub(super) fn database(
-    url: &str,
-    name: &str,
-    statement_timeout: Duration,
-) -> Result<Database, UsageError> {
-    if url.is_empty() {
-        return Err(UsageError(missing("database-url", "URL")));
+impl AmqpUrl {
+    /// Parses the URL.
+    ///
+    /// # Errors
+    /// [`UsageError`]: it is not a valid URL.
+    pub(crate) fn parse(&self) -> Result<Broker, UsageError> {
+        let url = self.amqp_url.as_deref().unwrap_or_default();
+        if url.is_empty() {
+            return Err(UsageError(missing("amqp-url", "URL")));
+        }
+        let place = place("--amqp-url", self.amqp_url_file.as_deref());
+        broker(url).map_err(|reason| UsageError(format!("{place}: {reason}")))
     }
-    let database: Database = url
-        .parse()
-        .map_err(|error| UsageError(format!("--database-url: {error}")))?;
-    Ok(database.named(name, statement_timeout))
 }
 
-/// Parses `--amqp-url`.
-pub(super) fn broker(url: &str) -> Result<Broker, UsageError> {
-    if url.is_empty() {
-        return Err(UsageError(missing("amqp-url", "URL")));
+/// Where a URL was given.
+fn place(flag: &str, file: Option<&Path>) -> String {
+    match file {
+        Some(file) => format!("{flag}-file {}", file.display()),
+        None => flag.to_owned(),
     }
+}
+
+fn broker(url: &str) -> Result<Broker, String> {
     let (_, rest) = url.split_once("://").unwrap_or_default();
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     // Without a colon in front of it, an '@' behind the authority does not end a password.
     let before_at = rest.split_once('@').map(|(before, _)| before);
     if !authority.contains('@') && before_at.is_some_and(|before| before.contains(':')) {
         // A part of the password would be the port or the virtual host, which are printed.
-        let sentence = "--amqp-url: '/', '?', '#' and '@' must be encoded in a user name, a \
+        let sentence = "'/', '?', '#' and '@' must be encoded in a user name, a \
                         password and a virtual host: write %2F, %3F, %23, %40";
-        return Err(UsageError(sentence.into()));
+        return Err(sentence.into());
     }
-    url.parse()
-        .map_err(|error| UsageError(format!("--amqp-url: {error}")))
+    url.parse().map_err(|error| format!("{error}"))
 }
 
 /// The sink in front of RabbitMQ, with or without a spool as fallback, and its tasks.
@@ -276,11 +287,29 @@ mod tests {
 
     #[test]
     fn a_url_that_is_missing_or_not_encoded_is_refused_without_its_password() {
+        let amqp = |url: &str| AmqpUrl {
+            amqp_url: Some(url.to_owned()),
+            amqp_url_file: None,
+        };
+        let broker = |url: &str| amqp(url).parse();
+        let mut database = DatabaseUrl {
+            database_url: Some(String::new()),
+            database_url_file: None,
+        };
         let timeout = FRONT_END_STATEMENT_TIMEOUT;
-        let error = database("", "test", timeout).unwrap_err().to_string();
+        let error = database.parse("test", timeout).unwrap_err().to_string();
         assert!(error.starts_with("--database-url is missing: "), "{error}");
         let error = broker("").unwrap_err().to_string();
         assert!(error.starts_with("--amqp-url is missing: "), "{error}");
+        // A URL that comes from a file is blamed on the file.
+        database.database_url = Some("postgres://u:hunt@er2@db/x".into());
+        database.database_url_file = Some("/run/secrets/db".into());
+        let error = database.parse("test", timeout).unwrap_err().to_string();
+        let place = "--database-url-file /run/secrets/db: ";
+        assert!(
+            error.starts_with(place) && !error.contains("er2"),
+            "{error}"
+        );
         for url in [
             "amqp://grid:12/hunter2@mq/site",
             "amqp://grid:12?hunter2@mq/site",

@@ -15,9 +15,7 @@ use transport::failover;
 use transport::synced::SyncedSource;
 use transport::{Sink, Source};
 
-use super::parts::{
-    FRONT_END_CONNECTIONS, OpenSpool, Queue, WORKER_STATEMENT_TIMEOUT, broker, database,
-};
+use super::parts::{FRONT_END_CONNECTIONS, OpenSpool, Queue, WORKER_STATEMENT_TIMEOUT};
 use super::process::{Process, bind};
 use super::{Deployment, FrontEnd, Worker, query_api};
 use crate::config::Standalone;
@@ -44,10 +42,13 @@ pub(crate) async fn open(arguments: Standalone) -> anyhow::Result<(Deployment, P
         grace,
         ..
     } = &arguments;
-    let broker = arguments.amqp_url.as_deref().map(broker).transpose()?;
-    let server = match &arguments.database_url {
+    let broker = match &arguments.amqp.amqp_url {
         None => None,
-        Some(url) => Some(database(url, NAME, WORKER_STATEMENT_TIMEOUT)?),
+        Some(_) => Some(arguments.amqp.parse()?),
+    };
+    let server = match &arguments.database.database_url {
+        None => None,
+        Some(_) => Some(arguments.database.parse(NAME, WORKER_STATEMENT_TIMEOUT)?),
     };
     let listener = bind("--listen", &front_end.listen).await?;
     let mut components = vec![Component::Database, Component::Registry, Component::Spool];
@@ -165,7 +166,7 @@ fn synced(
     Ok(Box::new(synced))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "embedded"))]
 mod tests {
     use std::time::Duration;
 

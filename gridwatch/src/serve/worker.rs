@@ -3,7 +3,7 @@
 use service::health::Component;
 use transport::amqp::AmqpSource;
 
-use super::parts::{WORKER_STATEMENT_TIMEOUT, broker};
+use super::parts::WORKER_STATEMENT_TIMEOUT;
 use super::process::Process;
 use super::{Deployment, Worker};
 use crate::config;
@@ -11,7 +11,7 @@ use crate::config;
 /// Runs the command.
 pub(crate) async fn run(arguments: config::Worker) -> anyhow::Result<()> {
     let config::Worker { writer, grace, .. } = &arguments;
-    let broker = broker(&arguments.amqp_url)?;
+    let broker = arguments.amqp.parse()?;
     let database = arguments
         .database
         .parse("gridwatch worker", WORKER_STATEMENT_TIMEOUT)?;

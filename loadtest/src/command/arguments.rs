@@ -153,8 +153,23 @@ pub(super) struct VerifyArguments {
     #[arg(long, value_name = "DIR")]
     pub(super) report: PathBuf,
     /// The database that Gridwatch writes to
-    #[arg(long, env = "GRIDWATCH_DATABASE_URL", hide_env_values = true)]
-    pub(super) database_url: String,
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "GRIDWATCH_DATABASE_URL",
+        hide_env_values = true,
+        required_unless_present = "database_url_file"
+    )]
+    pub(super) database_url: Option<String>,
+    /// File with the URL of the database, instead of --database-url
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "GRIDWATCH_DATABASE_URL_FILE",
+        conflicts_with = "database_url",
+        value_parser = read_url
+    )]
+    pub(super) database_url_file: Option<String>,
     /// Admin port of every process, to compare their counters; can be repeated. Counters start at 0
     /// with the process, so do not give them if a process was restarted since the run began
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
@@ -198,6 +213,16 @@ pub(super) struct MatrixArguments {
     /// Seed of all pseudo-random values
     #[arg(long, default_value_t = 1, value_parser = value_parser!(u64).range(..=MAX_SEED))]
     pub(super) seed: u64,
+}
+
+/// The URL in a file.
+fn read_url(path: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read the file: {error}; check the path and its rights"))?;
+    match text.trim() {
+        "" => Err("the file is empty; it must hold the URL".into()),
+        url => Ok(url.to_owned()),
+    }
 }
 
 fn up_to(max: u64) -> RangedU64ValueParser {

@@ -59,6 +59,14 @@ fn a_usage_error_names_its_cause_and_has_exit_code_2() {
             "verify --database-url x".to_owned(),
             &["--database-url", "postgres://user"],
         ),
+        (
+            "verify --database-url-file /nowhere".to_owned(),
+            &["--database-url-file", "check the path"],
+        ),
+        (
+            "verify --database-url-file /dev/null".to_owned(),
+            &["the file is empty; it must hold the URL"],
+        ),
     ] {
         let output = Command::new(PROGRAM)
             .args(arguments.split(' '))

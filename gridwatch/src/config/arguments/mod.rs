@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Create the tables or bring them up to date
     Migrate(Migrate),
+    /// Check whether a process is ready: exit code 0 or 1, for the health check of a container
+    Health(Health),
     /// Register, list and show devices
     Devices(Devices),
     /// List and show the components of the model

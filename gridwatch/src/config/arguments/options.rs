@@ -1,5 +1,6 @@
 //! Options that several commands have: where the servers are, and the limits of each part.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -7,12 +8,27 @@ use clap::Args;
 use super::{DAY, LONGEST_AGE, MILLISECOND};
 use crate::config::values::{self, Address};
 
-/// Where PostgreSQL is.
+/// Where PostgreSQL is. [`crate::config::load`] reads the file, so that the URL is given unless the
+/// command does without it.
 #[derive(Debug, Args)]
 pub(crate) struct DatabaseUrl {
     /// PostgreSQL, as postgres://user:password@host:5432/database; sslmode as in libpq
     #[arg(long, value_name = "URL")]
-    pub database_url: String,
+    pub database_url: Option<String>,
+    /// File with the URL of PostgreSQL, instead of --database-url
+    #[arg(long, value_name = "FILE")]
+    pub database_url_file: Option<PathBuf>,
+}
+
+/// Where RabbitMQ is, as [`DatabaseUrl`].
+#[derive(Debug, Args)]
+pub(crate) struct AmqpUrl {
+    /// RabbitMQ, as amqp://user:password@host:5672/vhost (%2f is the vhost /)
+    #[arg(long, value_name = "URL")]
+    pub amqp_url: Option<String>,
+    /// File with the URL of RabbitMQ, instead of --amqp-url
+    #[arg(long, value_name = "FILE")]
+    pub amqp_url_file: Option<PathBuf>,
 }
 
 /// Where the query API is.

@@ -7,7 +7,9 @@ use clap::Args;
 use ingest_api::UnknownDevices;
 
 use super::DAY;
-use super::options::{DatabaseUrl, FrontEndOptions, GraceOption, SpoolOptions, WriterOptions};
+use super::options::{
+    AmqpUrl, DatabaseUrl, FrontEndOptions, GraceOption, SpoolOptions, WriterOptions,
+};
 use crate::config::values::{self, Address};
 
 /// Where accepted readings are sent.
@@ -29,10 +31,8 @@ pub(crate) struct IngestApi {
     /// Where accepted readings are sent
     #[arg(long, default_value = "queue", value_name = "SINK")]
     pub sink: SinkChoice,
-    /// RabbitMQ, as amqp://user:password@host:5672/vhost (%2f is the vhost /)
-    // clap's `required_if_eq` ignores defaults, so that the command checks it.
-    #[arg(long, value_name = "URL")]
-    pub amqp_url: Option<String>,
+    #[command(flatten)]
+    pub amqp: AmqpUrl,
     #[command(flatten)]
     pub database: DatabaseUrl,
     /// What to do with readings of devices that are not registered: reject or register
@@ -54,9 +54,8 @@ pub(crate) struct Worker {
     /// Address of /metrics, /healthz and /readyz
     #[arg(long, default_value = "127.0.0.1:8082", value_name = "ADDR")]
     pub admin: Address,
-    /// RabbitMQ, as amqp://user:password@host:5672/vhost (%2f is the vhost /)
-    #[arg(long, value_name = "URL")]
-    pub amqp_url: String,
+    #[command(flatten)]
+    pub amqp: AmqpUrl,
     #[command(flatten)]
     pub database: DatabaseUrl,
     #[command(flatten)]
@@ -110,6 +109,9 @@ pub(crate) struct QueryApi {
     pub grace: Duration,
 }
 
+/// `--amqp-url` is RabbitMQ to use as the queue; the queue on disk is then the fallback.
+/// `--database-url` is PostgreSQL to use instead of the embedded one; its tables are brought up to
+/// date at the start.
 #[derive(Debug, Args)]
 pub(crate) struct Standalone {
     /// Directory for all data: the queue on disk and the embedded PostgreSQL
@@ -120,12 +122,10 @@ pub(crate) struct Standalone {
     /// Address of /metrics, /healthz and /readyz
     #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDR")]
     pub admin: Address,
-    /// RabbitMQ to use as the queue; the queue on disk is then the fallback
-    #[arg(long, value_name = "URL")]
-    pub amqp_url: Option<String>,
-    /// PostgreSQL to use instead of the embedded one; its tables are brought up to date at start
-    #[arg(long, value_name = "URL")]
-    pub database_url: Option<String>,
+    #[command(flatten)]
+    pub amqp: AmqpUrl,
+    #[command(flatten)]
+    pub database: DatabaseUrl,
     /// What to do with readings of devices that are not registered: reject or register
     #[arg(long, default_value = "register", value_name = "POLICY")]
     pub unknown_devices: UnknownDevices,
@@ -165,6 +165,13 @@ pub(crate) struct Demo {
     /// PostgreSQL to use instead of the embedded one
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// Admin address of a process, as http://HOST:PORT
+    #[arg(default_value = "http://127.0.0.1:8081", value_name = "URL")]
+    pub url: String,
 }
 
 #[derive(Debug, Args)]
