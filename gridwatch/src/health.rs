@@ -11,6 +11,7 @@ use service::quote::quote;
 
 use crate::UsageError;
 use crate::config::Health;
+use crate::output;
 
 /// How long the response may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,7 +35,7 @@ pub(crate) async fn run(arguments: Health) -> anyhow::Result<()> {
     };
     let line = describe(state, &document["parts"]);
     anyhow::ensure!(response.status.is_success(), "{url}: {line}");
-    println!("{url}: {line}");
+    output::summary(format_args!("{url}: {line}"))?;
     Ok(())
 }
 

@@ -215,9 +215,13 @@ fn readings(
     (readings, registering)
 }
 
+/// What the port serves, for a request to another path.
+const PATHS: &str = "send readings to /v1/readings; /docs lists all paths of this port; in a path, \
+                     write %2F for a / in a name";
+
 fn router(readings: Readings) -> Router {
     let not_allowed = || async { ApiError::MethodNotAllowed("send readings with POST") };
-    let not_found = || async { ApiError::NotFound("send readings to /v1/readings") };
+    let not_found = || async { ApiError::NotFound(PATHS) };
     Router::new()
         .route("/v1/readings", post(readings::post).fallback(not_allowed))
         .fallback(not_found)

@@ -97,7 +97,6 @@ fn paths(stop: CancellationToken, pool: Pool) -> Router {
         .route("/v1/readings/tail", get(tail::get))
         .with_state(Arc::new(Tails::new(pool.clone(), stop)));
     Router::new()
-        .route("/v1/readings", get(readings::get).delete(delete::delete))
         .route("/v1/readings/history", get(history::get))
         .route("/v1/daily", get(readings::get_daily))
         .route("/v1/components/{id}/performance", get(performance::get))
@@ -106,11 +105,22 @@ fn paths(stop: CancellationToken, pool: Pool) -> Router {
         .route("/v1/conflicts", get(lists::conflicts))
         .route("/v1/dead-letters", get(lists::dead_letters))
         .with_state(Arc::new(pool.clone()))
-        .merge(resources::routes(pool))
+        .merge(resources::routes(pool.clone()))
         .merge(tails)
+        .method_not_allowed_fallback(not_allowed)
+        // A port that also accepts readings adds POST, and its own response to other methods.
+        .merge(
+            Router::new()
+                .route("/v1/readings", get(readings::get).delete(delete::delete))
+                .with_state(Arc::new(pool)),
+        )
 }
 
-/// How long to wait before looking for work again.
+async fn not_allowed() -> ApiError {
+    ApiError::MethodNotAllowed("this path does not support the method; see the header allow")
+}
+
+/// Time between two polls for work.
 const WORK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause between two slices of work, in which others get a connection.
 const SLICE_PAUSE: Duration = Duration::from_millis(5);
@@ -156,13 +166,10 @@ async fn repeat(
 /// Serves until the stop signal, and then until the requests in flight are done or the grace period
 /// is over. The caller closes the pool afterwards.
 pub async fn run(context: Context, config: Config, listener: TcpListener, pool: Pool) {
-    let not_allowed = || async {
-        ApiError::MethodNotAllowed("this path does not support the method; see the header allow")
-    };
     let router = paths(context.stop.clone(), pool.clone())
         .merge(service::openapi::routes(&[openapi::api()]))
         .method_not_allowed_fallback(not_allowed)
-        .fallback(|| async { ApiError::NotFound(PATHS) });
+        .fallback(async || ApiError::NotFound(PATHS));
     let router = checked(router, config.access);
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "responding to queries");

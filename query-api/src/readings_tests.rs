@@ -128,6 +128,9 @@ async fn a_range_is_deleted_and_the_deletion_is_recorded() {
     api.store(0, 100).await;
     let path = "DELETE /v1/readings?device=m&metric=p&from=2026-11-20T00:00:10Z\
                 &to=2026-11-20T00:00:20Z";
+    let (status, _, body) = api.send("POST /v1/daily", &[]).await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{body}");
+    assert_eq!(body["code"], "method_not_allowed");
     let (status, _, body) = api.send(path, &[("if-match", "\"1\"")]).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
     let (status, _, body) = api.send(path, &[("x-actor", "ada")]).await;

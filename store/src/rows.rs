@@ -1,11 +1,11 @@
 //! Rows: the readings of a transaction, sorted by the table's key, each key once.
 //!
 //! In: batches, in the order in which they were received. Out: rows to store, and the readings that
-//! are not to be stored: repeats of a key within the transaction (the first one is kept) and
-//! readings that the table cannot hold. There is no I/O and no failure: every reading is counted
-//! exactly once.
+//! are not to be stored: repeats of a key within the transaction (the first one is kept, and the
+//! others are compared with what is stored in the end) and readings that the table cannot hold.
+//! There is no I/O and no failure: every reading is counted exactly once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use schema::Batch;
 use schema::Rejection;
@@ -77,8 +77,12 @@ pub struct AssembledRows {
     pub dead_letters: Vec<DeadLetter>,
     /// One entry per batch. Rows count as stored until PostgreSQL reports otherwise.
     pub counts: Vec<BatchCounts>,
-    /// Indexes of the rows of which PostgreSQL has reported otherwise.
-    not_stored: HashSet<usize>,
+    /// Indexes of the rows of which PostgreSQL has reported otherwise, with the value that their key
+    /// had already.
+    not_stored: HashMap<usize, Option<f64>>,
+    /// Readings behind the first one of their key. They are not counted yet, because they are
+    /// compared with what is stored.
+    repeats: Vec<Row>,
 }
 
 /// Assembles the batches of one transaction.
@@ -121,35 +125,37 @@ impl AssembledRows {
 
     /// Records that the rows of these series are not stored, because the series were deleted.
     pub(crate) fn reject_deleted(&mut self, deleted: &HashSet<SeriesId>) {
-        let (counts, dead_letters) = (&mut self.counts, &mut self.dead_letters);
-        self.rows.retain(|row| {
-            let is_stored = !deleted.contains(&row.series_id);
-            if !is_stored {
-                let counts = &mut counts[row.batch as usize];
-                counts.stored -= 1;
-                counts.dead_letters += 1;
-                dead_letters.push(DeadLetter {
-                    row: *row,
-                    code: "deleted_series".into(),
-                    detail: "the device or the series was deleted".into(),
-                });
-            }
-            is_stored
-        });
+        let is_deleted = |row: &mut Row| deleted.contains(&row.series_id);
+        let rows: Vec<Row> = self.rows.extract_if(.., is_deleted).collect();
+        for row in &rows {
+            self.counts[row.batch as usize].stored -= 1;
+        }
+        let repeats = self.repeats.extract_if(.., is_deleted);
+        for row in rows.into_iter().chain(repeats) {
+            self.counts[row.batch as usize].dead_letters += 1;
+            self.dead_letters.push(DeadLetter {
+                row,
+                code: "deleted_series".into(),
+                detail: "the device or the series was deleted".into(),
+            });
+        }
     }
 
-    /// The rows that are stored.
-    pub(crate) fn stored(&self) -> impl Iterator<Item = &Row> {
-        let rows = self.rows.iter().enumerate();
-        rows.filter_map(|(index, row)| (!self.not_stored.contains(&index)).then_some(row))
+    /// Compares the repeats of each key with its stored value, and counts them.
+    pub(crate) fn settle_repeats(&mut self) {
+        for row in std::mem::take(&mut self.repeats) {
+            let Ok(first) = self.rows.binary_search_by_key(&row.key(), Row::key) else {
+                continue;
+            };
+            let existing = self.not_stored.get(&first).copied().flatten();
+            let stored = existing.unwrap_or(self.rows[first].value);
+            self.count_existing(row, stored);
+        }
     }
 
-    /// Records that the key of a row existed, with this value.
-    pub(crate) fn mark_existing(&mut self, index: usize, stored: f64) {
-        self.not_stored.insert(index);
-        let row = self.rows[index];
+    /// Counts a reading whose key has a value already.
+    fn count_existing(&mut self, row: Row, stored: f64) {
         let counts = &mut self.counts[row.batch as usize];
-        counts.stored -= 1;
         if row.value == stored {
             counts.duplicates += 1;
         } else {
@@ -158,9 +164,23 @@ impl AssembledRows {
         }
     }
 
+    /// The rows that are stored.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &Row> {
+        let rows = self.rows.iter().enumerate();
+        rows.filter_map(|(index, row)| (!self.not_stored.contains_key(&index)).then_some(row))
+    }
+
+    /// Records that the key of a row existed, with this value.
+    pub(crate) fn mark_existing(&mut self, index: usize, stored: f64) {
+        self.not_stored.insert(index, Some(stored));
+        let row = self.rows[index];
+        self.counts[row.batch as usize].stored -= 1;
+        self.count_existing(row, stored);
+    }
+
     /// Records that PostgreSQL refuses a row.
     pub(crate) fn mark_refused(&mut self, index: usize, error: &Error) {
-        self.not_stored.insert(index);
+        self.not_stored.insert(index, None);
         let row = self.rows[index];
         let counts = &mut self.counts[row.batch as usize];
         counts.stored -= 1;
@@ -177,22 +197,13 @@ impl AssembledRows {
     }
 
     fn keep_first_of_each_key(&mut self) {
-        let (counts, conflicts) = (&mut self.counts, &mut self.conflicts);
+        let repeats = &mut self.repeats;
         self.rows.dedup_by(|row, first| {
-            if row.key() != first.key() {
-                return false;
+            let is_repeat = row.key() == first.key();
+            if is_repeat {
+                repeats.push(*row);
             }
-            let counts = &mut counts[row.batch as usize];
-            if row.value == first.value {
-                counts.duplicates += 1;
-            } else {
-                counts.conflicts += 1;
-                conflicts.push(Conflict {
-                    row: *row,
-                    stored: first.value,
-                });
-            }
-            true
+            is_repeat
         });
     }
 }
@@ -222,7 +233,8 @@ mod tests {
             batch(&[(2, 5, 1.0), (1, 9, 3.0)]),
             batch(&[(2, 5, 1.0), (2, 5, 7.0), (1, 8, f64::NAN)]),
         ];
-        let assembled = assemble(batches.iter());
+        let mut assembled = assemble(batches.iter());
+        assembled.settle_repeats();
         let keys: Vec<_> = assembled
             .rows
             .iter()
@@ -276,7 +288,8 @@ mod tests {
                     batch(&rows.iter().map(to_row).collect::<Vec<_>>())
                 })
                 .collect();
-            let assembled = assemble(batches.iter());
+            let mut assembled = assemble(batches.iter());
+            assembled.settle_repeats();
             for (batch, counts) in batches.iter().zip(&assembled.counts) {
                 let BatchCounts {
                     stored,

@@ -78,6 +78,7 @@ pub async fn store_batches(
         reject_deleted(client, &mut assembled).await?;
     }
     let staged = store_rows(client, &mut assembled, final_attempt).await?;
+    assembled.settle_repeats();
     let ids: Vec<Uuid> = new.iter().map(|&index| received[index].batch.id).collect();
     rejects::insert_conflicts(client, &assembled.conflicts, &ids).await?;
     rejects::insert_dead_letters(client, &assembled.dead_letters, &ids).await?;
@@ -263,17 +264,17 @@ mod tests {
             conflicts,
             dead_letters,
         };
-        // The rows of a key are compared within the transaction first: 5 follows 7.
+        // The stored value is 5: 7 is a conflict, and the 5 behind it a duplicate.
         assert_eq!(
             stored.new,
-            [(0, counts(100, 0, 1, 3)), (1, counts(1, 0, 1, 0))]
+            [(0, counts(100, 0, 1, 3)), (1, counts(1, 1, 0, 0))]
         );
         assert!(stored.staged);
         assert_eq!(committing, [0, 1]);
         let count = "SELECT count(*)::text FROM reading";
         assert_eq!(texts(&sql, count).await, ["102"]);
-        let conflicts = "SELECT offered_value::text FROM conflict ORDER BY id";
-        assert_eq!(texts(&sql, conflicts).await.len(), 2);
+        let conflicts = "SELECT stored_value || ' ' || offered_value FROM conflict ORDER BY id";
+        assert_eq!(texts(&sql, conflicts).await, ["5 7"]);
         let dead = "SELECT code || ' ' || coalesce(value::text, encode(message_sha256, 'hex'))
                     FROM dead_letter ORDER BY id";
         let mut dead = texts(&sql, dead).await;

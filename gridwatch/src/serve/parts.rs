@@ -140,7 +140,7 @@ fn broker(url: &str) -> Result<Broker, String> {
                         password and a virtual host: write %2F, %3F, %23, %40";
         return Err(sentence.into());
     }
-    url.parse().map_err(|error| format!("{error}"))
+    url.parse().map_err(|error: String| error)
 }
 
 /// The sink in front of RabbitMQ, with or without a spool as fallback, and its tasks.

@@ -67,7 +67,7 @@ pub struct Alert {
 #[derive(Debug, Clone)]
 pub struct Fault {
     /// Series that replace those of a healthy deployment, one value a minute in the notation of
-    /// `promtool`. The labels are as in [`series::HEALTHY`].
+    /// `promtool`. The labels are as in `series.rs`.
     pub series: Vec<(String, String)>,
     /// When the alert fires.
     pub after: &'static str,

@@ -17,6 +17,8 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 use serde_json::Value;
 
+use crate::ApiError;
+
 pub use document::document;
 pub use parameter::{Accepts, Declared, Parameter, Place};
 
@@ -108,6 +110,7 @@ pub fn routes(apis: &[Api]) -> Router {
             "/docs/style.css",
             text("text/css; charset=utf-8", page::STYLE.into()),
         )
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed("read it with GET"))
 }
 
 /// A text that does not change while the process runs.
