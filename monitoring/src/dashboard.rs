@@ -315,6 +315,8 @@ pub struct Dashboard {
     pub description: &'static str,
     /// How far back it begins, such as `now-1h`.
     pub from: &'static str,
+    /// How often it is read again, such as `10s`. A query in SQL may read many readings.
+    pub refresh: &'static str,
     /// Its variables, besides the data sources and the deployment.
     pub variables: Vec<Variable>,
     /// Its panels, from left to right and from top to bottom.
@@ -378,7 +380,7 @@ impl Dashboard {
             "schemaVersion": SCHEMA_VERSION,
             "version": 1,
             "timezone": "browser",
-            "refresh": "10s",
+            "refresh": self.refresh,
             "time": { "from": self.from, "to": "now" },
             "templating": { "list": variables },
             "annotations": { "list": [alerts()] },

@@ -20,6 +20,7 @@ pub(super) fn dashboard() -> Dashboard {
         title: "Gridwatch: broker",
         description: "The queues and the state of RabbitMQ.",
         from: "now-1h",
+        refresh: "10s",
         variables: Vec::new(),
         panels,
     }

@@ -30,6 +30,7 @@ pub(super) fn dashboard() -> Dashboard {
         title: "Gridwatch: devices",
         description: "Which devices are silent or noisy, and whose clocks are wrong.",
         from: "now-6h",
+        refresh: "5m",
         variables: Vec::new(),
         panels: panels(),
     }

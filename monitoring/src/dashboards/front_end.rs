@@ -19,6 +19,7 @@ pub(super) fn dashboard() -> Dashboard {
         title: "Gridwatch: front end",
         description: "Requests, the wait for the queue, the registry, and the spool.",
         from: "now-1h",
+        refresh: "10s",
         variables: Vec::new(),
         panels,
     }

@@ -82,6 +82,7 @@ pub(super) fn dashboard() -> Dashboard {
         title: "Gridwatch: load test",
         description: "The pipeline under the load of a load test.",
         from: "now-15m",
+        refresh: "10s",
         variables: Vec::new(),
         panels,
     }

@@ -102,6 +102,7 @@ pub(super) fn dashboard() -> Dashboard {
         title: "Gridwatch: overview",
         description: "Is it healthy? Rates, stages, backlog, the balance of the books, and alerts.",
         from: "now-1h",
+        refresh: "10s",
         variables: Vec::new(),
         panels,
     }

@@ -55,6 +55,7 @@ pub(super) fn dashboard() -> Dashboard {
         title: "Gridwatch: readings",
         description: "The readings of any device, and of all devices of a station.",
         from: "now-6h",
+        refresh: "5m",
         variables: VARIABLES.to_vec(),
         panels: panels(),
     }

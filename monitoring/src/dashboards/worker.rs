@@ -19,6 +19,7 @@ pub(super) fn dashboard() -> Dashboard {
         title: "Gridwatch: worker and PostgreSQL",
         description: "Transactions, outcomes of readings, and the state of the database.",
         from: "now-1h",
+        refresh: "10s",
         variables: Vec::new(),
         panels,
     }

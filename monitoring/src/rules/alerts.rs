@@ -19,6 +19,8 @@ const MIN_READINGS: u32 = 1_000;
 const AHEAD: u32 = 4 * 3_600;
 /// A bound is not near below this part of it, however fast it fills.
 const NEAR: f64 = 0.1;
+/// Above this part a bound counts as reached, although nothing grows any more.
+const FULL: f64 = 0.9;
 
 /// Every alert, with the most urgent ones first.
 pub fn all() -> Vec<Alert> {
@@ -102,7 +104,8 @@ fn availability() -> Vec<Alert> {
         let name = metric::HTTP_REQUESTS.name;
         per_deployment(&format!("increase({name}{{{listener}{matchers}}}[10m])"))
     };
-    let failed = requests(&format!(r#", {}=~"5..""#, metric::LABEL_STATUS));
+    // Queries of standalone are on the same port, and get 504 when they take too long.
+    let failed = requests(&format!(r#", {}=~"500|503""#, metric::LABEL_STATUS));
     let status = |status: &str| {
         let labels = (metric::LABEL_LISTENER, metric::LABEL_STATUS);
         format!(r#"{}="readings", {}="{status}""#, labels.0, labels.1)
@@ -146,7 +149,7 @@ fn availability() -> Vec<Alert> {
                 requests("")
             ),
             pending: "5m",
-            summary: "Over 5 % of the requests with readings got 500, 503 or 504: devices have to \
+            summary: "Over 5 % of the requests with readings got 500 or 503: devices have to \
                       send them again.",
             panel: (FRONT_END, "Requests by status"),
             labels: &[],
@@ -235,9 +238,10 @@ fn capacity() -> Vec<Alert> {
             panel: (OVERVIEW, "Backlog"),
             labels: &[],
             fault: Fault {
-                // The worker stores nothing.
+                // Every worker ends.
                 series: vec![
-                    (worker(metric::PERSISTED, ""), flat(0)),
+                    (worker(metric::PERSISTED, ""), "0+1200x5".into()),
+                    (worker(metric::WORKER_UNSETTLED, ""), "0x5".into()),
                     (
                         broker("rabbitmq_queue_messages_ready", &queue_labels),
                         grows(120),
@@ -252,7 +256,8 @@ fn capacity() -> Vec<Alert> {
             // A front end that has run for less than an hour has no trend.
             query: format!(
                 "predict_linear({spool}[1h], {AHEAD}) > {spool_max}\n\
-                 and {spool} > {NEAR} * {spool_max}\nand {spool} offset 1h >= 0"
+                 and {spool} > {NEAR} * {spool_max}\nand {spool} offset 1h >= 0\n\
+                 or {spool} > {FULL} * {spool_max}"
             ),
             pending: "10m",
             summary: "The spool of {{ $labels.instance }} will be full in four hours: from then on \
@@ -290,7 +295,8 @@ fn capacity() -> Vec<Alert> {
             severity: Severity::Page,
             query: format!(
                 "predict_linear({queue}[1h], {AHEAD}) > {queue_max}\n\
-                 and {queue} > {NEAR} * {queue_max}\nand {queue} offset 1h >= 0"
+                 and {queue} > {NEAR} * {queue_max}\nand {queue} offset 1h >= 0\n\
+                 or {queue} > {FULL} * {queue_max}"
             ),
             pending: "10m",
             summary: "The queue of RabbitMQ will be full in four hours: from then on devices get \
@@ -339,15 +345,23 @@ fn data() -> Vec<Alert> {
             name: "GridwatchBooksOutOfBalance",
             severity: Severity::Page,
             // A reading that is counted between two lines of a scrape is a difference for that
-            // scrape. One that lasts for half an hour is not.
+            // scrape. One that lasts for half an hour is not. What waits in the queue is estimated,
+            // so that the second part needs an hour in which little waited. A reading that was not
+            // confirmed in time may be stored.
             query: format!(
                 "min_over_time({front}[30m]) > 0 or max_over_time({front}[30m]) < 0\n\
-                 or abs({pipeline}) > 0.02 * {accepted} + 0.1 * max_over_time({backlog}[1h])\n\
+                 or abs({pipeline}) > 0.02 * {accepted} + ({unconfirmed} or 0 * {accepted})\n\
+                 and max_over_time({backlog}[1h]) < 0.02 * {accepted}\n\
                  and {accepted} > 10 * {MIN_READINGS}",
                 front = recorded::FRONT_END_DIFFERENCE,
                 pipeline = recorded::PIPELINE_DIFFERENCE,
                 backlog = recorded::BACKLOG,
                 accepted = increase("1h", metric::ACCEPTED),
+                unconfirmed = per_deployment(&format!(
+                    "increase({}{{{}=\"unconfirmed\"}}[1h])",
+                    metric::UNAVAILABLE.name,
+                    metric::LABEL_REASON
+                )),
             ),
             pending: "30m",
             summary: "The counts of readings do not add up: readings may be lost, or counted \

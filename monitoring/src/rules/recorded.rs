@@ -43,16 +43,18 @@ pub fn all() -> Vec<Recording> {
         rule(ACCEPTED_RATE, rate("5m", metric::ACCEPTED)),
         rule(
             BATCH_SIZE,
-            format!(
-                "{} / ({} > 0)",
-                increase("1h", metric::ACCEPTED),
-                increase("1h", metric::SINK_BATCHES)
-            ),
+            // Without traffic in the last hour, the queue has batches of the hours before.
+            ["1h", "1d"]
+                .map(|range| {
+                    let batches = increase(range, metric::SINK_BATCHES);
+                    format!("{} / ({batches} > 0)", increase(range, metric::ACCEPTED))
+                })
+                .join("\nor "),
         ),
         rule(BACKLOG, backlog()),
         rule(
             BACKLOG_SECONDS,
-            format!("{BACKLOG} / clamp_min({ACCEPTED_RATE}, 0.01)"),
+            format!("{BACKLOG} / clamp_min({ACCEPTED_RATE}, 1)"),
         ),
         rule(FRONT_END_DIFFERENCE, front_end_difference()),
         rule(
@@ -100,18 +102,20 @@ pub(super) fn timed(range: &str) -> String {
 /// A reading that a worker holds may be counted twice for a moment where the source is the spool,
 /// which has it until it is acknowledged.
 fn backlog() -> String {
-    let sum = |gauge: Metric| per_deployment(gauge.name);
-    let pending = sum(metric::PENDING);
     let queue = per_deployment(&format!(
         "rabbitmq_queue_messages_ready{{{}}}",
         readings_queue()
     ));
-    // Not every deployment has a queue and a spool.
-    format!(
-        "{pending}\n+ {}\n+ ({} or 0 * {pending})\n+ ({queue} * {BATCH_SIZE} or 0 * {pending})",
-        sum(metric::WORKER_UNSETTLED),
-        sum(metric::SPOOL_READINGS),
-    )
+    let terms = [
+        per_deployment(metric::PENDING.name),
+        per_deployment(metric::WORKER_UNSETTLED.name),
+        per_deployment(metric::SPOOL_READINGS.name),
+        format!("{queue} * {BATCH_SIZE}"),
+    ];
+    // Not every deployment has a queue and a spool, and the processes of a part may all be down. A
+    // target that cannot be scraped still has its `up`.
+    let none = format!("0 * max by ({DEPLOYMENT}) (up{{{DEPLOYMENT}!=\"\"}})");
+    terms.map(|term| format!("({term} or {none})")).join("\n+ ")
 }
 
 fn front_end_difference() -> String {
